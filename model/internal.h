@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the files of the model floor share: configuration, packed weights, the opened model. */
+#ifndef PF_MODEL_INTERNAL_H
+#define PF_MODEL_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "personaflow/model.h"
+#include "simd/simd.h"
+
+typedef enum pf_arch { PF_GEMMA2, PF_QWEN2 } pf_arch;
+
+typedef struct pf_config {
+  pf_model_info info; /* what the public sees; strings in info point into this struct or static text */
+  pf_arch arch;
+  uint8_t *windowed; /* (n_layers) 1: the layer uses the sliding window */
+  char dir[4096];
+  bool attn_bias; /* q/k/v have biases */
+  bool gelu_tanh; /* else silu */
+  bool plus_one;  /* norms multiply by (1+w) */
+  bool post_norms;
+  bool scale_embed; /* embedding times sqrt(d_model), that factor rounded to the checkpoint dtype as Hugging Face does */
+} pf_config;
+
+typedef enum pf_wtype { PF_W_BF16, PF_W_F32 } pf_wtype;
+
+/* A weight matrix (n outputs, k inputs) packed as in simd/simd.h; F16 checkpoints are widened to PF_W_F32. */
+typedef struct pf_mat {
+  pf_wtype type;
+  size_t n, k, kp;
+  void *w;
+} pf_mat;
+
+typedef struct pf_layer {
+  pf_mat q, k, v, o, gate, up, down;
+  float *bq, *bk, *bv;                          /* NULL: none */
+  float *ln1, *ln1_post, *ln2, *ln2_post;       /* (d_model); post NULL without post norms */
+} pf_layer;
+
+struct pf_model {
+  pf_config cfg;
+  pf_mat embed;   /* (vocab, d_model) */
+  pf_mat unembed; /* == embed (same w) when tied */
+  float *ln_final;
+  pf_layer *layers; /* NULL: configuration only */
+  void *arena;      /* all packed weights and vectors live here (or in blocks owned by weights.c) */
+  char sha256[65];
+};
+
+/* config.c: reads and checks config.json and generation_config.json of a resolved directory. */
+int pf_config_read(pf_config *out, const char *dir);
+void pf_config_free(pf_config *c);
+/* hfcache.c: directory or org/name[@revision] -> directory. */
+int pf_resolve_dir(const char *path, char *buf, size_t size);
+/* weights.c: reads and packs every tensor into m (m->cfg is filled). pf_weights_free undoes it. */
+int pf_weights_load(pf_model *m, const pf_model_opts *opts);
+void pf_weights_free(pf_model *m);
+
+/* Element (row, col) of a packed matrix as fp32 (exact). */
+float pf_mat_get(const pf_mat *w, size_t row, size_t col);
+/* One whole row, k values. */
+void pf_mat_row(const pf_mat *w, size_t row, float *out);
+
+#endif

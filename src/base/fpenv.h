@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The floating-point environment of a compute region: round to nearest even, denormals are zero on input and output
+ * (MXCSR FTZ+DAZ on x86, FPCR.FZ on Arm), all exceptions masked. simd/CONTRACT.md, "Environment". */
+#ifndef PF_BASE_FPENV_H
+#define PF_BASE_FPENV_H
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+static inline uint64_t pf_fp_enter(void) {
+  uint64_t saved = _mm_getcsr();
+  _mm_setcsr(0x1f80u | 0x8040u);
+  return saved;
+}
+static inline void pf_fp_leave(uint64_t saved) {
+  _mm_setcsr((unsigned)saved);
+}
+#elif defined(__aarch64__)
+static inline uint64_t pf_fp_enter(void) {
+  uint64_t saved;
+  __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved));
+  uint64_t fz = UINT64_C(1) << 24;
+  __asm__ __volatile__("msr fpcr, %0" : : "r"(fz) : "memory");
+  return saved;
+}
+static inline void pf_fp_leave(uint64_t saved) {
+  __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
+}
+#else
+#error "personaflow supports x86-64 and aarch64: the contract needs a flush-to-zero mode"
+#endif
+
+#endif

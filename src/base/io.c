@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Whole-file reading and atomic writing. */
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+
+static int read_fd(int fd, const char *path, size_t limit, pf_buf *out) {
+  char chunk[65536];
+  for (;;) {
+    ssize_t n = read(fd, chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      return pf_fail(PF_EIO, "%s: cannot read: %s", path, strerror(errno));
+    if (n == 0)
+      break;
+    if ((size_t)n > limit - out->n)
+      return pf_fail(PF_EINPUT, "%s: larger than the %zu bytes allowed for this kind of file", path, limit);
+    pf_buf_add(out, chunk, (size_t)n);
+  }
+  pf_buf_add(out, "", 0);
+  return pf_buf_status(out);
+}
+
+int pf_read_file(const char *path, size_t limit, pf_buf *out) {
+  *out = (pf_buf){0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
+  struct stat st;
+  int rc;
+  if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode))
+    rc = pf_fail(PF_EINPUT, "%s: not a file", path);
+  else
+    rc = read_fd(fd, path, limit, out);
+  close(fd);
+  if (rc != PF_OK)
+    pf_buf_free(out);
+  return rc;
+}
+
+int pf_write_all(int fd, const void *data, size_t n) {
+  const char *p = data;
+  while (n > 0) {
+    ssize_t w = write(fd, p, n);
+    if (w < 0 && errno == EINTR)
+      continue;
+    if (w < 0)
+      return -1;
+    p += w;
+    n -= (size_t)w;
+  }
+  return 0;
+}
+
+int pf_sync_parent(const char *path) {
+  char *dir = pf_strdup(path);
+  if (!dir)
+    return PF_ENOMEM;
+  char *slash = strrchr(dir, '/');
+  if (slash)
+    slash[slash == dir] = '\0';
+  int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  pf_free(dir);
+  if (fd < 0 || fsync(fd) != 0) {
+    int e = errno;
+    if (fd >= 0)
+      close(fd);
+    return pf_fail(PF_EIO, "%s: cannot sync its folder: %s", path, strerror(e));
+  }
+  close(fd);
+  return PF_OK;
+}
+
+static int write_tmp(const char *tmp, const void *data, size_t n) {
+  int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0)
+    return -1;
+  if (pf_write_all(fd, data, n) != 0 || fsync(fd) != 0) {
+    int e = errno;
+    close(fd);
+    errno = e;
+    return -1;
+  }
+  return close(fd);
+}
+
+int pf_write_file(const char *path, const void *data, size_t n) {
+  pf_buf tmp = {0};
+  pf_buf_printf(&tmp, "%s.tmp.%ld", path, (long)getpid());
+  int rc = pf_buf_status(&tmp);
+  if (rc == PF_OK && (write_tmp(tmp.s, data, n) != 0 || rename(tmp.s, path) != 0)) {
+    rc = pf_fail(PF_EIO, "%s: cannot write: %s", path, strerror(errno));
+    unlink(tmp.s);
+  }
+  pf_buf_free(&tmp);
+  return rc == PF_OK ? pf_sync_parent(path) : rc;
+}

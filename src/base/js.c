@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * JSON files with one clear line when they are wrong. */
+#include "base/js.h"
+
+#include "base/io.h"
+#include "base/status.h"
+
+int pf_js_text(const char *name, const char *text, size_t n, json_t **out) {
+  json_error_t e;
+  *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+  if (!*out)
+    return pf_fail(PF_EINPUT, "%s: invalid JSON: line %d, column %d: %s", name, e.line, e.column, e.text);
+  return PF_OK;
+}
+
+int pf_js_file(const char *path, size_t limit, json_t **out) {
+  pf_buf b;
+  *out = NULL;
+  int rc = pf_read_file(path, limit, &b);
+  if (rc == PF_OK)
+    rc = pf_js_text(path, pf_buf_str(&b), b.n, out);
+  pf_buf_free(&b);
+  return rc;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Aligned allocation with checked sizes. */
+#include "base/mem.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+
+bool pf_mul3(size_t a, size_t b, size_t c, size_t *out) {
+  size_t ab;
+  return !__builtin_mul_overflow(a, b, &ab) && !__builtin_mul_overflow(ab, c, out);
+}
+
+void *pf_alloc(size_t n, size_t size) {
+  size_t bytes;
+  void *p = NULL;
+  if (!pf_mul3(n, size, 1, &bytes) || bytes > PTRDIFF_MAX - 64 ||
+      posix_memalign(&p, 64, bytes ? pf_round_up(bytes, 64) : 64) != 0) {
+    pf_fail(PF_ENOMEM, "out of memory: %zu x %zu bytes were asked for", n, size);
+    return NULL;
+  }
+  return p;
+}
+
+void *pf_calloc(size_t n, size_t size) {
+  void *p = pf_alloc(n, size);
+  if (p)
+    memset(p, 0, n * size);
+  return p;
+}
+
+void pf_free(void *p) {
+  free(p);
+}
+
+char *pf_strdup(const char *s) {
+  size_t n = strlen(s) + 1;
+  char *p = pf_alloc(n, 1);
+  if (p)
+    memcpy(p, s, n);
+  return p;
+}
+
+int pf_grow(void **p, size_t *cap, size_t need, size_t size) {
+  if (need <= *cap)
+    return PF_OK;
+  size_t n = *cap ? *cap : 16;
+  while (n < need && n <= SIZE_MAX / 2)
+    n *= 2;
+  void *q = n < need ? NULL : pf_alloc(n, size);
+  if (!q)
+    return PF_ENOMEM;
+  if (*p)
+    memcpy(q, *p, *cap * size);
+  pf_free(*p);
+  *p = q;
+  *cap = n;
+  return PF_OK;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the sub-commands share. The program sees the public headers only. */
+#ifndef PF_CLI_H
+#define PF_CLI_H
+
+#include <getopt.h>
+#include <stdbool.h>
+
+#include "personaflow/personaflow.h"
+
+/* One sub-command: argv[0] is its name. Returns the exit code. */
+typedef int (*pf_command_fn)(int argc, char **argv);
+#define PF_COMMAND(name, fn, summary) int fn(int argc, char **argv);
+#include "cli/commands.def"
+#undef PF_COMMAND
+
+/* Prints "personaflow: <last error>" on stderr and returns the exit code of the status. */
+int cli_fail(int status);
+/* Prints "personaflow CMD: message; see personaflow CMD --help" and returns 2. */
+int cli_usage(const char *cmd, const char *fmt, ...) PF_PRINTF(2, 3);
+/* Whole numbers and reals with their range checked; false after printing a usage line. */
+bool cli_int(const char *cmd, const char *opt, const char *text, long lo, long hi, long *out);
+bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi, double *out);
+/* "1,2,3" -> ids; false after printing a usage line. */
+bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out);
+/* Progress on stderr: a bar with ETA on a terminal, a line every few seconds elsewhere. user: NULL. */
+void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+/* All of standard input (or a file; "-" is standard input) as a heap string; PF_EINPUT/PF_EIO with a line on stderr. */
+char *cli_read_text(const char *path, size_t *n);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The program: finds the sub-command and runs it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const struct {
+  const char *name;
+  pf_command_fn run;
+  const char *summary;
+} commands[] = {
+#define PF_COMMAND(name, fn, summary) {name, fn, summary},
+#include "cli/commands.def"
+#undef PF_COMMAND
+};
+
+static void help(FILE *f) {
+  fputs("usage: personaflow COMMAND [OPTIONS]\n\ncommands:\n", f);
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].summary);
+  fputs("\n'personaflow COMMAND --help' explains a command; 'personaflow --version' prints the version.\n", f);
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) {
+    help(stderr);
+    return 2;
+  }
+  if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+    help(stdout);
+    return 0;
+  }
+  if (!strcmp(argv[1], "--version")) {
+    printf("personaflow %s (numerics contract %d)\n", pf_version(), pf_contract_version());
+    return 0;
+  }
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    if (!strcmp(argv[1], commands[i].name))
+      return commands[i].run(argc - 1, argv + 1);
+  fprintf(stderr, "personaflow: unknown command '%s'; 'personaflow --help' lists them\n", argv[1]);
+  return 2;
+}
