@@ -37,6 +37,14 @@ typedef struct pf_layer {
   float *ln1, *ln1_post, *ln2, *ln2_post;       /* (d_model); post NULL without post norms */
 } pf_layer;
 
+/* The hook points that the configuration has; at[id] is the place in list, -1 when absent. */
+typedef struct pf_hook_table {
+  pf_hook_info *list;
+  char *alias;
+  size_t n;
+  int at[64];
+} pf_hook_table;
+
 struct pf_model {
   pf_config cfg;
   pf_mat embed;   /* (vocab, d_model) */
@@ -45,6 +53,7 @@ struct pf_model {
   pf_layer *layers; /* NULL: configuration only */
   void *arena;      /* all packed weights and vectors live here (or in blocks owned by weights.c) */
   char sha256[65];
+  pf_hook_table hooks; /* made by pf_hook_table_make when the configuration is read */
 };
 
 /* config.c: reads and checks config.json and generation_config.json of a resolved directory. */
@@ -55,6 +64,11 @@ int pf_resolve_dir(const char *path, char *buf, size_t size);
 /* weights.c: reads and packs every tensor into m (m->cfg is filled). pf_weights_free undoes it. */
 int pf_weights_load(pf_model *m, const pf_model_opts *opts);
 void pf_weights_free(pf_model *m);
+
+/* hooks.c */
+int pf_hook_table_make(pf_hook_table *t, const pf_config *c);
+void pf_hook_table_free(pf_hook_table *t);
+const pf_hook_info *pf_hook_by_id(const pf_model *m, int id); /* NULL: the model has none */
 
 /* Element (row, col) of a packed matrix as fp32 (exact). */
 float pf_mat_get(const pf_mat *w, size_t row, size_t col);
