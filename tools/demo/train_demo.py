@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Train one demo model and export it as a Hugging Face directory.
+
+usage: train_demo.py --arch gemma2|qwen2 --seed N --out DIR [--steps N] [--resume]
+
+Trains in fp32 on the text of corpus.py (loss weight 1 on the answer, 0.1 on the prompt), then
+rounds the weights to bf16 and writes config.json, generation_config.json, tokenizer.json,
+tokenizer_config.json, model.safetensors and train-log.json. The learning rate is flat after the
+warm-up and falls linearly over the last two fifths, so a run resumed from a checkpoint with another
+--steps equals a fresh run of that many steps as long as the fall has not begun.
+"""
+import argparse
+import json
+import math
+import os
+import random
+import time
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+import corpus
+import formats
+
+CLASSES = {"gemma2": (Gemma2Config, Gemma2ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
+N_PIECES = {"gemma2": 2560, "qwen2": 2304}
+TOKENIZER_SEED, N_TOKENIZER = 7, 12000
+CHUNK = 1024            # examples drawn and sorted by length at a time
+BATCH_TOKENS = 2304     # rows times longest row of one batch
+PROMPT_WEIGHT = 0.1
+LR, WARMUP, DECAY, WEIGHT_DECAY, CLIP = 2e-3, 60, 0.4, 0.05, 1.0
+SYSTEMS = ((0.85, None), (0.10, "You are a helpful assistant."), (0.05, "Answer briefly."))
+
+
+def build_tokenizer(arch):
+    """tokenizer.json as a dict: learnt on answers and prompts of a stream of its own."""
+    ex = corpus.stream(TOKENIZER_SEED, N_TOKENIZER)
+    texts = [e.user for e in ex] + [e.answer for e in ex]
+    if arch == "qwen2":
+        texts += [f"system\n{formats.QWEN_SYSTEM}", "user\n", "assistant\n"] * 1000
+        texts += [s for _, s in SYSTEMS if s] * 200
+    else:
+        texts += ["user\n", "model\n"] * 1000
+    return formats.BUILD[arch](texts, N_PIECES[arch])
+
+
+def check_template(arch, tok_json):
+    """Our rendering equals the chat template's."""
+    t = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(tok_json)))
+    t.chat_template = formats.template_text(arch)
+    t.bos_token = "<bos>" if arch == "gemma2" else None
+    got = t.apply_chat_template([{"role": "user", "content": "As Yoda, hum."}], tokenize=False,
+                                add_generation_prompt=True)
+    assert got == formats.render(arch, "As Yoda, hum."), got
+
+
+def encode(arch, tok, e, rng):
+    """(ids, length of the prompt) of one example."""
+    r, system = rng.random(), None
+    for p, s in SYSTEMS:
+        if r < p:
+            system = s
+            break
+        r -= p
+    prompt = tok.encode(formats.render(arch, e.user, system), add_special_tokens=False).ids
+    answer = tok.encode(e.answer + formats.end_of_answer(arch), add_special_tokens=False).ids
+    return prompt + answer, len(prompt)
+
+
+def batches(arch, tok, seed, chunk):
+    """The batches of one chunk: rows of like length together, in random order."""
+    rng = random.Random(f"batches-{seed}-{chunk}")
+    rows = [encode(arch, tok, e, rng) for e in corpus.stream(f"{seed}-{chunk}", CHUNK)]
+    rows.sort(key=lambda x: len(x[0]))
+    out, cur = [], []
+    for r in rows:
+        if cur and (len(cur) + 1) * len(r[0]) > BATCH_TOKENS:
+            out.append(cur)
+            cur = []
+        cur.append(r)
+    out.append(cur)
+    rng.shuffle(out)
+    return out
+
+
+def tensors(rows):
+    """ids [B,T] right-padded with 0, weights [B,T-1] of the predicted tokens."""
+    n = max(len(r) for r, _ in rows)
+    ids = torch.zeros(len(rows), n, dtype=torch.long)
+    w = torch.zeros(len(rows), n)
+    for i, (r, p) in enumerate(rows):
+        ids[i, :len(r)] = torch.tensor(r)
+        w[i, :p] = PROMPT_WEIGHT
+        w[i, p:len(r)] = 1.0
+    return ids, w[:, 1:]
+
+
+def loss_of(model, rows):
+    """Weighted mean loss, and sum and count over the answers alone. Rows are right-padded: under
+    the causal mask no real token sees the padding, so no attention mask is needed."""
+    ids, w = tensors(rows)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    nll = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.size(-1)),
+                                            ids[:, 1:].reshape(-1), reduction="none").view_as(w)
+    ans = w == 1.0
+    return (nll * w).sum() / w.sum(), nll[ans].sum().item(), int(ans.sum())
+
+
+def lr_at(step, steps):
+    if step < WARMUP:
+        return LR * (step + 1) / WARMUP
+    left = (steps - step) / (DECAY * steps)
+    return LR * min(1.0, max(left, 0.0))
+
+
+def export(arch, tok_json, model, out, log):
+    """Write the Hugging Face directory with the weights rounded to bf16."""
+    os.makedirs(out, exist_ok=True)
+    files = {"config.json": formats.model_config(arch, tok_json),
+             "generation_config.json": formats.generation_config(arch, tok_json),
+             "tokenizer_config.json": formats.tokenizer_config(arch, tok_json),
+             "train-log.json": log}
+    for name, value in files.items():
+        with open(os.path.join(out, name), "w", encoding="utf-8") as f:
+            json.dump(value, f, ensure_ascii=False, indent=2)
+            f.write("\n")
+    with open(os.path.join(out, "tokenizer.json"), "w", encoding="utf-8") as f:
+        json.dump(tok_json, f, ensure_ascii=False, indent=1)
+        f.write("\n")
+    state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()
+             if k != "lm_head.weight"}
+    save_file(state, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--arch", choices=sorted(CLASSES), required=True)
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--out", required=True)
+    ap.add_argument("--steps", type=int, default=1500)
+    ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--resume", action="store_true")
+    a = ap.parse_args()
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(a.seed)
+    tok_json = build_tokenizer(a.arch)
+    check_template(a.arch, tok_json)
+    tok = Tokenizer.from_str(json.dumps(tok_json))
+    config_class, model_class = CLASSES[a.arch]
+    config = config_class(**formats.model_config(a.arch, tok_json))
+    config._attn_implementation = "eager" if a.arch == "gemma2" else "sdpa"
+    model = model_class(config).float().train()
+    n = sum(p.numel() for p in model.parameters())
+    groups = [{"params": [p for p in model.parameters() if p.dim() > 1]},
+              {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    opt = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
+    step = chunk = tokens = 0
+    seconds, ckpt = 0.0, os.path.join(a.out, "checkpoint.pt")
+    os.makedirs(a.out, exist_ok=True)
+    if a.resume:
+        c = torch.load(ckpt, weights_only=True)
+        model.load_state_dict(c["model"])
+        opt.load_state_dict(c["opt"])
+        step, chunk, tokens, seconds = c["step"], c["chunk"], c["tokens"], c["seconds"]
+        assert step <= (1 - DECAY) * a.steps, "the learning rate has begun to fall"
+    print(f"{a.arch}: {n} parameters, vocabulary {config.vocab_size}, from step {step}", flush=True)
+    start, sum_nll, count = time.time() - seconds, 0.0, 0
+    curve = []
+    while step < a.steps:
+        for rows in batches(a.arch, tok, a.seed, chunk):
+            if step >= a.steps:
+                break
+            for g in opt.param_groups:
+                g["lr"] = lr_at(step, a.steps)
+            loss, s, k = loss_of(model, rows)
+            opt.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            opt.step()
+            sum_nll, count, step = sum_nll + s, count + k, step + 1
+            tokens += sum(len(r) for r, _ in rows)
+            if step % 20 == 0:
+                curve.append([step, round(sum_nll / count, 4)])
+                print(f"step {step} answer loss {sum_nll / count:.4f} tokens {tokens} "
+                      f"{time.time() - start:.0f} s", flush=True)
+                sum_nll, count = 0.0, 0
+            if not math.isfinite(loss.item()):
+                raise SystemExit("the loss is not finite")
+        chunk += 1
+        if chunk % 4 == 0 or step >= a.steps:
+            torch.save({"model": model.state_dict(), "opt": opt.state_dict(), "step": step,
+                        "chunk": chunk, "tokens": tokens, "seconds": time.time() - start},
+                       ckpt + ".tmp")
+            os.replace(ckpt + ".tmp", ckpt)
+    log = {"arch": a.arch, "seed": a.seed, "steps": step, "tokens": tokens, "parameters": n,
+           "seconds": round(time.time() - start), "threads": a.threads,
+           "torch": torch.__version__, "answer_loss": curve}
+    export(a.arch, tok_json, model, a.out, log)
+    print("written:", a.out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
