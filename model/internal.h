@@ -11,7 +11,7 @@
 typedef enum pf_arch { PF_GEMMA2, PF_QWEN2 } pf_arch;
 
 typedef struct pf_config {
-  pf_model_info info; /* what the public sees; strings in info point into this struct or static text */
+  pf_model_info info; /* what the public sees; strings point into this struct or static text */
   pf_arch arch;
   uint8_t *windowed; /* (n_layers) 1: the layer uses the sliding window */
   char dir[4096];
@@ -19,12 +19,14 @@ typedef struct pf_config {
   bool gelu_tanh; /* else silu */
   bool plus_one;  /* norms multiply by (1+w) */
   bool post_norms;
-  bool scale_embed; /* embedding times sqrt(d_model), that factor rounded to the checkpoint dtype as Hugging Face does */
+  bool scale_embed; /* embedding times sqrt(d_model), that factor rounded to the checkpoint dtype as
+                       Hugging Face does */
 } pf_config;
 
 typedef enum pf_wtype { PF_W_BF16, PF_W_F32 } pf_wtype;
 
-/* A weight matrix (n outputs, k inputs) packed as in simd/simd.h; F16 checkpoints are widened to PF_W_F32. */
+/* A weight matrix (n outputs, k inputs) packed as in simd/simd.h; F16 checkpoints are widened to
+ * PF_W_F32. */
 typedef struct pf_mat {
   pf_wtype type;
   size_t n, k, kp;
@@ -33,8 +35,8 @@ typedef struct pf_mat {
 
 typedef struct pf_layer {
   pf_mat q, k, v, o, gate, up, down;
-  float *bq, *bk, *bv;                          /* NULL: none */
-  float *ln1, *ln1_post, *ln2, *ln2_post;       /* (d_model); post NULL without post norms */
+  float *bq, *bk, *bv;                    /* NULL: none */
+  float *ln1, *ln1_post, *ln2, *ln2_post; /* (d_model); post NULL without post norms */
 } pf_layer;
 
 /* The hook points that the configuration has; at[id] is the place in list, -1 when absent. */

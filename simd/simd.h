@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The kernels: one struct of function pointers, chosen once (dispatch.c). Serial, and without any knowledge of a model.
- * Every variant of an operation gives the same bits; simd/CONTRACT.md has the formula, the order of summation and the
- * treatment of special values of each. Callers are inside pf_fp_enter (base/fpenv.h).
+ * The kernels: one struct of function pointers, chosen once (dispatch.c). Serial, and without any
+ * knowledge of a model. Every variant of an operation gives the same bits; simd/CONTRACT.md has the
+ * formula, the order of summation and the treatment of special values of each. Callers are inside
+ * pf_fp_enter (base/fpenv.h).
  *
- * Letters: m rows of activations, n output columns, k inner, kp = k rounded up to 32, d a head's width, dp = d rounded up
- * to 16. Vectors may have any length (kernels treat tails without reading or writing past the end); no alignment is
- * required except where said. Inputs and outputs do not overlap unless said; elementwise ops allow y == x. */
+ * Letters: m rows of activations, n output columns, k inner, kp = k rounded up to 32, d a head's
+ * width, dp = d rounded up to 16. Vectors may have any length (kernels treat tails without reading
+ * or writing past the end); no alignment is required except where said. Inputs and outputs do not
+ * overlap unless said; elementwise ops allow y == x. */
 #ifndef PF_SIMD_H
 #define PF_SIMD_H
 
@@ -17,10 +19,12 @@
 
 /* y[i*ldy + j] = dot(a row i, weight row j) (+ bias[j], a rounding of its own), i < m, j < n.
  * Packed weights, panels of 16 outputs, 64-byte aligned, absent outputs and k >= K are +0:
- *   bf16: w[(panel*kp/2 + k/2)*32 + 2*lane + k%2]   (uint16; pairs of k side by side: an AMX tile is 16 such rows)
+ *   bf16: w[(panel*kp/2 + k/2)*32 + 2*lane + k%2]
+ *         (uint16; pairs of k side by side: an AMX tile is 16 such rows)
  *   f32:  w[(panel*kp + k)*16 + lane]
- * a[0..2] for gemm_x3_bf16 are hi, mid, lo as fp32 (from split3), rows of kp values with stride lda, zero padded;
- * gemm_f32 uses a[0]. */
+ *
+ * a[0..2] for gemm_x3_bf16 are hi, mid, lo as fp32 (from split3), rows of kp values with stride
+ * lda, zero padded; gemm_f32 uses a[0]. */
 typedef struct pf_gemm {
   size_t m, n, kp, lda, ldy;
   const float *a[3];
@@ -30,7 +34,8 @@ typedef struct pf_gemm {
 } pf_gemm;
 
 typedef struct pf_simd {
-  /* x = hi + mid + lo, each the round-to-nearest-even bf16 of the remainder; kp values each, +0 beyond k. */
+  /* x = hi + mid + lo, each the round-to-nearest-even bf16 of the remainder; kp values each, +0
+   * beyond k. */
   void (*split3)(size_t k, size_t kp, const float *x, float *hi, float *mid, float *lo);
   void (*gemm_x3_bf16)(const pf_gemm *g);
   void (*gemm_f32)(const pf_gemm *g);
@@ -42,20 +47,24 @@ typedef struct pf_simd {
   /* y = x * w (plus_one 0) or x * (1 + w) (plus_one 1) */
   void (*rms_weight)(size_t d, const float *x, const float *w, int plus_one, float *y);
 
-  /* Rotates halves: y[i] = x[i]c[i] - x[i+d/2]s[i], y[i+d/2] = x[i+d/2]c[i] + x[i]s[i]; c, s: d/2 values. y == x allowed. */
+  /* Rotates halves: y[i] = x[i]c[i] - x[i+d/2]s[i], y[i+d/2] = x[i+d/2]c[i] + x[i]s[i]; c, s: d/2
+   * values. y == x allowed. */
   void (*rope)(size_t d, const float *x, const float *c, const float *s, float *y);
 
   /* Scores of one query over nblk blocks of 32 key positions: s[32*b + j] = dot(q, key)*scale.
    * kblk[b]: keys of a block as [2][d][16] (lane = key), or NULL: s of the block is left alone. */
-  void (*qk)(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale, float *s);
+  void (*qk)(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale,
+             float *s);
   /* x = cap * tanh(x / cap) */
   void (*softcap)(size_t n, float *x, float cap);
-  /* Row softmax in place over n scores, n a multiple of 32, masked = -inf. Two passes; all masked: all +0. Returns 1 if
-   * an entry is NaN or +inf (s is then undefined), else 0. */
+  /* Row softmax in place over n scores, n a multiple of 32, masked = -inf. Two passes; all masked:
+   * all +0. Returns 1 if an entry is NaN or +inf (s is then undefined), else 0. */
   int (*softmax)(size_t n, float *s);
-  /* y[0..d) = sum over keys of p * v in blocks of 32. vblk[b]: [32][dp] values, or NULL (skipped). mask[b]: bit j set = key
-   * j takes part; the value of another key is read as +0 whatever is stored. */
-  void (*pv)(size_t d, size_t nblk, const float *p, const float *const *vblk, const uint32_t *mask, float *y);
+  /* y[0..d) = sum over keys of p * v in blocks of 32. vblk[b]: [32][dp] values, or NULL (skipped).
+   * mask[b]: bit j set = key j takes part; the value of another key is read as +0 whatever is
+   * stored. */
+  void (*pv)(size_t d, size_t nblk, const float *p, const float *const *vblk, const uint32_t *mask,
+             float *y);
 
   void (*gelu_tanh)(size_t n, const float *x, float *y);
   void (*silu)(size_t n, const float *x, float *y);
@@ -77,12 +86,14 @@ typedef struct pf_simd {
   void (*vtanh)(size_t n, const float *x, float *y);
   void (*vsigmoid)(size_t n, const float *x, float *y);
 
-  /* 1 when the library this table came from was compiled without contraction (canary: a*b+c against its two roundings). */
+  /* 1 when the library this table came from was compiled without contraction (canary: a*b+c against
+   * its two roundings). */
   int (*canary)(const volatile float *abc);
 } pf_simd;
 
-/* Fills *out with the best kernels allowed by the CPU, the OS and the cap (NULL or "": PERSONAFLOW_ISA, else no cap; a
- * name: scalar avx2 avx512 neon). PF_EENV for an unknown name. A cap the CPU lacks is PF_EENV too. */
+/* Fills *out with the best kernels allowed by the CPU, the OS and the cap (NULL or "":
+ * PERSONAFLOW_ISA, else no cap; a name: scalar avx2 avx512 neon). PF_EENV for an unknown name. A
+ * cap the CPU lacks is PF_EENV too. */
 int pf_simd_init(pf_simd *out, const char *cap);
 /* The process-wide table, made once; *status receives PF_OK or the failure. */
 const pf_simd *pf_simd_get(int *status);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The study of "As X, Do Y" (arXiv 2605.23147): grids, prompt spans, the additive-substitution study and its report. */
+ * The study of "As X, Do Y" (arXiv 2605.23147): grids, prompt spans, the additive-substitution
+ * study and its report. */
 #ifndef PERSONAFLOW_ANALYSIS_H
 #define PERSONAFLOW_ANALYSIS_H
 
@@ -12,15 +13,17 @@ typedef struct pf_span {
 } pf_span;
 
 typedef struct pf_role_prompt {
-  pf_encoding enc;      /* the prompt with the generation header */
-  char *text;           /* rendered text */
-  pf_span bos, template_, persona, task, header; /* template_: all that is neither of the others, up to the header */
+  pf_encoding enc; /* the prompt with the generation header */
+  char *text;      /* rendered text */
+  /* template_: all that is neither of the others, up to the header. */
+  pf_span bos, template_, persona, task, header;
   int32_t p_user_last, p_last;
 } pf_role_prompt;
 
-/* Fills a template such as "As {persona}, {task}" and encodes it as one user message. persona NULL = the bare task. */
-PF_API int pf_role_prompt_make(const pf_tok *t, const char *template_, const char *persona, const char *task,
-                               pf_role_prompt *out);
+/* Fills a template such as "As {persona}, {task}" and encodes it as one user message. persona NULL
+ * = the bare task. */
+PF_API int pf_role_prompt_make(const pf_tok *t, const char *template_, const char *persona,
+                               const char *task, pf_role_prompt *out);
 PF_API void pf_role_prompt_free(pf_role_prompt *p);
 
 typedef struct pf_study_opts {
@@ -35,7 +38,8 @@ typedef struct pf_study_opts {
   int dry_run; /* 1: say cells, rows, memory and time; compute nothing */
   pf_progress_fn progress;
   void *progress_user;
-  const volatile int *stop; /* set to non-zero (by a signal handler) to stop at the next step: PF_EINCOMPLETE */
+  /* Set to non-zero (by a signal handler) to stop at the next step: PF_EINCOMPLETE. */
+  const volatile int *stop;
   void (*log)(void *user, const char *line); /* tables and notes, line by line; NULL = silent */
   void *log_user;
 } pf_study_opts;

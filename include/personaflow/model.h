@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Models, sequences, the forward pass over rows, hook points, interventions and generation.
  *
- * Threads: a pf_model may be shared by several contexts; a context and its sequences belong to one thread at a time. */
+ * Threads: a pf_model may be shared by several contexts; a context and its sequences belong to one
+ * thread at a time. */
 #ifndef PERSONAFLOW_MODEL_H
 #define PERSONAFLOW_MODEL_H
 
 #include "personaflow/types.h"
 
-/* ---- model ------------------------------------------------------------------------------------------------------ */
+/* ---- model ----------------------------------------------------------------------------------- */
 
 typedef struct pf_model pf_model;
 
@@ -20,38 +21,41 @@ typedef struct pf_model_info {
   int32_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_ff, vocab_size, max_positions;
   float rms_eps, attn_softcap, final_softcap; /* soft-caps: 0 = none */
   double rope_theta;
-  double attn_scale;      /* factor on q.k before the soft-cap: query_pre_attn_scalar^-1/2 or d_head^-1/2 */
+  double attn_scale;      /* factor on q.k: query_pre_attn_scalar^-1/2 or d_head^-1/2 */
   int32_t sliding_window; /* 0 = no layer has one */
   int32_t tied;           /* unembedding = embedding */
   int32_t bos_id;         /* -1: none */
   int32_t eos[PF_MAX_EOS];
   int32_t n_eos;
-  double repetition_penalty;  /* of generation_config.json; 1 when it names none */
-  const char *weights_dtype;  /* "BF16", "F16", "F32" or "mixed" */
-  const char *weights_sha256; /* hex SHA-256 over the per-tensor digests in name order; "" until computed */
-  uint64_t weight_bytes;      /* bytes of the checkpoint's tensors */
+  double repetition_penalty; /* of generation_config.json; 1 when it names none */
+  const char *weights_dtype; /* "BF16", "F16", "F32" or "mixed" */
+  /* Hex SHA-256 over the per-tensor digests in name order; "" until computed. */
+  const char *weights_sha256;
+  uint64_t weight_bytes; /* bytes of the checkpoint's tensors */
 } pf_model_info;
 
 typedef struct pf_model_opts {
-  int threads;           /* for loading; 0 = default */
-  int no_checksum;       /* do not compute weights_sha256 */
+  int threads;             /* for loading; 0 = default */
+  int no_checksum;         /* do not compute weights_sha256 */
   pf_progress_fn progress; /* NULL = silent; bytes read */
   void *progress_user;
 } pf_model_opts;
 
-/* Resolves `path` (a directory, or org/name[@revision] in the Hugging Face cache; nothing is downloaded), checks
- * every tensor against the configuration, reads the weights. *out is NULL on failure. opts may be NULL. */
+/* Resolves `path` (a directory, or org/name[@revision] in the Hugging Face cache; nothing is
+ * downloaded), checks every tensor against the configuration, reads the weights. *out is NULL on
+ * failure. opts may be NULL. */
 PF_API int pf_model_open(pf_model **out, const char *path, const pf_model_opts *opts);
 PF_API void pf_model_close(pf_model *m);
 PF_API const pf_model_info *pf_model_get_info(const pf_model *m);
 
-/* The configuration only, without the weights (for tokenisers, hooks, dry runs). Free with pf_model_close. */
+/* The configuration only, without the weights (for tokenisers, hooks, dry runs). Free with
+ * pf_model_close. */
 PF_API int pf_model_open_config(pf_model **out, const char *path);
 
 /* The resolved directory of a model name or path, into buf (size bytes). */
 PF_API int pf_model_resolve(const char *path, char *buf, size_t size);
 
-/* ---- context and sequences -------------------------------------------------------------------------------------- */
+/* ---- context and sequences ------------------------------------------------------------------- */
 
 typedef struct pf_ctx pf_ctx; /* scratch memory and settings of one computation */
 typedef struct pf_seq pf_seq; /* one branch: its K,V cache, taps, cuts and swaps */
@@ -65,29 +69,30 @@ PF_API int pf_ctx_new(pf_ctx **out, const pf_model *m, const pf_ctx_opts *opts);
 PF_API void pf_ctx_free(pf_ctx *c);
 
 PF_API int pf_seq_new(pf_seq **out, pf_ctx *c);
-/* A new branch that shares the K,V of src's positions < n_keep (copied on write). Taps, cuts and swaps are not
- * inherited. */
+/* A new branch that shares the K,V of src's positions < n_keep (copied on write). Taps, cuts and
+ * swaps are not inherited. */
 PF_API int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep);
 PF_API void pf_seq_free(pf_seq *s);
 /* One past the highest position whose K,V the sequence holds. */
 PF_API int32_t pf_seq_end(const pf_seq *s);
 
-/* One token of one sequence. Positions of one sequence ascend within a call and follow those it holds; gaps are masked
- * keys. */
+/* One token of one sequence. Positions of one sequence ascend within a call and follow those it
+ * holds; gaps are masked keys. */
 typedef struct pf_row {
   pf_seq *seq;
   int32_t token, pos;
   int32_t out; /* row of `logits` that takes this row's logits, -1 for none */
 } pf_row;
 
-/* Runs the rows through all layers, in any mixture of sequences. logits: (n_out, vocab_size) row-major, stride
- * vocab_size, after the final soft-cap; may be NULL if no row asks. A row's bits do not depend on the rows beside it. */
+/* Runs the rows through all layers, in any mixture of sequences. logits: (n_out, vocab_size)
+ * row-major, stride vocab_size, after the final soft-cap; may be NULL if no row asks. A row's bits
+ * do not depend on the rows beside it. */
 PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
 
 /* Bytes of K,V cache per position. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
 
-/* ---- hook points ------------------------------------------------------------------------------------------------ */
+/* ---- hook points ----------------------------------------------------------------------------- */
 
 typedef struct pf_hook_info {
   int id;
@@ -102,35 +107,38 @@ typedef struct pf_hook_info {
 
 /* The hook points this model has, in order of execution; *n receives their number. */
 PF_API const pf_hook_info *pf_hooks(const pf_model *m, size_t *n);
-/* Resolves a name or alias ("blocks.3.hook_resid_pre", "model.layers.3"...) to hook id and layer (-1 if not per
- * layer). Unknown: PF_EUSAGE, the line names the nearest ones. */
+/* Resolves a name or alias ("blocks.3.hook_resid_pre", "model.layers.3"...) to hook id and layer
+ * (-1 if not per layer). Unknown: PF_EUSAGE, the line names the nearest ones. */
 PF_API int pf_hook_find(const pf_model *m, const char *name, int *id, int32_t *layer);
 
 typedef enum pf_op { PF_OP_CAPTURE, PF_OP_REPLACE, PF_OP_ADD, PF_OP_SCALE, PF_OP_ZERO } pf_op;
 
-/* An action at a hook point, for rows at positions [pos_lo, pos_hi). Actions at one point run in list order; a capture
- * sees what the actions before it left. Row p uses value + (p - pos_lo)*value_stride and out + (p - pos_lo)*out_stride
- * (in floats). Width of a row: heads*width of the hook for head = -1, width for one head; hooks over keys (scores,
- * pattern) have n_keys values a head, keys beyond the row's own position read as 0 (pattern) or -inf (scores). */
+/* An action at a hook point, for rows at positions [pos_lo, pos_hi). Actions at one point run in
+ * list order; a capture sees what the actions before it left. Row p uses value + (p -
+ * pos_lo)*value_stride and out + (p - pos_lo)*out_stride (in floats). Width of a row: heads*width
+ * of the hook for head = -1, width for one head; hooks over keys (scores, pattern) have n_keys
+ * values a head, keys beyond the row's own position read as 0 (pattern) or -inf (scores). */
 typedef struct pf_tap {
   int hook;
-  int32_t layer;  /* -1 for hooks that are not per layer */
-  int32_t head;   /* -1: all */
+  int32_t layer; /* -1 for hooks that are not per layer */
+  int32_t head;  /* -1: all */
   int32_t pos_lo, pos_hi;
   pf_op op;
   const float *value; /* PF_OP_REPLACE, PF_OP_ADD */
   size_t value_stride;
-  float scale;        /* PF_OP_SCALE */
-  float *out;         /* PF_OP_CAPTURE */
+  float scale; /* PF_OP_SCALE */
+  float *out;  /* PF_OP_CAPTURE */
   size_t out_stride;
-  int32_t n_keys;     /* hooks over keys: keys a head has in value/out */
-  uint64_t fired;     /* rows it acted on (written by pf_eval) */
+  int32_t n_keys; /* hooks over keys: keys a head has in value/out */
+  uint64_t fired; /* rows it acted on (written by pf_eval) */
 } pf_tap;
 
-/* Sets the sequence's actions; the array and what it points to stay the caller's and must outlive their use. */
+/* Sets the sequence's actions; the array and what it points to stay the caller's and must outlive
+ * their use. */
 PF_API int pf_seq_set_taps(pf_seq *s, pf_tap *taps, size_t n);
 
-/* Forbids attention from queries at [q_lo,q_hi) to keys at [k_lo,k_hi) in layers [layer_lo,layer_hi) for one query head
+/* Forbids attention from queries at [q_lo,q_hi) to keys at [k_lo,k_hi) in layers
+ * [layer_lo,layer_hi) for one query head
  * (-1: all): after the soft-cap, before the softmax. */
 typedef struct pf_cut {
   int32_t layer_lo, layer_hi, head, q_lo, q_hi, k_lo, k_hi;
@@ -138,9 +146,10 @@ typedef struct pf_cut {
 PF_API int pf_seq_set_cuts(pf_seq *s, const pf_cut *cuts, size_t n); /* copied */
 
 enum { PF_SWAP_K = 1, PF_SWAP_V = 2 };
-/* Queries at positions >= pos_hi see, for keys at [pos_lo,pos_hi) in layers [layer_lo,layer_hi), K and/or V of src's
- * positions [src_lo, src_lo + pos_hi - pos_lo); rows inside the span keep their own. src must stay alive. Moving keys
- * (src_lo != pos_lo) needs keep_raw_k. head: a K,V head, -1 for all. */
+/* Queries at positions >= pos_hi see, for keys at [pos_lo,pos_hi) in layers [layer_lo,layer_hi), K
+ * and/or V of src's positions [src_lo, src_lo + pos_hi - pos_lo); rows inside the span keep their
+ * own. src must stay alive. Moving keys (src_lo != pos_lo) needs keep_raw_k. head: a K,V head, -1
+ * for all. */
 typedef struct pf_swap {
   int32_t layer_lo, layer_hi, head, pos_lo, pos_hi, src_lo;
   unsigned what;
@@ -148,16 +157,17 @@ typedef struct pf_swap {
 } pf_swap;
 PF_API int pf_seq_set_swaps(pf_seq *s, const pf_swap *swaps, size_t n); /* copied */
 
-/* ---- generation ------------------------------------------------------------------------------------------------- */
+/* ---- generation ------------------------------------------------------------------------------ */
 
 typedef struct pf_gen_opts {
   int32_t max_tokens;
-  double repetition_penalty; /* 1 = off; applied to prompt and generated tokens alike, as Hugging Face does */
+  double repetition_penalty; /* 1 = off; applied to prompt and generated tokens alike, as Hugging
+                                Face does */
   double temperature;        /* 0 = greedy */
   int32_t top_k;             /* 0 = off */
   double top_p;              /* 1 = off */
   uint64_t seed;
-  int32_t chunk;             /* prefill chunk, 0 = whole prompt at once */
+  int32_t chunk; /* prefill chunk, 0 = whole prompt at once */
   int ignore_eos;
   /* Called for every token; a non-zero return stops. May be NULL. */
   int (*on_token)(void *user, int32_t id, float logprob, float margin);
@@ -165,20 +175,22 @@ typedef struct pf_gen_opts {
 } pf_gen_opts;
 
 PF_API void pf_gen_defaults(pf_gen_opts *o);
-/* Continues `seq` (which may hold a prefix already; `ids` follow it). Generated ids (EOS included) are appended to
- * *out. */
-PF_API int pf_generate(pf_seq *seq, const int32_t *ids, size_t n, const pf_gen_opts *o, pf_ids *out);
+/* Continues `seq` (which may hold a prefix already; `ids` follow it). Generated ids (EOS included)
+ * are appended to *out. */
+PF_API int pf_generate(pf_seq *seq, const int32_t *ids, size_t n, const pf_gen_opts *o,
+                       pf_ids *out);
 
-/* ---- metrics on logits ------------------------------------------------------------------------------------------ */
+/* ---- metrics on logits ----------------------------------------------------------------------- */
 
-/* sum_v p(v) (log p(v) - log q(v)) in nats for logits p, q of n values, all arithmetic in fp64 (simd/CONTRACT.md). */
+/* sum_v p(v) (log p(v) - log q(v)) in nats for logits p, q of n values, all arithmetic in fp64
+ * (simd/CONTRACT.md). */
 PF_API double pf_kl(const float *p, const float *q, size_t n);
 /* log softmax(x)[i] in fp64. */
 PF_API double pf_logprob(const float *x, size_t n, int32_t i);
 /* Index of the largest value, ties to the lowest; *margin (may be NULL) receives top1 - top2. */
 PF_API int32_t pf_argmax(const float *x, size_t n, float *margin);
 
-/* ---- this machine ----------------------------------------------------------------------------------------------- */
+/* ---- this machine ---------------------------------------------------------------------------- */
 
 typedef struct pf_kernel_choice {
   const char *op, *isa, *symbol, *why;
@@ -186,8 +198,8 @@ typedef struct pf_kernel_choice {
 /* CPU features as one line of words, e.g. "avx2 fma avx512f avx512_bf16 ...". */
 PF_API const char *pf_cpu_features(void);
 PF_API const char *pf_cpu_name(void);
-/* The kernel chosen for every operation; PERSONAFLOW_ISA caps the level. PF_EENV when that names an unknown or absent
- * one. */
+/* The kernel chosen for every operation; PERSONAFLOW_ISA caps the level. PF_EENV when that names an
+ * unknown or absent one. */
 PF_API int pf_kernels(const pf_kernel_choice **out, size_t *n);
 
 #endif

@@ -8,7 +8,8 @@
 #include "personaflow/tokenizer.h"
 #include "personaflow/types.h"
 
-/* The version of the numerics contract (simd/CONTRACT.md): results of equal versions are equal in every bit. */
+/* The version of the numerics contract (simd/CONTRACT.md): results of equal versions are equal in
+ * every bit. */
 #define PF_CONTRACT_VERSION 1
 
 PF_API const char *pf_version(void);

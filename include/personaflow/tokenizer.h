@@ -30,10 +30,13 @@ enum {
   PF_TOK_AUTO_BOS = 4  /* put BOS first if the tokeniser's own post-processor does */
 };
 /* text: n bytes of UTF-8 (invalid UTF-8 is PF_EINPUT, naming the byte). Appends to *out. */
-PF_API int pf_tok_encode(const pf_tok *t, const char *text, size_t n, unsigned flags, pf_encoding *out);
+PF_API int pf_tok_encode(const pf_tok *t, const char *text, size_t n, unsigned flags,
+                         pf_encoding *out);
 
-/* Decoding. Specials are left out unless keep_specials. *text is a heap string (pf_text_free), *n its bytes. */
-PF_API int pf_tok_decode(const pf_tok *t, const int32_t *ids, size_t n_ids, int keep_specials, char **text, size_t *n);
+/* Decoding. Specials are left out unless keep_specials. *text is a heap string (pf_text_free), *n
+ * its bytes. */
+PF_API int pf_tok_decode(const pf_tok *t, const int32_t *ids, size_t n_ids, int keep_specials,
+                         char **text, size_t *n);
 PF_API void pf_text_free(char *text);
 
 /* Streaming: bytes come out only when they complete UTF-8 characters. */
@@ -45,7 +48,7 @@ PF_API int pf_decoder_push(pf_decoder *d, int32_t id, const char **text, size_t 
 PF_API int pf_decoder_finish(pf_decoder *d, const char **text, size_t *n);
 PF_API void pf_decoder_free(pf_decoder *d);
 
-/* ---- chat ------------------------------------------------------------------------------------------------------- */
+/* ---- chat ------------------------------------------------------------------------------------ */
 
 typedef struct pf_message {
   const char *role, *content;
@@ -53,14 +56,16 @@ typedef struct pf_message {
 
 enum {
   PF_CHAT_NO_GENERATION_PROMPT = 1,
-  PF_CHAT_PARSE_SPECIALS = 2 /* parse special tokens inside contents, as Hugging Face does; default: they are text */
+  /* Parse special tokens inside contents, as Hugging Face does; default: they are text. */
+  PF_CHAT_PARSE_SPECIALS = 2
 };
-/* Renders a conversation by the model's own template and encodes it. *text (pf_text_free) receives the rendered text,
- * whose byte offsets *out uses; content_start[i] (may be NULL; n_messages entries) the offset of message i's content in
- * it, after the template's trimming. An unknown template is PF_EINPUT and names --prompt-raw; roles that the template
- * refuses are PF_EINPUT with the template's reason. */
-PF_API int pf_chat_encode(const pf_tok *t, const pf_message *messages, size_t n_messages, unsigned flags,
-                          pf_encoding *out, char **text, size_t *content_start);
+/* Renders a conversation by the model's own template and encodes it. *text (pf_text_free) receives
+ * the rendered text, whose byte offsets *out uses; content_start[i] (may be NULL; n_messages
+ * entries) the offset of message i's content in it, after the template's trimming. An unknown
+ * template is PF_EINPUT and names --prompt-raw; roles that the template refuses are PF_EINPUT with
+ * the template's reason. */
+PF_API int pf_chat_encode(const pf_tok *t, const pf_message *messages, size_t n_messages,
+                          unsigned flags, pf_encoding *out, char **text, size_t *content_start);
 /* Family of the chat template: "gemma2", "qwen2.5" or NULL when there is none or an unknown one. */
 PF_API const char *pf_chat_family(const pf_tok *t);
 

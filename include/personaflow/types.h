@@ -7,15 +7,15 @@
 #include <stdint.h>
 
 #if defined(__GNUC__)
-#define PF_API __attribute__((visibility("default")))
+#define PF_API          __attribute__((visibility("default")))
 #define PF_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #else
 #define PF_API
 #define PF_PRINTF(f, a)
 #endif
 
-/* Every call that can fail returns PF_OK (0) or one of these; the sentence that says what, where and what
- * to do is then in pf_last_error() of the calling thread. */
+/* Every call that can fail returns PF_OK (0) or one of these; the sentence that says what, where
+ * and what to do is then in pf_last_error() of the calling thread. */
 typedef enum pf_status {
   PF_OK = 0,
   PF_EUSAGE = -1,      /* arguments that make no sense (exit code 2) */

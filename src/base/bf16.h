@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * bfloat16 and IEEE half conversions in integer arithmetic, so that no floating-point mode touches them. */
+ * bfloat16 and IEEE half conversions in integer arithmetic, so that no floating-point mode touches
+ * them. */
 #ifndef PF_BASE_BF16_H
 #define PF_BASE_BF16_H
 

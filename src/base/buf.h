@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A growing text buffer. An allocation failure is remembered: check `failed` (or pf_buf_status) once, at the end. */
+ * A growing text buffer. An allocation failure is remembered: check `failed` (or pf_buf_status)
+ * once, at the end. */
 #ifndef PF_BASE_BUF_H
 #define PF_BASE_BUF_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The floating-point environment of a compute region: round to nearest even, denormals are zero on input and output
- * (MXCSR FTZ+DAZ on x86, FPCR.FZ on Arm), all exceptions masked. simd/CONTRACT.md, "Environment". */
+ * The floating-point environment of a compute region: round to nearest even, denormals are zero on
+ * input and output (MXCSR FTZ+DAZ on x86, FPCR.FZ on Arm), all exceptions masked. simd/CONTRACT.md,
+ * "Environment". */
 #ifndef PF_BASE_FPENV_H
 #define PF_BASE_FPENV_H
 

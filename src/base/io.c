@@ -23,7 +23,8 @@ static int read_fd(int fd, const char *path, size_t limit, pf_buf *out) {
     if (n == 0)
       break;
     if ((size_t)n > limit - out->n)
-      return pf_fail(PF_EINPUT, "%s: larger than the %zu bytes allowed for this kind of file", path, limit);
+      return pf_fail(PF_EINPUT, "%s: larger than the %zu bytes allowed for this kind of file", path,
+                     limit);
     pf_buf_add(out, chunk, (size_t)n);
   }
   pf_buf_add(out, "", 0);

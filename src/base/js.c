@@ -9,7 +9,8 @@ int pf_js_text(const char *name, const char *text, size_t n, json_t **out) {
   json_error_t e;
   *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
   if (!*out)
-    return pf_fail(PF_EINPUT, "%s: invalid JSON: line %d, column %d: %s", name, e.line, e.column, e.text);
+    return pf_fail(PF_EINPUT, "%s: invalid JSON: line %d, column %d: %s", name, e.line, e.column,
+                   e.text);
   return PF_OK;
 }
 

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The one way to run on several threads: a static partition, never a reduction. Threads may change who computes a tile,
- * never how it is summed. */
+ * The one way to run on several threads: a static partition, never a reduction. Threads may change
+ * who computes a tile, never how it is summed. */
 #ifndef PF_BASE_PAR_H
 #define PF_BASE_PAR_H
 
 #include <stddef.h>
 
-/* fn(arg, tid, n_threads) once on each of n_threads threads, inside the compute environment (fpenv.h). n_threads = 1
- * runs on the caller. */
+/* fn(arg, tid, n_threads) once on each of n_threads threads, inside the compute environment
+ * (fpenv.h). n_threads = 1 runs on the caller. */
 typedef void (*pf_par_fn)(void *arg, int tid, int n_threads);
 void pf_par(int n_threads, pf_par_fn fn, void *arg);
-/* Threads to use when the caller gives 0: OMP_NUM_THREADS, else the CPUs this process may run on. */
+/* Threads to use when the caller gives 0: OMP_NUM_THREADS, else the CPUs this process may run on.
+ */
 int pf_par_default(void);
 
-/* The part [*lo, *hi) of n items that thread tid of nt works on: contiguous, sizes differ by one at most. */
+/* The part [*lo, *hi) of n items that thread tid of nt works on: contiguous, sizes differ by one at
+ * most. */
 static inline void pf_par_range(size_t n, int tid, int nt, size_t *lo, size_t *hi) {
   size_t q = n / (size_t)nt, r = n % (size_t)nt, t = (size_t)tid;
   *lo = t * q + (t < r ? t : r);

@@ -43,7 +43,8 @@ int pf_exit_code(int status) {
   return table[row_of(status)].exit_code;
 }
 
-/* Control characters of hostile file names must not reach a terminal or break the one-line promise. */
+/* Control characters of hostile file names must not reach a terminal or break the one-line promise.
+ */
 static void make_one_line(char *s) {
   for (; *s; s++)
     if ((unsigned char)*s < 0x20 || *s == 0x7f)
@@ -69,7 +70,8 @@ int pf_fail_prefix(int status, const char *fmt, ...) {
   va_end(ap);
   if (n < 0 || (size_t)n >= sizeof line - 3)
     return status;
-  snprintf(line + n, sizeof line - (size_t)n, ": %.*s", (int)(sizeof line - (size_t)n - 3), last_error);
+  snprintf(line + n, sizeof line - (size_t)n, ": %.*s", (int)(sizeof line - (size_t)n - 3),
+           last_error);
   make_one_line(line);
   memcpy(last_error, line, sizeof line);
   return status;

@@ -39,7 +39,8 @@ bool cli_int(const char *cmd, const char *opt, const char *text, long lo, long h
   return true;
 }
 
-bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi, double *out) {
+bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi,
+              double *out) {
   char *end;
   double v = strtod(text, &end);
   if (end == text || *end || !isfinite(v) || v < lo || v > hi) {
@@ -132,7 +133,8 @@ char *cli_read_text(const char *path, size_t *n) {
   errno = f ? 0 : errno;
   char *s = f ? read_stream(f, n) : NULL;
   if (!s)
-    fprintf(stderr, "personaflow: %s: cannot read: %s\n", std ? "standard input" : path, strerror(errno));
+    fprintf(stderr, "personaflow: %s: cannot read: %s\n", std ? "standard input" : path,
+            strerror(errno));
   if (f && !std)
     fclose(f);
   return s;

@@ -20,12 +20,15 @@ int cli_fail(int status);
 int cli_usage(const char *cmd, const char *fmt, ...) PF_PRINTF(2, 3);
 /* Whole numbers and reals with their range checked; false after printing a usage line. */
 bool cli_int(const char *cmd, const char *opt, const char *text, long lo, long hi, long *out);
-bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi, double *out);
+bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi,
+              double *out);
 /* "1,2,3" -> ids; false after printing a usage line. */
 bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out);
-/* Progress on stderr: a bar with ETA on a terminal, a line every few seconds elsewhere. user: NULL. */
+/* Progress on stderr: a bar with ETA on a terminal, a line every few seconds elsewhere. user: NULL.
+ */
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
-/* All of standard input (or a file; "-" is standard input) as a heap string; PF_EINPUT/PF_EIO with a line on stderr. */
+/* All of standard input (or a file; "-" is standard input) as a heap string; PF_EINPUT/PF_EIO with
+ * a line on stderr. */
 char *cli_read_text(const char *path, size_t *n);
 
 #endif

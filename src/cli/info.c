@@ -7,7 +7,8 @@
 
 int cmd_info(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--help")) {
-    puts("usage: personaflow info\nPrints the version, the numerics contract and what this machine offers.");
+    puts("usage: personaflow info\nPrints the version, the numerics contract and what this machine "
+         "offers.");
     return 0;
   }
   if (argc > 1)

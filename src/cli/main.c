@@ -19,7 +19,9 @@ static void help(FILE *f) {
   fputs("usage: personaflow COMMAND [OPTIONS]\n\ncommands:\n", f);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].summary);
-  fputs("\n'personaflow COMMAND --help' explains a command; 'personaflow --version' prints the version.\n", f);
+  fputs("\n'personaflow COMMAND --help' explains a command; 'personaflow --version' prints the "
+        "version.\n",
+        f);
 }
 
 int main(int argc, char **argv) {
