@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Sequences and their K,V: blocks of 32 positions of one layer, with reference counts, copied on write. */
+#ifndef PF_MODEL_KV_H
+#define PF_MODEL_KV_H
+
+#include "model/internal.h"
+#include "model/tap.h"
+
+/* Rotated keys [n_kv_heads][2][d_head][16] (lane = position), values [n_kv_heads][32][dp], optionally un-rotated keys
+ * [n_kv_heads][32][d_head]. Belongs to one thread, so the count is plain. */
+typedef struct pf_kvblock {
+  unsigned refs;
+  float *k, *v, *raw_k; /* raw_k NULL unless the context keeps them; all in one allocation */
+} pf_kvblock;
+
+struct pf_seq {
+  pf_ctx *ctx;
+  int32_t end;        /* one past the highest position held */
+  size_t n_blk, cap_blk;
+  uint32_t *present;  /* (n_blk) bit j: position 32*b + j is held */
+  int32_t *tokens;    /* (32*n_blk) token at each position, -1 in gaps */
+  pf_kvblock **blk;   /* [n_layers][cap_blk] */
+  pf_tapset taps;
+  pf_cut *cuts;
+  size_t n_cuts;
+  pf_swap *swaps;
+  size_t n_swaps;
+};
+
+struct pf_ctx {
+  const pf_model *model;
+  const pf_simd *simd;
+  int threads;
+  bool keep_raw_k;
+  float *inv_freq; /* (d_head/2) */
+  struct pf_scratch *scratch;
+};
+
+/* Makes room for position pos in every layer and owns the block it lies in (copy on write). */
+int pf_seq_reserve(pf_seq *s, int32_t pos);
+static inline pf_kvblock *pf_seq_block(const pf_seq *s, int32_t layer, size_t b) {
+  return s->blk[(size_t)layer * s->cap_blk + b];
+}
+static inline bool pf_seq_holds(const pf_seq *s, int32_t pos) {
+  return pos >= 0 && pos < s->end && (s->present[pos / PF_KBLK] >> (pos % PF_KBLK) & 1u);
+}
+
+static inline size_t pf_ctx_dp(const pf_ctx *c) {
+  return ((size_t)c->model->cfg.info.d_head + 15) / 16 * 16;
+}
+/* Floats of one K head, one V head, one raw-K head of a block. */
+static inline size_t pf_kv_k_head(const pf_ctx *c) {
+  return (size_t)c->model->cfg.info.d_head * PF_KBLK;
+}
+static inline size_t pf_kv_v_head(const pf_ctx *c) {
+  return pf_ctx_dp(c) * PF_KBLK;
+}
+
+/* Stores one position's rotated key, value and (if kept) un-rotated key of one K,V head. */
+void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k, const float *v,
+                 const float *raw_k);
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One decoder layer over the rows of a step, in the order of the mathematics (Gemma 2: arXiv 2408.00118; Qwen2.5: arXiv
+ * 2412.15115), D model width, H query heads, Hk key/value heads, F feed-forward width:
+ *
+ *   a = W_O attention(rope(W_Q n1(x)), rope(W_K n1(x)), W_V n1(x));  x = x + post1(a)
+ *   m = W_down (act(W_gate n2(x)) * (W_up n2(x)));                   x = x + post2(m)
+ *
+ * n1, n2 are RMS norms; post1, post2 are RMS norms in Gemma-2 and absent in Qwen-2. */
+#include <string.h>
+
+#include "base/par.h"
+#include "model/step.h"
+
+void pf_step_operand(const pf_step *t, size_t r, const float *x, const pf_mat *w) {
+  pf_scratch *s = t->s;
+  size_t at = r * s->kp_max;
+  if (w->type == PF_W_BF16) {
+    t->f->split3(w->k, w->kp, x, s->a[0] + at, s->a[1] + at, s->a[2] + at);
+    return;
+  }
+  memcpy(s->a[3] + at, x, w->k * sizeof *x);
+  memset(s->a[3] + at + w->k, 0, (w->kp - w->k) * sizeof *x);
+}
+
+typedef struct product_job {
+  const pf_step *t;
+  const pf_product *p;
+  size_t n, m;
+} product_job;
+
+/* Columns [16*lo, 16*hi) of one product. */
+static void columns(const product_job *j, const pf_product *p, size_t lo, size_t hi) {
+  const pf_mat *w = p->w;
+  const pf_scratch *s = j->t->s;
+  size_t first = lo * PF_LANES, last = hi * PF_LANES < w->n ? hi * PF_LANES : w->n;
+  bool bf16 = w->type == PF_W_BF16;
+  pf_gemm g = {.m = j->m, .n = last - first, .kp = w->kp, .lda = s->kp_max, .ldy = p->ldy};
+  g.a[0] = bf16 ? s->a[0] : s->a[3];
+  g.a[1] = s->a[1];
+  g.a[2] = s->a[2];
+  g.w = (const char *)w->w + first * w->kp * (bf16 ? sizeof(uint16_t) : sizeof(float));
+  g.bias = p->bias ? p->bias + first : NULL;
+  g.y = p->y + first;
+  (bf16 ? j->t->f->gemm_x3_bf16 : j->t->f->gemm_f32)(&g);
+}
+
+/* The panels of all products stand in one line that is cut into equal parts. */
+static void product_part(void *arg, int tid, int nt) {
+  const product_job *j = arg;
+  size_t total = 0, lo, hi, base = 0;
+  for (size_t i = 0; i < j->n; i++)
+    total += (j->p[i].w->n + PF_LANES - 1) / PF_LANES;
+  pf_par_range(total, tid, nt, &lo, &hi);
+  for (size_t i = 0; i < j->n; i++) {
+    size_t panels = (j->p[i].w->n + PF_LANES - 1) / PF_LANES;
+    size_t from = lo > base ? lo - base : 0, to = hi > base ? hi - base : 0;
+    to = to < panels ? to : panels;
+    if (from < to)
+      columns(j, &j->p[i], from, to);
+    base += panels;
+  }
+}
+
+void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m) {
+  product_job j = {t, p, n, m};
+  pf_par(t->c->threads, product_part, &j);
+}
+
+void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3], int32_t layer, float *y) {
+  size_t d = (size_t)t->cfg->info.d_model;
+  float scale = t->f->rms_scale(d, x, t->cfg->info.rms_eps);
+  pf_step_tap(t, r, hooks[0], layer, &scale, 1, 1);
+  t->f->rms_apply(d, x, scale, y);
+  pf_step_tap(t, r, hooks[1], layer, y, 1, d);
+  t->f->rms_weight(d, y, w, t->cfg->plus_one, y);
+  if (hooks[2] >= 0)
+    pf_step_tap(t, r, hooks[2], layer, y, 1, d);
+}
+
+typedef void (*row_fn)(const pf_step *t, size_t r);
+typedef struct row_job {
+  const pf_step *t;
+  row_fn fn;
+} row_job;
+
+static void row_part(void *arg, int tid, int nt) {
+  const row_job *j = arg;
+  size_t lo, hi;
+  pf_par_range(j->t->n, tid, nt, &lo, &hi);
+  for (size_t r = lo; r < hi; r++)
+    j->fn(j->t, r);
+}
+
+static void each_row(const pf_step *t, row_fn fn) {
+  row_job j = {t, fn};
+  pf_par(t->c->threads, row_part, &j);
+}
+
+static size_t dim(const pf_step *t) {
+  return (size_t)t->cfg->info.d_model;
+}
+
+static void before_attention(const pf_step *t, size_t r) {
+  static const int hooks[3] = {PF_HOOK_LN1_SCALE, PF_HOOK_LN1_NORM, PF_HOOK_LN1_OUT};
+  float *x = t->s->x + r * dim(t), *y = t->s->norm + r * dim(t);
+  pf_step_tap(t, r, PF_HOOK_RESID_PRE, t->layer, x, 1, dim(t));
+  pf_step_norm(t, r, x, t->w->ln1, hooks, t->layer, y);
+  const pf_mat *m[3] = {&t->w->q, &t->w->k, &t->w->v};
+  for (int i = 0; i < 3; i++) /* a mixture of weight types needs both kinds of operand */
+    if (i == 0 || m[i]->type != m[0]->type)
+      pf_step_operand(t, r, y, m[i]);
+}
+
+/* Rotates, runs the actions at q, k, v and stores K,V of the row. */
+static void rotate_and_store(const pf_step *t, size_t r) {
+  const pf_model_info *m = &t->cfg->info;
+  size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads, nk = (size_t)m->n_kv_heads;
+  const pf_row *row = &t->rows[r];
+  float *q = t->s->q + r * nq * d, *k = t->s->k + r * nk * d, *v = t->s->v + r * nk * d, *rq = t->s->rot_q + r * nq * d;
+  const float *c = t->s->cos + r * (d / 2), *s = t->s->sin + r * (d / 2);
+  pf_kvblock *blk = pf_seq_block(row->seq, t->layer, (size_t)row->pos / PF_KBLK);
+  pf_step_tap(t, r, PF_HOOK_Q, t->layer, q, nq, d);
+  pf_step_tap(t, r, PF_HOOK_K, t->layer, k, nk, d);
+  pf_step_tap(t, r, PF_HOOK_V, t->layer, v, nk, d);
+  for (size_t h = 0; h < nq; h++)
+    t->f->rope(d, q + h * d, c, s, rq + h * d);
+  pf_step_tap(t, r, PF_HOOK_ROT_Q, t->layer, rq, nq, d);
+  float *rot_k = t->s->rot_k + r * nk * d;
+  for (size_t h = 0; h < nk; h++)
+    t->f->rope(d, k + h * d, c, s, rot_k + h * d);
+  pf_step_tap(t, r, PF_HOOK_ROT_K, t->layer, rot_k, nk, d);
+  for (size_t h = 0; h < nk; h++)
+    pf_kv_store(t->c, blk, (int32_t)h, row->pos % PF_KBLK, rot_k + h * d, v + h * d, k + h * d);
+}
+
+static void after_attention(const pf_step *t, size_t r) {
+  size_t d = (size_t)t->cfg->info.d_head, nq = (size_t)t->cfg->info.n_heads;
+  float *z = t->s->z + r * nq * d;
+  pf_step_tap(t, r, PF_HOOK_Z, t->layer, z, nq, d);
+  pf_step_operand(t, r, z, &t->w->o);
+}
+
+/* result_h = W_O (z with every other head zero), (H, D); an edit adds (new - captured) to the output of W_O. */
+static void results_of_row(const pf_step *t, size_t r, float *res, float *z1) {
+  const pf_model_info *m = &t->cfg->info;
+  size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads, dm = dim(t);
+  float *z = t->s->z + r * nq * d, *out = t->s->out + r * dm, *old = res + nq * dm;
+  for (size_t h = 0; h < nq; h++) {
+    memset(z1, 0, nq * d * sizeof *z1);
+    memcpy(z1 + h * d, z + h * d, d * sizeof *z1);
+    pf_step_operand(t, 0, z1, &t->w->o);
+    pf_product p = {&t->w->o, NULL, res + h * dm, dm};
+    product_job j = {t, &p, 1, 1};
+    product_part(&j, 0, 1);
+  }
+  memcpy(old, res, nq * dm * sizeof *res);
+  if (!pf_step_tap(t, r, PF_HOOK_RESULT, t->layer, res, nq, dm))
+    return;
+  for (size_t h = 0; h < nq; h++)
+    for (size_t i = 0; i < dm; i++)
+      out[i] = out[i] + (res[h * dm + i] - old[h * dm + i]);
+}
+
+static void results_part(void *arg, int tid, int nt) {
+  const pf_step *t = arg;
+  (void)tid, (void)nt;
+  for (size_t r = 0; r < t->n; r++)
+    if (pf_tapset_hits(&t->rows[r].seq->taps, PF_HOOK_RESULT, t->layer, t->rows[r].pos))
+      results_of_row(t, r, t->s->result, t->s->result_z);
+}
+
+static void add_attention(const pf_step *t, size_t r) {
+  static const int post[3] = {PF_HOOK_LN1_POST_SCALE, PF_HOOK_LN1_POST_NORM, -1};
+  static const int ln2[3] = {PF_HOOK_LN2_SCALE, PF_HOOK_LN2_NORM, PF_HOOK_LN2_OUT};
+  float *x = t->s->x + r * dim(t), *a = t->s->out + r * dim(t), *y = t->s->norm + r * dim(t);
+  if (t->cfg->post_norms) {
+    pf_step_tap(t, r, PF_HOOK_ATTN_OUT_PRE, t->layer, a, 1, dim(t));
+    pf_step_norm(t, r, a, t->w->ln1_post, post, t->layer, a);
+  }
+  pf_step_tap(t, r, PF_HOOK_ATTN_OUT, t->layer, a, 1, dim(t));
+  t->f->add(dim(t), x, a, x);
+  pf_step_tap(t, r, PF_HOOK_RESID_MID, t->layer, x, 1, dim(t));
+  pf_step_norm(t, r, x, t->w->ln2, ln2, t->layer, y);
+  pf_step_operand(t, r, y, &t->w->gate);
+  if (t->w->up.type != t->w->gate.type)
+    pf_step_operand(t, r, y, &t->w->up);
+}
+
+static void activate(const pf_step *t, size_t r) {
+  size_t n = (size_t)t->cfg->info.d_ff;
+  float *g = t->s->gate + r * n, *u = t->s->up + r * n;
+  pf_step_tap(t, r, PF_HOOK_MLP_PRE, t->layer, g, 1, n);
+  pf_step_tap(t, r, PF_HOOK_MLP_PRE_LINEAR, t->layer, u, 1, n);
+  (t->cfg->gelu_tanh ? t->f->gelu_tanh : t->f->silu)(n, g, g);
+  t->f->mul(n, g, u, g);
+  pf_step_tap(t, r, PF_HOOK_MLP_POST, t->layer, g, 1, n);
+  pf_step_operand(t, r, g, &t->w->down);
+}
+
+static void add_mlp(const pf_step *t, size_t r) {
+  static const int post[3] = {PF_HOOK_LN2_POST_SCALE, PF_HOOK_LN2_POST_NORM, -1};
+  float *x = t->s->x + r * dim(t), *m = t->s->out + r * dim(t);
+  if (t->cfg->post_norms) {
+    pf_step_tap(t, r, PF_HOOK_MLP_OUT_PRE, t->layer, m, 1, dim(t));
+    pf_step_norm(t, r, m, t->w->ln2_post, post, t->layer, m);
+  }
+  pf_step_tap(t, r, PF_HOOK_MLP_OUT, t->layer, m, 1, dim(t));
+  t->f->add(dim(t), x, m, x);
+  pf_step_tap(t, r, PF_HOOK_RESID_POST, t->layer, x, 1, dim(t));
+}
+
+void pf_step_layer(pf_step *t) {
+  const pf_model_info *m = &t->cfg->info;
+  pf_scratch *s = t->s;
+  const pf_layer *w = t->w;
+  size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads * d, nk = (size_t)m->n_kv_heads * d, f = (size_t)m->d_ff;
+  each_row(t, before_attention);
+  pf_step_products(
+      t, (pf_product[]){{&w->q, w->bq, s->q, nq}, {&w->k, w->bk, s->k, nk}, {&w->v, w->bv, s->v, nk}}, 3, t->n);
+  each_row(t, rotate_and_store);
+  pf_step_attend(t);
+  each_row(t, after_attention);
+  pf_step_products(t, &(pf_product){&w->o, NULL, s->out, dim(t)}, 1, t->n);
+  if (t->used[((size_t)t->layer + 1) * PF_N_HOOKS + PF_HOOK_RESULT])
+    pf_par(1, results_part, t);
+  each_row(t, add_attention);
+  pf_step_products(t, (pf_product[]){{&w->gate, NULL, s->gate, f}, {&w->up, NULL, s->up, f}}, 2, t->n);
+  each_row(t, activate);
+  pf_step_products(t, &(pf_product){&w->down, NULL, s->out, dim(t)}, 1, t->n);
+  each_row(t, add_mlp);
+}

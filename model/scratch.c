@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Scratch memory of a context: made once for the largest step seen, so that nothing is allocated per token. */
+#include "base/mem.h"
+#include "base/status.h"
+#include "model/step.h"
+
+static size_t max3(size_t a, size_t b, size_t c) {
+  size_t m = a > b ? a : b;
+  return m > c ? m : c;
+}
+
+typedef struct part {
+  float **at;
+  size_t width;
+} part;
+
+static int carve(pf_scratch *s, const part *parts, size_t n) {
+  size_t total = 0;
+  for (size_t i = 0; i < n; i++)
+    total += pf_round_up(s->rows * parts[i].width, 16);
+  float *p = s->block = pf_calloc(total, sizeof(float));
+  if (!p)
+    return PF_ENOMEM;
+  for (size_t i = 0; i < n; i++) {
+    *parts[i].at = p;
+    p += pf_round_up(s->rows * parts[i].width, 16);
+  }
+  return PF_OK;
+}
+
+static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
+  size_t d = (size_t)i->d_model, f = (size_t)i->d_ff, hd = (size_t)i->n_heads * (size_t)i->d_head;
+  size_t kd = (size_t)i->n_kv_heads * (size_t)i->d_head, half = (size_t)i->d_head / 2;
+  pf_free(s->block);
+  s->block = NULL;
+  s->rows = rows;
+  s->kp_max = pf_round_up(max3(d, f, hd), PF_KBLK);
+  part parts[] = {{&s->x, d},        {&s->norm, d},     {&s->a[0], s->kp_max}, {&s->a[1], s->kp_max}, {&s->a[2], s->kp_max},
+                  {&s->a[3], s->kp_max}, {&s->q, hd},   {&s->k, kd},           {&s->v, kd},           {&s->rot_q, hd},
+                  {&s->rot_k, kd},                    {&s->z, hd},       {&s->out, d},      {&s->gate, f},         {&s->up, f},           {&s->cos, half},
+                  {&s->sin, half}};
+  int rc = carve(s, parts, sizeof parts / sizeof *parts);
+  if (rc != PF_OK)
+    s->rows = 0;
+  return rc;
+}
+
+static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
+  size_t nt = (size_t)c->threads, heads = swaps ? pf_kv_k_head(c) + pf_kv_v_head(c) : 0;
+  size_t bytes = pf_round_up(n_blk * (PF_KBLK * sizeof(float) + 2 * sizeof(float *) + sizeof(uint32_t)), 64) +
+                 n_blk * heads * sizeof(float);
+  pf_free(s->lane_block);
+  pf_free(s->lanes);
+  s->lane_blk = 0;
+  s->lanes = pf_calloc(nt, sizeof *s->lanes);
+  s->lane_block = pf_alloc(nt, bytes);
+  if (!s->lanes || !s->lane_block)
+    return PF_ENOMEM;
+  for (size_t t = 0; t < nt; t++) {
+    char *p = (char *)s->lane_block + t * bytes;
+    pf_lane *l = &s->lanes[t];
+    l->swapped = swaps ? (float *)p : NULL;
+    p += n_blk * heads * sizeof(float);
+    l->s = (float *)p;
+    p += n_blk * PF_KBLK * sizeof(float);
+    l->k = (const float **)p;
+    l->v = l->k + n_blk;
+    l->mask = (uint32_t *)(l->v + n_blk);
+  }
+  s->lane_blk = n_blk;
+  s->lane_swaps = swaps;
+  return PF_OK;
+}
+
+/* Per-head results are wanted rarely: their room is made at first use. */
+int pf_scratch_results(pf_ctx *c) {
+  pf_scratch *s = c->scratch;
+  const pf_model_info *i = &c->model->cfg.info;
+  size_t heads = (size_t)i->n_heads;
+  if (s->result)
+    return PF_OK;
+  s->result = pf_alloc(heads * (2 * (size_t)i->d_model + (size_t)i->d_head), sizeof(float));
+  s->result_z = s->result ? s->result + 2 * heads * (size_t)i->d_model : NULL;
+  return s->result ? PF_OK : PF_ENOMEM;
+}
+
+int pf_scratch_make(pf_ctx *c, size_t rows, size_t n_blk, bool swaps) {
+  if (!c->scratch && !(c->scratch = pf_calloc(1, sizeof *c->scratch)))
+    return PF_ENOMEM;
+  pf_scratch *s = c->scratch;
+  int rc = PF_OK;
+  if (rows > s->rows)
+    rc = make_rows(s, &c->model->cfg.info, rows);
+  if (rc == PF_OK && (n_blk > s->lane_blk || swaps > s->lane_swaps))
+    rc = make_lanes(c, s, n_blk + n_blk / 2, swaps || s->lane_swaps);
+  return rc;
+}
+
+void pf_scratch_free(pf_scratch *s) {
+  if (!s)
+    return;
+  pf_free(s->block);
+  pf_free(s->lanes);
+  pf_free(s->lane_block);
+  pf_free(s->result);
+  pf_free(s);
+}

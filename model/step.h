@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One step of the forward pass: up to PF_STEP_ROWS rows of any sequences, layer by layer. Stages are either parallel over
+ * rows (a row is one thread's) or over output columns (products); no sum crosses threads. */
+#ifndef PF_MODEL_STEP_H
+#define PF_MODEL_STEP_H
+
+#include "model/kv.h"
+
+enum { PF_STEP_ROWS = 256 };
+
+/* What a thread needs for one row's attention over n_blk blocks. */
+typedef struct pf_lane {
+  float *s;            /* (32 n_blk) scores, then probabilities */
+  const float **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
+  uint32_t *mask;      /* (n_blk) visible keys */
+  float *swapped;      /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
+} pf_lane;
+
+typedef struct pf_scratch {
+  size_t rows;              /* rows it is made for */
+  size_t kp_max;
+  float *x;                 /* (rows, D) residual */
+  float *norm;              /* (rows, D) */
+  float *a[4];              /* (rows, kp_max): hi, mid, lo and raw operands of the next product */
+  float *q, *k, *v;         /* (rows, heads*d_head) before RoPE */
+  float *rot_q, *rot_k;     /* (rows, heads*d_head) */
+  float *result, *result_z; /* one row: (2, H, D) per-head results, (H*d_head) one head's z; made when asked for */
+  float *z;                 /* (rows, H*d_head) */
+  float *out;               /* (rows, D) output of W_O or W_down */
+  float *gate, *up;         /* (rows, F) */
+  float *cos, *sin;         /* (rows, d_head/2) */
+  void *block;              /* all of the above */
+  pf_lane *lanes;           /* (threads) */
+  void *lane_block;
+  size_t lane_blk;          /* n_blk the lanes are made for */
+  bool lane_swaps;
+} pf_scratch;
+
+typedef struct pf_step {
+  pf_ctx *c;
+  pf_scratch *s;
+  const pf_config *cfg;
+  const pf_simd *f;
+  const pf_row *rows;
+  size_t n;
+  int32_t layer;
+  const pf_layer *w;
+  const uint8_t *used; /* [(n_layers+1)][PF_N_HOOKS] some sequence of the call has an action there */
+  int32_t *bad;        /* (n) 1 + layer where a row's scores were not finite, 0 = fine */
+} pf_step;
+
+/* Runs the actions of row r at a point; x: `heads` parts of `width` (heads = 1 for points without heads). */
+static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t layer, float *x, size_t heads, size_t width) {
+  if (!t->used[((size_t)layer + 1) * PF_N_HOOKS + (size_t)hook])
+    return false;
+  pf_point p = {.hook = hook, .layer = layer, .pos = t->rows[r].pos, .heads = (int32_t)heads, .width = width, .stride = width};
+  return pf_tapset_run(&t->rows[r].seq->taps, &p, x);
+}
+
+/* attend.c: z of all heads of rows, parallel over (row, head). */
+void pf_step_attend(pf_step *t);
+/* layer.c: one layer over the step's rows; the final norm of the listed rows into y (n, D). */
+void pf_step_layer(pf_step *t);
+void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3], int32_t layer, float *y);
+/* Puts x (k values) into the operand planes of row r that w needs. */
+void pf_step_operand(const pf_step *t, size_t r, const float *x, const pf_mat *w);
+
+/* y (m, n of w; stride ldy) = operands x w (+ bias), on the context's threads. */
+typedef struct pf_product {
+  const pf_mat *w;
+  const float *bias;
+  float *y;
+  size_t ldy;
+} pf_product;
+void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m);
+
+/* scratch.c */
+int pf_scratch_make(pf_ctx *c, size_t rows, size_t n_blk, bool swaps);
+int pf_scratch_results(pf_ctx *c);
+void pf_scratch_free(pf_scratch *s);
+
+#endif
