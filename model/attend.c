@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Attention of one row and head over its own branch: scores over key positions from 0 in blocks of 32, soft-cap, mask,
- * softmax, P.V (simd/CONTRACT.md). A key that cannot be seen (gap, future, window, cut) is masked: it adds +0 and its value
- * is read as +0; a block without visible keys is skipped. */
+ * Attention of one row and head over its own branch: scores over key positions from 0 in blocks of
+ * 32, soft-cap, mask, softmax, P.V (simd/CONTRACT.md). A key that cannot be seen (gap, future,
+ * window, cut) is masked: it adds +0 and its value is read as +0; a block without visible keys is
+ * skipped. */
 #include <string.h>
 
 #include "base/dmath.h"
@@ -58,11 +59,13 @@ static void own_copy(const item *i, size_t b, float **k, float **v) {
 /* Key of the source at its own position, or its un-rotated key rotated to `pos`. */
 static void swap_key(const item *i, const pf_swap *w, int32_t from, int32_t pos, float *k) {
   const pf_ctx *c = i->t->c;
-  size_t d = (size_t)i->t->cfg->info.d_head, slot = (size_t)(pos % PF_KBLK), old = (size_t)(from % PF_KBLK);
+  size_t d = (size_t)i->t->cfg->info.d_head, slot = (size_t)(pos % PF_KBLK),
+         old = (size_t)(from % PF_KBLK);
   const pf_kvblock *blk = pf_seq_block(w->src, i->t->layer, (size_t)from / PF_KBLK);
   float *to = k + slot / PF_LANES * d * PF_LANES + slot % PF_LANES;
   if (from == pos) {
-    const float *src = blk->k + (size_t)i->kv_head * pf_kv_k_head(c) + old / PF_LANES * d * PF_LANES + old % PF_LANES;
+    const float *src = blk->k + (size_t)i->kv_head * pf_kv_k_head(c) +
+                       old / PF_LANES * d * PF_LANES + old % PF_LANES;
     for (size_t e = 0; e < d; e++)
       to[e * PF_LANES] = src[e * PF_LANES];
     return;
@@ -88,7 +91,8 @@ static void swap_span(const item *i, const pf_swap *w) {
       swap_key(i, w, from, pos, k);
     if (w->what & PF_SWAP_V) {
       const pf_kvblock *blk = pf_seq_block(w->src, i->t->layer, (size_t)from / PF_KBLK);
-      const float *src = blk->v + (size_t)i->kv_head * pf_kv_v_head(i->t->c) + (size_t)(from % PF_KBLK) * dp;
+      const float *src =
+          blk->v + (size_t)i->kv_head * pf_kv_v_head(i->t->c) + (size_t)(from % PF_KBLK) * dp;
       memcpy(v + slot * dp, src, d * sizeof *v);
     }
     if (w->what == (PF_SWAP_K | PF_SWAP_V))
@@ -112,8 +116,8 @@ static void restrict_mask(const item *i) {
     i->lane->mask[b] &= bits_in(b, lo, (int64_t)i->pos + 1);
   for (size_t n = 0; n < i->seq->n_cuts; n++) {
     const pf_cut *c = &i->seq->cuts[n];
-    if (i->t->layer < c->layer_lo || i->t->layer >= c->layer_hi || (c->head >= 0 && c->head != i->head) || i->pos < c->q_lo ||
-        i->pos >= c->q_hi)
+    if (i->t->layer < c->layer_lo || i->t->layer >= c->layer_hi ||
+        (c->head >= 0 && c->head != i->head) || i->pos < c->q_lo || i->pos >= c->q_hi)
       continue;
     for (size_t b = (size_t)c->k_lo / PF_KBLK; b < i->n_blk && (int64_t)b * PF_KBLK < c->k_hi; b++)
       i->lane->mask[b] &= ~bits_in(b, c->k_lo, c->k_hi);
@@ -129,7 +133,13 @@ static void tap_keys(const item *i, int hook) {
   if (!t->used[((size_t)t->layer + 1) * PF_N_HOOKS + (size_t)hook])
     return;
   size_t n = (size_t)i->pos + 1;
-  pf_point p = {.hook = hook, .layer = t->layer, .pos = i->pos, .head0 = i->head, .heads = 1, .width = n, .stride = n};
+  pf_point p = {.hook = hook,
+                .layer = t->layer,
+                .pos = i->pos,
+                .head0 = i->head,
+                .heads = 1,
+                .width = n,
+                .stride = n};
   pf_tapset_run(&i->seq->taps, &p, i->lane->s);
 }
 
@@ -164,7 +174,8 @@ static void attend(const item *i) {
 
 static void attend_part(void *arg, int tid, int nt) {
   pf_step *t = arg;
-  size_t heads = (size_t)t->cfg->info.n_heads, group = heads / (size_t)t->cfg->info.n_kv_heads, lo, hi;
+  size_t heads = (size_t)t->cfg->info.n_heads, group = heads / (size_t)t->cfg->info.n_kv_heads, lo,
+         hi;
   pf_par_range(t->n * heads, tid, nt, &lo, &hi);
   for (size_t n = lo; n < hi; n++) {
     const pf_row *row = &t->rows[n / heads];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Contexts, and pf_eval: rows of any sequences through all layers. A call is cut into steps of PF_STEP_ROWS rows; by the
- * contract the cut changes no bit. A call that fails leaves every sequence as it was. */
+ * Contexts, and pf_eval: rows of any sequences through all layers. A call is cut into steps of
+ * PF_STEP_ROWS rows; by the contract the cut changes no bit. A call that fails leaves every
+ * sequence as it was. */
 #include <string.h>
 
 #include "base/dmath.h"
@@ -13,14 +14,16 @@ int pf_ctx_new(pf_ctx **out, const pf_model *m, const pf_ctx_opts *o) {
   int rc;
   *out = NULL;
   if (!m->layers)
-    return pf_fail(PF_EUSAGE, "%s: only the configuration was opened; a context needs the weights", m->cfg.dir);
+    return pf_fail(PF_EUSAGE, "%s: only the configuration was opened; a context needs the weights",
+                   m->cfg.dir);
   const pf_simd *simd = pf_simd_get(&rc);
   if (rc != PF_OK)
     return rc;
   pf_ctx *c = pf_calloc(1, sizeof *c);
   if (!c)
     return PF_ENOMEM;
-  *c = (pf_ctx){.model = m, .simd = simd, .threads = o && o->threads > 0 ? o->threads : pf_par_default()};
+  *c = (pf_ctx){
+      .model = m, .simd = simd, .threads = o && o->threads > 0 ? o->threads : pf_par_default()};
   c->keep_raw_k = o && o->keep_raw_k;
   int d = m->cfg.info.d_head;
   c->inv_freq = pf_alloc((size_t)d / 2, sizeof *c->inv_freq);
@@ -47,11 +50,14 @@ static int check_row(const pf_ctx *c, const pf_row *r) {
   if (!r->seq || r->seq->ctx != c)
     return pf_fail(PF_EUSAGE, "a row's sequence does not belong to this context");
   if (r->token < 0 || r->token >= i->vocab_size)
-    return pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", r->token, i->vocab_size - 1);
+    return pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", r->token,
+                   i->vocab_size - 1);
   if (r->pos < r->seq->end)
-    return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos, r->seq->end);
+    return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos,
+                   r->seq->end);
   if (r->pos >= i->max_positions)
-    return pf_fail(PF_EUSAGE, "position %d is beyond the model's %d positions", r->pos, i->max_positions);
+    return pf_fail(PF_EUSAGE, "position %d is beyond the model's %d positions", r->pos,
+                   i->max_positions);
   return PF_OK;
 }
 
@@ -90,19 +96,21 @@ static void embed_part(void *arg, int tid, int nt) {
       t->f->scale(d, x, factor, x);
     pf_step_tap(t, r, PF_HOOK_EMBED, -1, x, 1, d);
     for (size_t i = 0; i < half; i++)
-      pf_rope_angle(t->rows[r].pos, t->c->inv_freq[i], &t->s->cos[r * half + i], &t->s->sin[r * half + i]);
+      pf_rope_angle(t->rows[r].pos, t->c->inv_freq[i], &t->s->cos[r * half + i],
+                    &t->s->sin[r * half + i]);
   }
 }
 
 static int check_scores(const pf_step *t) {
   for (size_t r = 0; r < t->n; r++)
     if (t->bad[r])
-      return pf_fail(PF_ENUMERIC, "attention scores are not finite in layer %d at position %d", t->bad[r] - 1,
-                     t->rows[r].pos);
+      return pf_fail(PF_ENUMERIC, "attention scores are not finite in layer %d at position %d",
+                     t->bad[r] - 1, t->rows[r].pos);
   return PF_OK;
 }
 
-/* ---- the end of the network ------------------------------------------------------------------------------------- */
+/* ---- the end of the network
+ * ------------------------------------------------------------------------------------- */
 
 enum { FINAL_ROWS = 64 };
 
@@ -206,7 +214,9 @@ static int finish_step(const pf_step *t, float *logits, float *y) {
   return rc;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------ */
+/* ---- calls
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct call {
   pf_ctx *c;
@@ -219,7 +229,14 @@ typedef struct call {
 static int run_step(const call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
   const pf_model *m = c->model;
-  pf_step t = {.c = c, .s = c->scratch, .cfg = &m->cfg, .f = c->simd, .rows = rows, .n = n, .used = k->used, .bad = k->bad};
+  pf_step t = {.c = c,
+               .s = c->scratch,
+               .cfg = &m->cfg,
+               .f = c->simd,
+               .rows = rows,
+               .n = n,
+               .used = k->used,
+               .bad = k->bad};
   memset(k->bad, 0, n * sizeof *k->bad);
   pf_par(c->threads, embed_part, &t);
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
@@ -250,8 +267,10 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
   if (n_out && !k->logits)
     return pf_fail(PF_EUSAGE, "rows ask for logits but there is no place to write them");
   if (n_out || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP])
-    k->y = pf_alloc(n < FINAL_ROWS ? n : FINAL_ROWS, (size_t)c->model->cfg.info.vocab_size * sizeof *k->y);
-  if ((n_out && !k->y) || pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK)
+    k->y = pf_alloc(n < FINAL_ROWS ? n : FINAL_ROWS,
+                    (size_t)c->model->cfg.info.vocab_size * sizeof *k->y);
+  if ((n_out && !k->y) ||
+      pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK)
     return PF_ENOMEM;
   for (size_t l = 1; l <= layers; l++)
     if (k->used[l * PF_N_HOOKS + PF_HOOK_RESULT] && pf_scratch_results(c) != PF_OK)

@@ -17,7 +17,7 @@ static const struct hook_row {
   int per_layer, heads, width, exists;
   const char *name, *alias, *alias_gemma2, *alias_qwen2, *shape, *note;
 } rows[PF_N_HOOKS] = {
-#define PF_HOOK(id, per_layer, heads, width, exists, name, al, al_g, al_q, shape, note)                                \
+#define PF_HOOK(id, per_layer, heads, width, exists, name, al, al_g, al_q, shape, note)            \
   {per_layer, HEADS_##heads, WIDTH_##width, EXISTS_##exists, name, al, al_g, al_q, shape, note},
 #include "model/hooks.def"
 #undef PF_HOOK
@@ -54,8 +54,9 @@ static void fill(const pf_config *c, int id, pf_hook_info *h, char *alias, size_
   const char *more = arch_alias(c, r);
   snprintf(alias, size, "%s%s%s", r->alias, *r->alias && *more ? " " : "", more);
   int32_t heads[] = {0, c->info.n_heads, c->info.n_kv_heads};
-  *h = (pf_hook_info){id,           r->name, alias, r->per_layer, heads[r->heads], width_of(&c->info, r->width), r->shape,
-                      r->note};
+  *h = (pf_hook_info){id,           r->name,         alias,
+                      r->per_layer, heads[r->heads], width_of(&c->info, r->width),
+                      r->shape,     r->note};
 }
 
 enum { ALIAS_MAX = 256 };
@@ -93,7 +94,8 @@ const pf_hook_info *pf_hook_by_id(const pf_model *m, int id) {
   return &m->hooks.list[m->hooks.at[id]];
 }
 
-/* Matches `name` against a pattern in which "%d" stands for a layer number; *layer stays -1 without one. */
+/* Matches `name` against a pattern in which "%d" stands for a layer number; *layer stays -1 without
+ * one. */
 static bool match(const char *pattern, size_t n_pattern, const char *name, int32_t *layer) {
   size_t i = 0;
   *layer = -1;
@@ -174,8 +176,10 @@ static int unknown(const pf_model *m, const char *name) {
         x = t, s = u;
       }
   }
-  return pf_fail(PF_EUSAGE, "no hook point is named '%s'; the nearest are %s, %s, %s ('personaflow hooks' lists all)", name,
-                 best[0], best[1], best[2]);
+  return pf_fail(
+      PF_EUSAGE,
+      "no hook point is named '%s'; the nearest are %s, %s, %s ('personaflow hooks' lists all)",
+      name, best[0], best[1], best[2]);
 }
 
 int pf_hook_find(const pf_model *m, const char *name, int *id, int32_t *layer) {

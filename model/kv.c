@@ -119,7 +119,8 @@ int pf_seq_reserve(pf_seq *s, int32_t pos) {
 int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
   *out = NULL;
   if (n_keep < 0 || n_keep > src->end)
-    return pf_fail(PF_EUSAGE, "a fork cannot keep %d positions of a sequence that has %d", n_keep, src->end);
+    return pf_fail(PF_EUSAGE, "a fork cannot keep %d positions of a sequence that has %d", n_keep,
+                   src->end);
   pf_seq *s;
   int rc = pf_seq_new(&s, src->ctx);
   size_t n = ((size_t)n_keep + PF_KBLK - 1) / PF_KBLK;
@@ -147,10 +148,11 @@ int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
   return PF_OK;
 }
 
-void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k, const float *v,
-                 const float *raw_k) {
+void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k,
+                 const float *v, const float *raw_k) {
   size_t d = (size_t)c->model->cfg.info.d_head, h = (size_t)head;
-  float *k = b->k + h * pf_kv_k_head(c) + (size_t)(slot / PF_LANES) * d * PF_LANES + (size_t)(slot % PF_LANES);
+  float *k = b->k + h * pf_kv_k_head(c) + (size_t)(slot / PF_LANES) * d * PF_LANES +
+             (size_t)(slot % PF_LANES);
   for (size_t i = 0; i < d; i++)
     k[i * PF_LANES] = rot_k[i];
   memcpy(b->v + h * pf_kv_v_head(c) + (size_t)slot * pf_ctx_dp(c), v, d * sizeof *v);
@@ -162,11 +164,12 @@ int pf_seq_set_taps(pf_seq *s, pf_tap *taps, size_t n) {
   return pf_tapset_make(&s->taps, s->ctx->model, taps, n);
 }
 
-static int check_span(const pf_seq *s, const char *what, size_t i, int32_t layer_lo, int32_t layer_hi, int32_t head,
-                      int32_t heads) {
+static int check_span(const pf_seq *s, const char *what, size_t i, int32_t layer_lo,
+                      int32_t layer_hi, int32_t head, int32_t heads) {
   int32_t layers = s->ctx->model->cfg.info.n_layers;
   if (layer_lo < 0 || layer_hi > layers || layer_lo >= layer_hi)
-    return pf_fail(PF_EUSAGE, "%s %zu: layers [%d, %d) are not in [0, %d)", what, i, layer_lo, layer_hi, layers);
+    return pf_fail(PF_EUSAGE, "%s %zu: layers [%d, %d) are not in [0, %d)", what, i, layer_lo,
+                   layer_hi, layers);
   if (head < -1 || head >= heads)
     return pf_fail(PF_EUSAGE, "%s %zu: head %d does not exist (%d heads)", what, i, head, heads);
   return PF_OK;
@@ -187,7 +190,8 @@ static int keep_copy(void **to, size_t *n_to, const void *from, size_t n, size_t
 int pf_seq_set_cuts(pf_seq *s, const pf_cut *cuts, size_t n) {
   for (size_t i = 0; i < n; i++) {
     const pf_cut *c = &cuts[i];
-    int rc = check_span(s, "cut", i, c->layer_lo, c->layer_hi, c->head, s->ctx->model->cfg.info.n_heads);
+    int rc =
+        check_span(s, "cut", i, c->layer_lo, c->layer_hi, c->head, s->ctx->model->cfg.info.n_heads);
     if (rc == PF_OK && (c->q_lo < 0 || c->k_lo < 0 || c->q_hi < c->q_lo || c->k_hi < c->k_lo))
       rc = pf_fail(PF_EUSAGE, "cut %zu: negative or reversed positions", i);
     if (rc != PF_OK)
@@ -200,18 +204,21 @@ int pf_seq_set_cuts(pf_seq *s, const pf_cut *cuts, size_t n) {
 }
 
 static int check_swap(const pf_seq *s, const pf_swap *w, size_t i) {
-  int rc = check_span(s, "swap", i, w->layer_lo, w->layer_hi, w->head, s->ctx->model->cfg.info.n_kv_heads);
+  int rc = check_span(s, "swap", i, w->layer_lo, w->layer_hi, w->head,
+                      s->ctx->model->cfg.info.n_kv_heads);
   if (rc != PF_OK)
     return rc;
   if (!w->src || w->src->ctx->model != s->ctx->model)
     return pf_fail(PF_EUSAGE, "swap %zu: the source is not a sequence of this model", i);
-  if (w->pos_lo < 0 || w->pos_hi <= w->pos_lo || w->src_lo < 0 || !(w->what & (PF_SWAP_K | PF_SWAP_V)))
+  if (w->pos_lo < 0 || w->pos_hi <= w->pos_lo || w->src_lo < 0 ||
+      !(w->what & (PF_SWAP_K | PF_SWAP_V)))
     return pf_fail(PF_EUSAGE, "swap %zu: empty or negative positions, or neither K nor V", i);
   for (int32_t p = 0; p < w->pos_hi - w->pos_lo; p++)
     if (!pf_seq_holds(w->src, w->src_lo + p))
       return pf_fail(PF_EUSAGE, "swap %zu: the source does not hold position %d", i, w->src_lo + p);
   if ((w->what & PF_SWAP_K) && w->src_lo != w->pos_lo && !w->src->ctx->keep_raw_k)
-    return pf_fail(PF_EUSAGE, "swap %zu: moving keys needs a context that keeps un-rotated keys", i);
+    return pf_fail(PF_EUSAGE, "swap %zu: moving keys needs a context that keeps un-rotated keys",
+                   i);
   return PF_OK;
 }
 

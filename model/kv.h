@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Sequences and their K,V: blocks of 32 positions of one layer, with reference counts, copied on write. */
+ * Sequences and their K,V: blocks of 32 positions of one layer, with reference counts, copied on
+ * write. */
 #ifndef PF_MODEL_KV_H
 #define PF_MODEL_KV_H
 
 #include "model/internal.h"
 #include "model/tap.h"
 
-/* Rotated keys [n_kv_heads][2][d_head][16] (lane = position), values [n_kv_heads][32][dp], optionally un-rotated keys
- * [n_kv_heads][32][d_head]. Belongs to one thread, so the count is plain. */
+/* Rotated keys [n_kv_heads][2][d_head][16] (lane = position), values [n_kv_heads][32][dp],
+ * optionally un-rotated keys [n_kv_heads][32][d_head]. Belongs to one thread, so the count is
+ * plain. */
 typedef struct pf_kvblock {
   unsigned refs;
   float *k, *v, *raw_k; /* raw_k NULL unless the context keeps them; all in one allocation */
@@ -15,11 +17,11 @@ typedef struct pf_kvblock {
 
 struct pf_seq {
   pf_ctx *ctx;
-  int32_t end;        /* one past the highest position held */
+  int32_t end; /* one past the highest position held */
   size_t n_blk, cap_blk;
-  uint32_t *present;  /* (n_blk) bit j: position 32*b + j is held */
-  int32_t *tokens;    /* (32*n_blk) token at each position, -1 in gaps */
-  pf_kvblock **blk;   /* [n_layers][cap_blk] */
+  uint32_t *present; /* (n_blk) bit j: position 32*b + j is held */
+  int32_t *tokens;   /* (32*n_blk) token at each position, -1 in gaps */
+  pf_kvblock **blk;  /* [n_layers][cap_blk] */
   pf_tapset taps;
   pf_cut *cuts;
   size_t n_cuts;
@@ -57,7 +59,7 @@ static inline size_t pf_kv_v_head(const pf_ctx *c) {
 }
 
 /* Stores one position's rotated key, value and (if kept) un-rotated key of one K,V head. */
-void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k, const float *v,
-                 const float *raw_k);
+void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k,
+                 const float *v, const float *raw_k);
 
 #endif

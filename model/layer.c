@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One decoder layer over the rows of a step, in the order of the mathematics (Gemma 2: arXiv 2408.00118; Qwen2.5: arXiv
- * 2412.15115), D model width, H query heads, Hk key/value heads, F feed-forward width:
+ * One decoder layer over the rows of a step, in the order of the mathematics (Gemma 2: arXiv
+ * 2408.00118; Qwen2.5: arXiv 2412.15115), D model width, H query heads, Hk key/value heads, F
+ * feed-forward width:
  *
  *   a = W_O attention(rope(W_Q n1(x)), rope(W_K n1(x)), W_V n1(x));  x = x + post1(a)
  *   m = W_down (act(W_gate n2(x)) * (W_up n2(x)));                   x = x + post2(m)
@@ -66,7 +67,8 @@ void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m)
   pf_par(t->c->threads, product_part, &j);
 }
 
-void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3], int32_t layer, float *y) {
+void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3],
+                  int32_t layer, float *y) {
   size_t d = (size_t)t->cfg->info.d_model;
   float scale = t->f->rms_scale(d, x, t->cfg->info.rms_eps);
   pf_step_tap(t, r, hooks[0], layer, &scale, 1, 1);
@@ -116,7 +118,8 @@ static void rotate_and_store(const pf_step *t, size_t r) {
   const pf_model_info *m = &t->cfg->info;
   size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads, nk = (size_t)m->n_kv_heads;
   const pf_row *row = &t->rows[r];
-  float *q = t->s->q + r * nq * d, *k = t->s->k + r * nk * d, *v = t->s->v + r * nk * d, *rq = t->s->rot_q + r * nq * d;
+  float *q = t->s->q + r * nq * d, *k = t->s->k + r * nk * d, *v = t->s->v + r * nk * d,
+        *rq = t->s->rot_q + r * nq * d;
   const float *c = t->s->cos + r * (d / 2), *s = t->s->sin + r * (d / 2);
   pf_kvblock *blk = pf_seq_block(row->seq, t->layer, (size_t)row->pos / PF_KBLK);
   pf_step_tap(t, r, PF_HOOK_Q, t->layer, q, nq, d);
@@ -140,7 +143,8 @@ static void after_attention(const pf_step *t, size_t r) {
   pf_step_operand(t, r, z, &t->w->o);
 }
 
-/* result_h = W_O (z with every other head zero), (H, D); an edit adds (new - captured) to the output of W_O. */
+/* result_h = W_O (z with every other head zero), (H, D); an edit adds (new - captured) to the
+ * output of W_O. */
 static void results_of_row(const pf_step *t, size_t r, float *res, float *z1) {
   const pf_model_info *m = &t->cfg->info;
   size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads, dm = dim(t);
@@ -213,10 +217,13 @@ void pf_step_layer(pf_step *t) {
   const pf_model_info *m = &t->cfg->info;
   pf_scratch *s = t->s;
   const pf_layer *w = t->w;
-  size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads * d, nk = (size_t)m->n_kv_heads * d, f = (size_t)m->d_ff;
+  size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads * d, nk = (size_t)m->n_kv_heads * d,
+         f = (size_t)m->d_ff;
   each_row(t, before_attention);
   pf_step_products(
-      t, (pf_product[]){{&w->q, w->bq, s->q, nq}, {&w->k, w->bk, s->k, nk}, {&w->v, w->bv, s->v, nk}}, 3, t->n);
+      t,
+      (pf_product[]){{&w->q, w->bq, s->q, nq}, {&w->k, w->bk, s->k, nk}, {&w->v, w->bv, s->v, nk}},
+      3, t->n);
   each_row(t, rotate_and_store);
   pf_step_attend(t);
   each_row(t, after_attention);
@@ -224,7 +231,8 @@ void pf_step_layer(pf_step *t) {
   if (t->used[((size_t)t->layer + 1) * PF_N_HOOKS + PF_HOOK_RESULT])
     pf_par(1, results_part, t);
   each_row(t, add_attention);
-  pf_step_products(t, (pf_product[]){{&w->gate, NULL, s->gate, f}, {&w->up, NULL, s->up, f}}, 2, t->n);
+  pf_step_products(t, (pf_product[]){{&w->gate, NULL, s->gate, f}, {&w->up, NULL, s->up, f}}, 2,
+                   t->n);
   each_row(t, activate);
   pf_step_products(t, &(pf_product){&w->down, NULL, s->out, dim(t)}, 1, t->n);
   each_row(t, add_mlp);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Generation: greedy, or temperature / top-k / top-p from a counter-based generator. Logits are processed in Hugging Face's
- * order: repetition penalty, temperature, top-k, top-p. The draw for step t depends on (seed, t) only. */
+ * Generation: greedy, or temperature / top-k / top-p from a counter-based generator. Logits are
+ * processed in Hugging Face's order: repetition penalty, temperature, top-k, top-p. The draw for
+ * step t depends on (seed, t) only. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,13 +20,15 @@ static int check_opts(const pf_gen_opts *o) {
   if (o->max_tokens < 1)
     return pf_fail(PF_EUSAGE, "at least one token must be generated, not %d", o->max_tokens);
   if (!(o->repetition_penalty > 0))
-    return pf_fail(PF_EUSAGE, "the repetition penalty must be positive, not %g", o->repetition_penalty);
+    return pf_fail(PF_EUSAGE, "the repetition penalty must be positive, not %g",
+                   o->repetition_penalty);
   if (!(o->temperature >= 0) || o->top_k < 0 || !(o->top_p > 0 && o->top_p <= 1))
     return pf_fail(PF_EUSAGE, "temperature >= 0, top-k >= 0 and 0 < top-p <= 1 are wanted");
   return PF_OK;
 }
 
-/* Hugging Face's RepetitionPenaltyLogitsProcessor: every token seen once, negative scores times p, others over p. */
+/* Hugging Face's RepetitionPenaltyLogitsProcessor: every token seen once, negative scores times p,
+ * others over p. */
 static void penalise(const pf_seq *s, float penalty, float *x, uint8_t *seen) {
   memset(seen, 0, (size_t)s->ctx->model->cfg.info.vocab_size);
   for (int32_t p = 0; p < s->end; p++) {
@@ -49,8 +52,10 @@ static int by_score(const void *a, const void *b) {
   return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* Keeps the shortest head of the sorted list whose probability reaches top_p; p[i] receives unnormalised weights. */
-static size_t nucleus(const candidate *c, size_t n, double temperature, double top_p, double *p, double *sum) {
+/* Keeps the shortest head of the sorted list whose probability reaches top_p; p[i] receives
+ * unnormalised weights. */
+static size_t nucleus(const candidate *c, size_t n, double temperature, double top_p, double *p,
+                      double *sum) {
   double total = 0;
   for (size_t i = 0; i < n; i++) {
     p[i] = pf_dexp(((double)c[i].score - (double)c[0].score) / temperature);
@@ -93,8 +98,10 @@ typedef struct chosen {
   float logprob, margin;
 } chosen;
 
-/* The log-probability is that of the untouched logits; the margin is between the two best processed scores. */
-static int choose(const pf_seq *s, const pf_gen_opts *o, float *x, uint8_t *seen, uint64_t step, chosen *out) {
+/* The log-probability is that of the untouched logits; the margin is between the two best processed
+ * scores. */
+static int choose(const pf_seq *s, const pf_gen_opts *o, float *x, uint8_t *seen, uint64_t step,
+                  chosen *out) {
   size_t n = (size_t)s->ctx->model->cfg.info.vocab_size;
   const pf_simd *f = s->ctx->simd;
   uint64_t env = pf_fp_enter();
@@ -156,7 +163,8 @@ int pf_generate(pf_seq *s, const int32_t *ids, size_t n, const pf_gen_opts *o, p
   if (rc == PF_OK && n == 0)
     rc = pf_fail(PF_EUSAGE, "the prompt is empty: at least one token is needed");
   if (rc == PF_OK && (int64_t)s->end + (int64_t)n > m->max_positions)
-    rc = pf_fail(PF_EUSAGE, "the prompt has %zu tokens; the model has %d positions", (size_t)s->end + n, m->max_positions);
+    rc = pf_fail(PF_EUSAGE, "the prompt has %zu tokens; the model has %d positions",
+                 (size_t)s->end + n, m->max_positions);
   if (rc != PF_OK)
     return rc;
   float *x = pf_alloc(2 * (size_t)m->vocab_size, sizeof *x);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Scratch memory of a context: made once for the largest step seen, so that nothing is allocated per token. */
+ * Scratch memory of a context: made once for the largest step seen, so that nothing is allocated
+ * per token. */
 #include "base/mem.h"
 #include "base/status.h"
 #include "model/step.h"
@@ -35,9 +36,22 @@ static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
   s->block = NULL;
   s->rows = rows;
   s->kp_max = pf_round_up(max3(d, f, hd), PF_KBLK);
-  part parts[] = {{&s->x, d},        {&s->norm, d},     {&s->a[0], s->kp_max}, {&s->a[1], s->kp_max}, {&s->a[2], s->kp_max},
-                  {&s->a[3], s->kp_max}, {&s->q, hd},   {&s->k, kd},           {&s->v, kd},           {&s->rot_q, hd},
-                  {&s->rot_k, kd},                    {&s->z, hd},       {&s->out, d},      {&s->gate, f},         {&s->up, f},           {&s->cos, half},
+  part parts[] = {{&s->x, d},
+                  {&s->norm, d},
+                  {&s->a[0], s->kp_max},
+                  {&s->a[1], s->kp_max},
+                  {&s->a[2], s->kp_max},
+                  {&s->a[3], s->kp_max},
+                  {&s->q, hd},
+                  {&s->k, kd},
+                  {&s->v, kd},
+                  {&s->rot_q, hd},
+                  {&s->rot_k, kd},
+                  {&s->z, hd},
+                  {&s->out, d},
+                  {&s->gate, f},
+                  {&s->up, f},
+                  {&s->cos, half},
                   {&s->sin, half}};
   int rc = carve(s, parts, sizeof parts / sizeof *parts);
   if (rc != PF_OK)
@@ -47,8 +61,9 @@ static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
 
 static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   size_t nt = (size_t)c->threads, heads = swaps ? pf_kv_k_head(c) + pf_kv_v_head(c) : 0;
-  size_t bytes = pf_round_up(n_blk * (PF_KBLK * sizeof(float) + 2 * sizeof(float *) + sizeof(uint32_t)), 64) +
-                 n_blk * heads * sizeof(float);
+  size_t bytes =
+      pf_round_up(n_blk * (PF_KBLK * sizeof(float) + 2 * sizeof(float *) + sizeof(uint32_t)), 64) +
+      n_blk * heads * sizeof(float);
   pf_free(s->lane_block);
   pf_free(s->lanes);
   s->lane_blk = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One step of the forward pass: up to PF_STEP_ROWS rows of any sequences, layer by layer. Stages are either parallel over
- * rows (a row is one thread's) or over output columns (products); no sum crosses threads. */
+ * One step of the forward pass: up to PF_STEP_ROWS rows of any sequences, layer by layer. Stages
+ * are either parallel over rows (a row is one thread's) or over output columns (products); no sum
+ * crosses threads. */
 #ifndef PF_MODEL_STEP_H
 #define PF_MODEL_STEP_H
 
@@ -10,21 +11,22 @@ enum { PF_STEP_ROWS = 256 };
 
 /* What a thread needs for one row's attention over n_blk blocks. */
 typedef struct pf_lane {
-  float *s;            /* (32 n_blk) scores, then probabilities */
+  float *s;             /* (32 n_blk) scores, then probabilities */
   const float **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
-  uint32_t *mask;      /* (n_blk) visible keys */
-  float *swapped;      /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
+  uint32_t *mask;       /* (n_blk) visible keys */
+  float *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
 } pf_lane;
 
 typedef struct pf_scratch {
-  size_t rows;              /* rows it is made for */
+  size_t rows; /* rows it is made for */
   size_t kp_max;
   float *x;                 /* (rows, D) residual */
   float *norm;              /* (rows, D) */
   float *a[4];              /* (rows, kp_max): hi, mid, lo and raw operands of the next product */
   float *q, *k, *v;         /* (rows, heads*d_head) before RoPE */
   float *rot_q, *rot_k;     /* (rows, heads*d_head) */
-  float *result, *result_z; /* one row: (2, H, D) per-head results, (H*d_head) one head's z; made when asked for */
+  float *result, *result_z; /* one row: (2, H, D) per-head results, (H*d_head) one head's z; made
+                               when asked for */
   float *z;                 /* (rows, H*d_head) */
   float *out;               /* (rows, D) output of W_O or W_down */
   float *gate, *up;         /* (rows, F) */
@@ -32,7 +34,7 @@ typedef struct pf_scratch {
   void *block;              /* all of the above */
   pf_lane *lanes;           /* (threads) */
   void *lane_block;
-  size_t lane_blk;          /* n_blk the lanes are made for */
+  size_t lane_blk; /* n_blk the lanes are made for */
   bool lane_swaps;
 } pf_scratch;
 
@@ -45,15 +47,23 @@ typedef struct pf_step {
   size_t n;
   int32_t layer;
   const pf_layer *w;
-  const uint8_t *used; /* [(n_layers+1)][PF_N_HOOKS] some sequence of the call has an action there */
-  int32_t *bad;        /* (n) 1 + layer where a row's scores were not finite, 0 = fine */
+  const uint8_t
+      *used;    /* [(n_layers+1)][PF_N_HOOKS] some sequence of the call has an action there */
+  int32_t *bad; /* (n) 1 + layer where a row's scores were not finite, 0 = fine */
 } pf_step;
 
-/* Runs the actions of row r at a point; x: `heads` parts of `width` (heads = 1 for points without heads). */
-static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t layer, float *x, size_t heads, size_t width) {
+/* Runs the actions of row r at a point; x: `heads` parts of `width` (heads = 1 for points without
+ * heads). */
+static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t layer, float *x,
+                               size_t heads, size_t width) {
   if (!t->used[((size_t)layer + 1) * PF_N_HOOKS + (size_t)hook])
     return false;
-  pf_point p = {.hook = hook, .layer = layer, .pos = t->rows[r].pos, .heads = (int32_t)heads, .width = width, .stride = width};
+  pf_point p = {.hook = hook,
+                .layer = layer,
+                .pos = t->rows[r].pos,
+                .heads = (int32_t)heads,
+                .width = width,
+                .stride = width};
   return pf_tapset_run(&t->rows[r].seq->taps, &p, x);
 }
 
@@ -61,7 +71,8 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
 void pf_step_attend(pf_step *t);
 /* layer.c: one layer over the step's rows; the final norm of the listed rows into y (n, D). */
 void pf_step_layer(pf_step *t);
-void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3], int32_t layer, float *y);
+void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3],
+                  int32_t layer, float *y);
 /* Puts x (k values) into the operand planes of row r that w needs. */
 void pf_step_operand(const pf_step *t, size_t r, const float *x, const pf_mat *w);
 

@@ -14,12 +14,14 @@ static int check(const pf_model *m, const pf_tap *t, size_t i) {
   if (!h)
     return pf_fail(PF_EUSAGE, "tap %zu: this model has no hook %d", i, t->hook);
   if (h->per_layer ? t->layer < 0 || t->layer >= m->cfg.info.n_layers : t->layer != -1)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: layer %d does not exist (the model has %d layers)", i, h->name, t->layer,
-                   m->cfg.info.n_layers);
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: layer %d does not exist (the model has %d layers)", i,
+                   h->name, t->layer, m->cfg.info.n_layers);
   if (t->head < -1 || (t->head >= 0 && t->head >= h->heads))
-    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d heads, not head %d", i, h->name, h->heads, t->head);
+    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d heads, not head %d", i, h->name, h->heads,
+                   t->head);
   if (t->pos_lo < 0 || t->pos_hi <= t->pos_lo)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: empty or negative positions [%d, %d)", i, h->name, t->pos_lo, t->pos_hi);
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: empty or negative positions [%d, %d)", i, h->name,
+                   t->pos_lo, t->pos_hi);
   if ((t->op == PF_OP_REPLACE || t->op == PF_OP_ADD) && !t->value)
     return pf_fail(PF_EUSAGE, "tap %zu: %s: replace and add need a value", i, h->name);
   if (t->op == PF_OP_CAPTURE && !t->out)
@@ -40,7 +42,8 @@ static _Thread_local const pf_tap *sort_base;
 
 static int by_key(const void *a, const void *b) {
   uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-  int64_t x = key_of(sort_base[i].hook, sort_base[i].layer), y = key_of(sort_base[j].hook, sort_base[j].layer);
+  int64_t x = key_of(sort_base[i].hook, sort_base[i].layer),
+          y = key_of(sort_base[j].hook, sort_base[j].layer);
   return x != y ? (x < y ? -1 : 1) : (i < j ? -1 : i > j);
 }
 
@@ -104,7 +107,8 @@ void pf_tapset_mark(const pf_tapset *t, uint8_t *used) {
     used[key_of(t->taps[i].hook, t->taps[i].layer)] = 1;
 }
 
-static void act(const pf_tap *a, float *x, size_t n, const float *value, float *out, size_t n_file) {
+static void act(const pf_tap *a, float *x, size_t n, const float *value, float *out,
+                size_t n_file) {
   size_t both = n < n_file ? n : n_file;
   switch (a->op) {
   case PF_OP_CAPTURE:

@@ -8,7 +8,8 @@
 #include "personaflow/model.h"
 
 typedef enum pf_hook_id {
-#define PF_HOOK(id, per_layer, heads, width, exists, name, al, al_g, al_q, shape, note) PF_HOOK_##id,
+#define PF_HOOK(id, per_layer, heads, width, exists, name, al, al_g, al_q, shape, note)            \
+  PF_HOOK_##id,
 #include "model/hooks.def"
 #undef PF_HOOK
   PF_N_HOOKS
@@ -37,7 +38,8 @@ void pf_tapset_free(pf_tapset *t);
 bool pf_tapset_hits(const pf_tapset *t, int hook, int32_t layer, int32_t pos);
 /* Runs the actions of the point on x in list order; true if one of them may have changed x. */
 bool pf_tapset_run(const pf_tapset *t, const pf_point *p, float *x);
-/* Marks used[layer_slot*PF_N_HOOKS + hook] for every action; slot 0 is "not per layer", layer L is slot L+1. */
+/* Marks used[layer_slot*PF_N_HOOKS + hook] for every action; slot 0 is "not per layer", layer L is
+ * slot L+1. */
 void pf_tapset_mark(const pf_tapset *t, uint8_t *used);
 
 #endif
