@@ -26,6 +26,78 @@ PF_API int pf_role_prompt_make(const pf_tok *t, const char *template_, const cha
                                const char *task, pf_role_prompt *out);
 PF_API void pf_role_prompt_free(pf_role_prompt *p);
 
+/* Spans by name: bos template persona task header answer (answer: all that follows the prompt), and
+ * the one-token sites p_user_last p_last g1 g2. A prompt of bare ids has the last four but
+ * p_user_last, and answer. */
+typedef struct pf_named_span {
+  const char *name;
+  pf_span span; /* hi = INT32_MAX: open */
+} pf_named_span;
+#define PF_MAX_SPANS 12
+typedef struct pf_spans {
+  int32_t n_prompt;
+  size_t n;
+  pf_named_span v[PF_MAX_SPANS];
+} pf_spans;
+PF_API void pf_spans_of(const pf_role_prompt *p, pf_spans *out);
+PF_API void pf_spans_of_ids(int32_t n_prompt, pf_spans *out);
+/* Positions as text: "12", "-1" (from the end of the prompt), "3:7", "persona", "persona[-1]",
+ * "task[0:3]". */
+PF_API int pf_positions_parse(const char *text, const pf_spans *s, pf_span *out);
+
+/* ---- tensors in files
+ * ------------------------------------------------------------------------------------------- */
+
+#define PF_TENSOR_MAX_DIMS 8
+/* Row-major fp32. What a reader filled is freed with pf_tensor_free; a writer takes what the caller
+ * owns. */
+typedef struct pf_tensor {
+  char *name;
+  int n_dims;
+  size_t dims[PF_TENSOR_MAX_DIMS];
+  float *data;
+} pf_tensor;
+PF_API size_t pf_tensor_count(const pf_tensor *t); /* number of values */
+PF_API void pf_tensor_free(pf_tensor *t);
+/* "file.npy", "file.safetensors" (with one tensor) or "file.safetensors#name"; widened or rounded
+ * to fp32; values that are not finite are PF_EINPUT. */
+PF_API int pf_tensor_read(const char *source, pf_tensor *out);
+/* The same from memory; `name` stands in error lines. tensor NULL: the only one. */
+PF_API int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out);
+PF_API int pf_safetensors_parse(const char *name, const void *data, size_t n, const char *tensor,
+                                pf_tensor *out);
+PF_API int pf_npy_write(const char *path, const pf_tensor *t);
+/* metadata: key, value, ..., NULL (may be NULL); written under __metadata__. */
+PF_API int pf_safetensors_write(const char *path, const pf_tensor *t, size_t n,
+                                const char *const *metadata);
+
+/* ---- interventions as data
+ * -------------------------------------------------------------------------------------- */
+
+/* An intervention file (schema "personaflow-interventions/1", doc/INTERVENTIONS.md), checked
+ * against a model. */
+typedef struct pf_interventions pf_interventions;
+PF_API int pf_interventions_read(pf_interventions **out, const char *path, const pf_model *m);
+PF_API int pf_interventions_parse(pf_interventions **out, const char *name, const char *text,
+                                  size_t n, const pf_model *m);
+PF_API size_t pf_interventions_count(const pf_interventions *iv);
+/* Resolves positions in the prompt that `s` describes, reads source files, runs source prompts (t
+ * may be NULL when there are none) on c, and sets taps, cuts and swaps on seq. Call it again for
+ * another sequence; each call drops what the last one set up, so one sequence is served at a time.
+ * iv must outlive the use of seq. */
+PF_API int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *t,
+                                 const pf_spans *s, pf_seq *seq);
+/* One line for each action as it was resolved ("replace blocks.3.hook_resid_pre positions 12..14"),
+ * NULL past the last. */
+PF_API const char *pf_interventions_line(const pf_interventions *iv, size_t i);
+/* PF_EINPUT, naming the intervention, if a tap never acted on a row. */
+PF_API int pf_interventions_check_fired(const pf_interventions *iv);
+PF_API void pf_interventions_free(pf_interventions *iv);
+
+/* ---- the study
+ * --------------------------------------------------------------------------------------------------
+ */
+
 typedef struct pf_study_opts {
   const char *model;    /* directory or org/name[@revision] */
   const char *protocol; /* "paper" */
@@ -35,7 +107,7 @@ typedef struct pf_study_opts {
   int threads;
   int resume;  /* 1: go on with what is there */
   int force;   /* 1: start again over what is there */
-  int dry_run; /* 1: say cells, rows, memory and time; compute nothing */
+  int dry_run; /* 1: say cells, rows, memory and time (measured on one prompt); write nothing */
   pf_progress_fn progress;
   void *progress_user;
   /* Set to non-zero (by a signal handler) to stop at the next step: PF_EINCOMPLETE. */

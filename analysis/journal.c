@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The journal of a run. */
+#include "analysis/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "analysis/jsonout.h"
+#include "base/io.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "base/status.h"
+
+#define JOURNAL "journal.jsonl"
+#define LOCK    ".lock"
+enum { SUM_DIGITS = 16 };
+static const size_t JOURNAL_LIMIT = (size_t)1 << 34;
+
+struct pf_journal {
+  char *dir;
+  int lock_fd, dir_fd, fd;
+  off_t size;    /* bytes of whole lines */
+  json_t *units; /* unit -> data */
+  size_t dropped;
+};
+
+/* ---- lines
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static void sum_of(const json_t *data, char sum[SUM_DIGITS + 1]) {
+  pf_buf b = {0};
+  char hex[65];
+  pf_js_dump(data, 0, &b);
+  pf_sha256_hex(pf_buf_str(&b), b.n, hex);
+  memcpy(sum, hex, SUM_DIGITS);
+  sum[SUM_DIGITS] = '\0';
+  pf_buf_free(&b);
+}
+
+/* True if the line is a unit whose sum is right; then its data is kept. */
+static bool take_line(pf_journal *j, const char *s, size_t n) {
+  char sum[SUM_DIGITS + 1];
+  json_t *line = json_loadb(s, n, JSON_REJECT_DUPLICATES, NULL);
+  json_t *data = json_object_get(line, "data");
+  const char *unit = json_string_value(json_object_get(line, "unit"));
+  const char *given = json_string_value(json_object_get(line, "sum"));
+  bool ok = unit && given && data;
+  if (ok) {
+    sum_of(data, sum);
+    ok = !strcmp(sum, given) && json_object_set(j->units, unit, data) == 0;
+  }
+  json_decref(line);
+  return ok;
+}
+
+/* The first member in which two heads differ, NULL if none. */
+static const char *difference(const json_t *a, const json_t *b) {
+  for (int turn = 0; turn < 2; turn++, a = b) {
+    const json_t *other = turn ? a : b;
+    for (void *it = json_object_iter((json_t *)a); it;
+         it = json_object_iter_next((json_t *)a, it)) {
+      const char *key = json_object_iter_key(it);
+      pf_buf x = {0}, y = {0};
+      pf_js_dump(json_object_iter_value(it), 0, &x);
+      pf_js_dump(json_object_get(other, key), 0, &y);
+      bool same = !strcmp(pf_buf_str(&x), pf_buf_str(&y));
+      pf_buf_free(&x);
+      pf_buf_free(&y);
+      if (!same)
+        return key;
+    }
+  }
+  return NULL;
+}
+
+static int check_head(const pf_journal *j, const char *s, size_t n, const json_t *head) {
+  json_t *old = json_loadb(s, n, JSON_REJECT_DUPLICATES, NULL);
+  if (!json_is_object(old)) {
+    json_decref(old);
+    return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line 1 is damaged: --force starts again", j->dir);
+  }
+  const char *key = difference(head, old);
+  int rc =
+      key ? pf_fail(
+                PF_EUSAGE,
+                "%s: holds a run with another %s: choose another folder, or --force to start again",
+                j->dir, key)
+          : PF_OK;
+  json_decref(old);
+  return rc;
+}
+
+/* Reads whole lines; what follows the last good one at the end of the file is torn and dropped. */
+static int read_lines(pf_journal *j, const char *text, size_t n, const json_t *head) {
+  size_t at = 0;
+  for (size_t line = 1; at < n; line++) {
+    const char *end = memchr(text + at, '\n', n - at);
+    size_t len = end ? (size_t)(end - text) - at : n - at;
+    bool last = !end || at + len + 1 == n;
+    if (!end && line == 1)
+      break;
+    if (line == 1) {
+      int rc = check_head(j, text, len, head);
+      if (rc != PF_OK)
+        return rc;
+    } else if (!end || !take_line(j, text + at, len)) {
+      if (!last)
+        return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line %zu is damaged: --force starts again",
+                       j->dir, line);
+      break;
+    }
+    at += len + 1;
+  }
+  j->size = (off_t)at;
+  j->dropped = n - at;
+  return PF_OK;
+}
+
+/* ---- the file
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+static int full(const pf_journal *j, int e) {
+  if (e == ENOSPC || e == EDQUOT || e == EFBIG)
+    return pf_fail(PF_EINCOMPLETE,
+                   "%s/" JOURNAL ": cannot write: %s: make room and run again with --resume",
+                   j->dir, strerror(e));
+  return pf_fail(PF_EIO, "%s/" JOURNAL ": cannot write: %s", j->dir, strerror(e));
+}
+
+/* A line is there whole and on the disk, or not at all. */
+static int put_line(pf_journal *j, const pf_buf *line) {
+  if (pf_buf_status(line) != PF_OK)
+    return PF_ENOMEM;
+  if (pf_write_all(j->fd, line->s, line->n) != 0 || fsync(j->fd) != 0) {
+    int e = errno;
+    if (ftruncate(j->fd, j->size) != 0 || lseek(j->fd, j->size, SEEK_SET) < 0)
+      return pf_fail(PF_EIO, "%s/" JOURNAL ": cannot take a failed line back: %s", j->dir,
+                     strerror(errno));
+    return full(j, e);
+  }
+  j->size += (off_t)line->n;
+  return PF_OK;
+}
+
+static int begin(pf_journal *j, const json_t *head) {
+  pf_buf b = {0};
+  pf_js_dump(head, 0, &b);
+  pf_buf_puts(&b, "\n");
+  int rc = put_line(j, &b);
+  pf_buf_free(&b);
+  if (rc == PF_OK && fsync(j->dir_fd) != 0)
+    rc = full(j, errno);
+  return rc;
+}
+
+static int read_back(pf_journal *j, const json_t *head) {
+  char path[4400];
+  pf_buf b;
+  snprintf(path, sizeof path, "%s/" JOURNAL, j->dir);
+  int rc = pf_read_file(path, JOURNAL_LIMIT, &b);
+  if (rc != PF_OK)
+    return rc;
+  rc = read_lines(j, pf_buf_str(&b), b.n, head);
+  pf_buf_free(&b);
+  if (rc == PF_OK && (ftruncate(j->fd, j->size) != 0 || lseek(j->fd, j->size, SEEK_SET) < 0))
+    rc = full(j, errno);
+  return rc;
+}
+
+/* ---- the folder
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static int make_dirs(const char *dir) {
+  char *s = pf_strdup(dir);
+  if (!s)
+    return PF_ENOMEM;
+  for (char *p = s + 1; *p; p++)
+    if (*p == '/') {
+      *p = '\0';
+      mkdir(s, 0777); /* what is wrong with it shows in the last one */
+      *p = '/';
+    }
+  int rc = mkdir(s, 0777) != 0 && errno != EEXIST
+               ? pf_fail(PF_EIO, "%s: cannot make the folder: %s", dir, strerror(errno))
+               : PF_OK;
+  pf_free(s);
+  return rc;
+}
+
+static int lock_dir(pf_journal *j) {
+  j->dir_fd = open(j->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  j->lock_fd = j->dir_fd < 0 ? -1 : openat(j->dir_fd, LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (j->lock_fd < 0)
+    return pf_fail(PF_EIO, "%s: cannot write there: %s", j->dir, strerror(errno));
+  if (flock(j->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    return pf_fail(PF_EEXIST,
+                   "%s: another run is at work there: wait for it, or choose another folder",
+                   j->dir);
+  return PF_OK;
+}
+
+static int prepare(pf_journal *j, pf_journal_mode mode, const char *const *outputs) {
+  for (size_t i = 0; outputs[i]; i++) {
+    if (mode == PF_JOURNAL_NEW && faccessat(j->dir_fd, outputs[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+      return pf_fail(
+          PF_EEXIST,
+          "%s: holds results already (%s): --resume goes on with them, --force starts again",
+          j->dir, outputs[i]);
+    if (mode == PF_JOURNAL_FORCE && unlinkat(j->dir_fd, outputs[i], 0) != 0 && errno != ENOENT)
+      return pf_fail(PF_EIO, "%s/%s: cannot remove: %s", j->dir, outputs[i], strerror(errno));
+  }
+  return PF_OK;
+}
+
+static int open_file(pf_journal *j, const json_t *head) {
+  j->fd = openat(j->dir_fd, JOURNAL, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (j->fd < 0)
+    return full(j, errno);
+  int rc = read_back(j, head);
+  return rc == PF_OK && j->size == 0 ? begin(j, head) : rc;
+}
+
+int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const json_t *head,
+                    const char *const *outputs) {
+  *out = NULL;
+  if (!*dir || strlen(dir) > 4096)
+    return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
+  pf_journal *j = pf_calloc(1, sizeof *j);
+  if (!j)
+    return PF_ENOMEM;
+  j->fd = j->dir_fd = j->lock_fd = -1;
+  j->dir = pf_strdup(dir);
+  j->units = json_object();
+  int rc = j->dir && j->units ? make_dirs(dir) : PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = lock_dir(j);
+  if (rc == PF_OK)
+    rc = prepare(j, mode, outputs);
+  if (rc == PF_OK)
+    rc = open_file(j, head);
+  if (rc != PF_OK)
+    pf_journal_close(j);
+  else
+    *out = j;
+  return rc;
+}
+
+const json_t *pf_journal_get(const pf_journal *j, const char *unit) {
+  return json_object_get(j->units, unit);
+}
+
+int pf_journal_append(pf_journal *j, const char *unit, json_t *data) {
+  char sum[SUM_DIGITS + 1];
+  pf_buf b = {0};
+  sum_of(data, sum);
+  pf_buf_printf(&b, "{\"unit\":\"%s\",\"sum\":\"%s\",\"data\":", unit, sum);
+  pf_js_dump(data, 0, &b);
+  pf_buf_puts(&b, "}\n");
+  int rc = put_line(j, &b);
+  pf_buf_free(&b);
+  if (rc == PF_OK && json_object_set(j->units, unit, data) != 0)
+    rc = PF_ENOMEM;
+  json_decref(data);
+  return rc;
+}
+
+size_t pf_journal_count(const pf_journal *j) {
+  return json_object_size(j->units);
+}
+
+size_t pf_journal_dropped(const pf_journal *j) {
+  return j->dropped;
+}
+
+void pf_journal_close(pf_journal *j) {
+  if (!j)
+    return;
+  if (j->fd >= 0)
+    close(j->fd);
+  if (j->lock_fd >= 0)
+    close(j->lock_fd);
+  if (j->dir_fd >= 0)
+    close(j->dir_fd);
+  json_decref(j->units);
+  pf_free(j->dir);
+  pf_free(j);
+}

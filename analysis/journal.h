@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The journal of a run: DIR/journal.jsonl, append-only. Line 1 is the head, which says what run
+ * this is; every further line is
+ * {"unit": key, "sum": first 16 hex digits of SHA-256 over the data's text, "data": {...}}. A line
+ * is fsynced before append returns, so what the journal holds survives kill -9; a torn last line is
+ * dropped when it is opened again. */
+#ifndef PF_ANALYSIS_JOURNAL_H
+#define PF_ANALYSIS_JOURNAL_H
+
+#include <jansson.h>
+
+#include "personaflow/types.h"
+
+typedef struct pf_journal pf_journal;
+
+typedef enum pf_journal_mode {
+  PF_JOURNAL_NEW,    /* PF_EEXIST if one of `outputs` is in dir */
+  PF_JOURNAL_RESUME, /* go on; PF_EUSAGE if it was made with another head */
+  PF_JOURNAL_FORCE   /* remove `outputs` and start again */
+} pf_journal_mode;
+
+/* Makes dir, locks it against other runs, opens or begins the journal. outputs: names of the files
+ * that a run leaves in dir, NULL-terminated, the journal's own included. head: flat object. */
+int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const json_t *head,
+                    const char *const *outputs);
+/* The data of a finished unit (the journal's), NULL if it is not there. */
+const json_t *pf_journal_get(const pf_journal *j, const char *unit);
+/* Takes the reference `data`. PF_EINCOMPLETE when the disk is full: the journal stays valid. */
+int pf_journal_append(pf_journal *j, const char *unit, json_t *data);
+size_t pf_journal_count(const pf_journal *j);
+/* Bytes of a torn last line that were dropped when it was opened. */
+size_t pf_journal_dropped(const pf_journal *j);
+void pf_journal_close(pf_journal *j);
+
+#endif

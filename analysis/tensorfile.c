@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Tensors in files: .npy (version 1 to 3, little-endian, C order, f2 f4 f8) and safetensors (F16,
+ * BF16, F32, F64). Formats: numpy.lib.format; huggingface.co/docs/safetensors. Everything read is
+ * checked against the file's size before it is used. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "analysis/jsonout.h"
+#include "base/bf16.h"
+#include "base/io.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "personaflow/analysis.h"
+
+enum { FILE_LIMIT_GIB = 4 };
+
+static const struct dtype {
+  const char *npy, *st;
+  size_t size;
+} dtypes[] = {{"<f4", "F32", 4}, {"<f2", "F16", 2}, {"<f8", "F64", 8}, {NULL, "BF16", 2}};
+
+static float element(const struct dtype *t, const unsigned char *p) {
+  uint16_t h = (uint16_t)(p[0] | p[1] << 8);
+  if (t->size == 2)
+    return t->npy ? pf_f16_to_f32(h) : pf_bf16_to_f32(h);
+  uint64_t u = 0;
+  for (size_t i = t->size; i-- > 0;)
+    u = u << 8 | p[i];
+  if (t->size == 4)
+    return pf_f32_of_bits((uint32_t)u);
+  double d;
+  memcpy(&d, &u, sizeof d);
+  return (float)d;
+}
+
+static bool count_of(const pf_tensor *t, size_t *n) {
+  *n = 1;
+  for (int i = 0; i < t->n_dims; i++)
+    if (!pf_mul3(*n, t->dims[i], 1, n))
+      return false;
+  return true;
+}
+
+size_t pf_tensor_count(const pf_tensor *t) {
+  size_t n;
+  return count_of(t, &n) ? n : 0;
+}
+
+void pf_tensor_free(pf_tensor *t) {
+  pf_free(t->data);
+  pf_free(t->name);
+  *t = (pf_tensor){0};
+}
+
+/* Converts `bytes` bytes at p, which must be exactly the tensor's. */
+static int take(const char *where, const struct dtype *t, const unsigned char *p, size_t bytes,
+                pf_tensor *out) {
+  size_t n, want;
+  if (!count_of(out, &n) || !pf_mul3(n, t->size, 1, &want) || want != bytes)
+    return pf_fail(PF_EINPUT, "%s: the shape does not agree with its %zu bytes of data", where,
+                   bytes);
+  out->data = pf_alloc(n, sizeof *out->data);
+  if (!out->data)
+    return PF_ENOMEM;
+  for (size_t i = 0; i < n; i++) {
+    out->data[i] = element(t, p + i * t->size);
+    if (!isfinite(out->data[i]))
+      return pf_fail(PF_EINPUT, "%s: value %zu is not finite", where, i);
+  }
+  return PF_OK;
+}
+
+/* ---- .npy
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/* "(3, 4)" after 'shape': into dims. */
+static bool npy_shape(const char *h, pf_tensor *out) {
+  const char *p = strstr(h, "'shape'");
+  p = p ? strchr(p, '(') : NULL;
+  if (!p)
+    return false;
+  for (p++; *p && *p != ')';) {
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(p, &end, 10);
+    if (end == p || errno || *p == '-' || out->n_dims == PF_TENSOR_MAX_DIMS)
+      return false;
+    out->dims[out->n_dims++] = (size_t)v;
+    p = end + strspn(end, ", ");
+  }
+  return *p == ')';
+}
+
+static const struct dtype *npy_dtype(const char *h) {
+  const char *p = strstr(h, "'descr'");
+  p = p ? strchr(p + 7, '\'') : NULL;
+  for (size_t i = 0; p && i < sizeof dtypes / sizeof *dtypes; i++)
+    if (dtypes[i].npy && !strncmp(p + 1, dtypes[i].npy, 3) && p[4] == '\'')
+      return &dtypes[i];
+  return NULL;
+}
+
+static int npy_parse(const char *path, const unsigned char *b, size_t n, pf_tensor *out) {
+  if (n < 12 || memcmp(b, "\x93NUMPY", 6) != 0 || b[6] < 1 || b[6] > 3)
+    return pf_fail(PF_EINPUT, "%s: not a .npy file of version 1, 2 or 3", path);
+  size_t at = b[6] == 1 ? 10 : 12;
+  size_t len = b[6] == 1
+                   ? (size_t)(b[8] | b[9] << 8)
+                   : (size_t)b[8] | (size_t)b[9] << 8 | (size_t)b[10] << 16 | (size_t)b[11] << 24;
+  if (len > n - at)
+    return pf_fail(PF_EINPUT, "%s: truncated: the header goes beyond the end of the file", path);
+  char *h = pf_calloc(len + 1, 1);
+  if (!h)
+    return PF_ENOMEM;
+  memcpy(h, b + at, len);
+  const struct dtype *t = npy_dtype(h);
+  bool fortran = strstr(h, "'fortran_order': True") != NULL, shape = npy_shape(h, out);
+  pf_free(h);
+  if (!t || fortran || !shape)
+    return pf_fail(PF_EINPUT,
+                   "%s: want little-endian f2, f4 or f8 values in C order, at most %d axes", path,
+                   PF_TENSOR_MAX_DIMS);
+  return take(path, t, b + at + len, n - at - len, out);
+}
+
+int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out) {
+  *out = (pf_tensor){0};
+  int rc = npy_parse(name, data, n, out);
+  if (rc != PF_OK)
+    pf_tensor_free(out);
+  return rc;
+}
+
+int pf_npy_write(const char *path, const pf_tensor *t) {
+  pf_buf h = {0}, b = {0};
+  pf_buf_puts(&h, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
+  for (int i = 0; i < t->n_dims; i++)
+    pf_buf_printf(&h, i || t->n_dims == 1 ? "%zu," : "%zu, ", t->dims[i]);
+  pf_buf_puts(&h, "), }");
+  while ((10 + h.n + 1) % 64)
+    pf_buf_puts(&h, " ");
+  pf_buf_puts(&h, "\n");
+  pf_buf_add(&b, "\x93NUMPY\x01\x00", 8);
+  pf_buf_add(&b, (unsigned char[]){(unsigned char)h.n, (unsigned char)(h.n >> 8)}, 2);
+  pf_buf_add(&b, pf_buf_str(&h), h.n);
+  pf_buf_add(&b, t->data, pf_tensor_count(t) * sizeof *t->data);
+  int rc = h.failed ? PF_ENOMEM : pf_buf_status(&b);
+  if (rc == PF_OK)
+    rc = pf_write_file(path, b.s, b.n);
+  pf_buf_free(&h);
+  pf_buf_free(&b);
+  return rc;
+}
+
+/* ---- safetensors
+ * --------------------------------------------------------------------------------------------------
+ */
+
+static const struct dtype *st_dtype(const json_t *v) {
+  const char *s = json_string_value(v);
+  for (size_t i = 0; s && i < sizeof dtypes / sizeof *dtypes; i++)
+    if (!strcmp(s, dtypes[i].st))
+      return &dtypes[i];
+  return NULL;
+}
+
+static bool st_shape(const json_t *shape, pf_tensor *out) {
+  if (!json_is_array(shape) || json_array_size(shape) > PF_TENSOR_MAX_DIMS)
+    return false;
+  for (size_t i = 0; i < json_array_size(shape); i++) {
+    const json_t *v = json_array_get(shape, i);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+      return false;
+    out->dims[out->n_dims++] = (size_t)json_integer_value(v);
+  }
+  return true;
+}
+
+static int st_entry(const char *where, const json_t *e, const unsigned char *data, size_t n,
+                    pf_tensor *out) {
+  const json_t *off = json_object_get(e, "data_offsets");
+  json_int_t lo = json_integer_value(json_array_get(off, 0)),
+             hi = json_integer_value(json_array_get(off, 1));
+  const struct dtype *t = st_dtype(json_object_get(e, "dtype"));
+  if (!t)
+    return pf_fail(PF_EINPUT, "%s: dtype must be F32, F16, BF16 or F64", where);
+  if (!st_shape(json_object_get(e, "shape"), out))
+    return pf_fail(PF_EINPUT, "%s: want a shape of at most %d axes", where, PF_TENSOR_MAX_DIMS);
+  if (json_array_size(off) != 2 || lo < 0 || hi < lo || (uint64_t)hi > n)
+    return pf_fail(PF_EINPUT, "%s: data_offsets go beyond the end of the file", where);
+  return take(where, t, data + lo, (size_t)(hi - lo), out);
+}
+
+static int st_find(const char *name, const json_t *head, const char *tensor, const json_t **e) {
+  size_t n = json_object_size(head) - (json_object_get(head, "__metadata__") != NULL);
+  if (!tensor && n != 1)
+    return pf_fail(PF_EINPUT, "%s: holds %zu tensors: say which, as %s#NAME", name, n, name);
+  const char *key;
+  json_t *v;
+  json_object_foreach((json_t *)head, key, v) {
+    *e = v;
+    if (tensor ? !strcmp(key, tensor) : strcmp(key, "__metadata__") != 0)
+      return PF_OK;
+  }
+  return pf_fail(PF_EINPUT, "%s: no tensor '%s' in it", name, tensor ? tensor : "");
+}
+
+int pf_safetensors_parse(const char *name, const void *data, size_t n, const char *tensor,
+                         pf_tensor *out) {
+  const unsigned char *b = data;
+  uint64_t len = 0;
+  *out = (pf_tensor){0};
+  for (int i = 8; n >= 8 && i-- > 0;)
+    len = len << 8 | b[i];
+  if (n < 8 || len > n - 8 || len > 100u << 20)
+    return pf_fail(PF_EINPUT, "%s: not a safetensors file: the header goes beyond its end", name);
+  json_t *head;
+  const json_t *e = NULL;
+  int rc = pf_js_text(name, (const char *)b + 8, (size_t)len, &head);
+  if (rc == PF_OK && !json_is_object(head))
+    rc = pf_fail(PF_EINPUT, "%s: not a safetensors file: the header is no object", name);
+  if (rc == PF_OK)
+    rc = st_find(name, head, tensor, &e);
+  if (rc == PF_OK)
+    rc = st_entry(name, e, b + 8 + len, n - 8 - (size_t)len, out);
+  json_decref(head);
+  if (rc != PF_OK)
+    pf_tensor_free(out);
+  return rc;
+}
+
+int pf_tensor_read(const char *source, pf_tensor *out) {
+  const char *hash = strchr(source, '#');
+  size_t n_path = hash ? (size_t)(hash - source) : strlen(source);
+  char *path = pf_strdup(source);
+  pf_buf b;
+  *out = (pf_tensor){0};
+  if (!path)
+    return PF_ENOMEM;
+  path[n_path] = '\0';
+  int rc = pf_read_file(path, (size_t)FILE_LIMIT_GIB << 30, &b);
+  bool npy = n_path > 4 && !strcmp(path + n_path - 4, ".npy");
+  if (rc == PF_OK && npy && hash)
+    rc = pf_fail(PF_EINPUT, "%s: a .npy file holds one array: leave #%s out", path, hash + 1);
+  else if (rc == PF_OK)
+    rc = npy ? pf_npy_parse(path, b.s, b.n, out)
+             : pf_safetensors_parse(path, b.s, b.n, hash ? hash + 1 : NULL, out);
+  pf_buf_free(&b);
+  pf_free(path);
+  return rc;
+}
+
+static int st_header(const pf_tensor *t, size_t n, const char *const *metadata, pf_buf *out) {
+  json_t *head = json_object(), *meta = json_object();
+  int bad = 0;
+  for (size_t i = 0; metadata && metadata[i]; i += 2)
+    bad |= json_object_set_new(meta, metadata[i], json_string(metadata[i + 1]));
+  bad |= json_object_size(meta) ? json_object_set(head, "__metadata__", meta) : 0;
+  size_t at = 0;
+  for (size_t i = 0; i < n; i++) {
+    json_t *shape = json_array();
+    for (int k = 0; k < t[i].n_dims; k++)
+      bad |= json_array_append_new(shape, json_integer((json_int_t)t[i].dims[k]));
+    size_t bytes = pf_tensor_count(&t[i]) * sizeof(float);
+    bad |= json_object_set_new(head, t[i].name,
+                               json_pack("{s:s,s:o,s:[I,I]}", "dtype", "F32", "shape", shape,
+                                         "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+    at += bytes;
+  }
+  if (!bad)
+    pf_js_dump(head, 0, out);
+  json_decref(head);
+  json_decref(meta);
+  return bad ? PF_ENOMEM : PF_OK;
+}
+
+static int st_write_fd(int fd, const pf_buf *h, const pf_tensor *t, size_t n) {
+  unsigned char len[8];
+  for (int i = 0; i < 8; i++)
+    len[i] = (unsigned char)((uint64_t)h->n >> (8 * i));
+  if (pf_write_all(fd, len, 8) || pf_write_all(fd, h->s, h->n))
+    return -1;
+  for (size_t i = 0; i < n; i++)
+    if (pf_write_all(fd, t[i].data, pf_tensor_count(&t[i]) * sizeof(float)))
+      return -1;
+  return fsync(fd);
+}
+
+/* Straight to the file (captures may be large), under another name until it is complete. */
+static int st_write(const char *path, const pf_buf *h, const pf_tensor *t, size_t n) {
+  pf_buf tmp = {0};
+  pf_buf_printf(&tmp, "%s.tmp.%ld", path, (long)getpid());
+  int rc = pf_buf_status(&tmp);
+  int fd = rc == PF_OK ? open(tmp.s, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+  if (rc == PF_OK && (fd < 0 || st_write_fd(fd, h, t, n) != 0 || rename(tmp.s, path) != 0)) {
+    rc = pf_fail(PF_EIO, "%s: cannot write: %s", path, strerror(errno));
+    unlink(tmp.s);
+  }
+  if (fd >= 0)
+    close(fd);
+  pf_buf_free(&tmp);
+  return rc == PF_OK ? pf_sync_parent(path) : rc;
+}
+
+int pf_safetensors_write(const char *path, const pf_tensor *t, size_t n,
+                         const char *const *metadata) {
+  pf_buf h = {0};
+  int rc = st_header(t, n, metadata, &h);
+  while (rc == PF_OK && !h.failed && h.n % 8) /* data begins on a multiple of 8 bytes */
+    pf_buf_puts(&h, " ");
+  if (rc == PF_OK)
+    rc = pf_buf_status(&h);
+  if (rc == PF_OK)
+    rc = st_write(path, &h, t, n);
+  pf_buf_free(&h);
+  return rc;
+}
