@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Chooses the kernels: of every operation the last line of kernels.def that the CPU, the OS and the cap allow. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "simd/kernels.h"
+
+/* The levels of PERSONAFLOW_ISA: a cap allows its own level and those below. */
+static const struct {
+  const char *name;
+  int level;
+  uint32_t features;
+} isas[] = {
+    {"scalar", 0, 0},
+    {"avx2", 1, PF_CPU_LEVEL_AVX2},
+    {"avx512", 2, PF_CPU_LEVEL_AVX512},
+    {"neon", 1, PF_CPU_NEON},
+};
+#define N_ISAS (sizeof isas / sizeof *isas)
+
+static const pf_kernel kernels[] = {
+#define PF_KERNEL(op, isa, symbol, features)                                                                           \
+  {#op, #isa, #symbol, features, offsetof(pf_simd, op), (void (*)(void))symbol},
+#include "simd/kernels.def"
+#undef PF_KERNEL
+};
+
+const pf_kernel *pf_kernel_table(size_t *n) {
+  *n = sizeof kernels / sizeof *kernels;
+  return kernels;
+}
+
+void pf_kernel_install(pf_simd *s, const pf_kernel *k) {
+  memcpy((char *)s + k->slot, &k->fn, sizeof k->fn);
+}
+
+const char *pf_isa_cap(const char *cap) {
+  if (!cap || !*cap)
+    cap = getenv("PERSONAFLOW_ISA");
+  return cap && *cap ? cap : NULL;
+}
+
+static size_t find_isa(const char *name) {
+  size_t i = 0;
+  while (i < N_ISAS && strcmp(isas[i].name, name) != 0)
+    i++;
+  return i;
+}
+
+static int built(const char *isa) {
+  for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+    if (!strcmp(kernels[i].isa, isa))
+      return 1;
+  return 0;
+}
+
+/* The level of a cap's name; an error for a name that is unknown, not built or not offered by this CPU. */
+static int cap_level(const char *cap, int *level) {
+  *level = 1 << 30;
+  if (!cap)
+    return PF_OK;
+  size_t i = find_isa(cap);
+  if (i == N_ISAS)
+    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: '%s' is no instruction set: use scalar, avx2, avx512 or neon", cap);
+  if (!built(cap))
+    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: %s is not in this build: use another of scalar, avx2, avx512, neon", cap);
+  if ((pf_cpu_bits() & isas[i].features) != isas[i].features)
+    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of scalar, avx2, avx512, neon",
+                   pf_cpu_brand(), cap);
+  *level = isas[i].level;
+  return PF_OK;
+}
+
+int pf_kernel_choose(const pf_kernel *chosen[PF_N_OPS], const char *cap) {
+  int level, status = cap_level(pf_isa_cap(cap), &level);
+  if (status != PF_OK)
+    return status;
+  uint32_t have = pf_cpu_bits();
+  memset(chosen, 0, PF_N_OPS * sizeof *chosen);
+  for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
+    const pf_kernel *k = &kernels[i];
+    if ((have & k->features) == k->features && isas[find_isa(k->isa)].level <= level)
+      chosen[k->slot / sizeof k->fn] = k;
+  }
+  return PF_OK;
+}
+
+int pf_simd_init(pf_simd *out, const char *cap) {
+  const pf_kernel *chosen[PF_N_OPS];
+  int status = pf_kernel_choose(chosen, cap);
+  for (size_t i = 0; status == PF_OK && i < PF_N_OPS; i++)
+    pf_kernel_install(out, chosen[i]);
+  return status;
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pf_simd table;
+static int table_status;
+
+static void init_table(void) {
+  table_status = pf_simd_init(&table, NULL);
+}
+
+const pf_simd *pf_simd_get(int *status) {
+  pthread_once(&once, init_table);
+  if (status)
+    *status = table_status;
+  if (table_status == PF_OK)
+    return &table;
+  pf_simd again; /* for this thread's error line */
+  pf_simd_init(&again, NULL);
+  return NULL;
+}

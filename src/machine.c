@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The public view of this machine: CPU features and the kernels chosen. */
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "personaflow/model.h"
+#include "simd/kernels.h"
+
+static pthread_once_t words_once = PTHREAD_ONCE_INIT;
+static char words[256];
+
+static void make_words(void) {
+  pf_cpu_words(pf_cpu_bits(), words, sizeof words);
+}
+
+const char *pf_cpu_features(void) {
+  pthread_once(&words_once, make_words);
+  return words;
+}
+
+const char *pf_cpu_name(void) {
+  return pf_cpu_brand();
+}
+
+static pthread_once_t choice_once = PTHREAD_ONCE_INIT;
+static pf_kernel_choice choice[PF_N_OPS];
+static char why[PF_N_OPS][96];
+
+/* The line after the chosen one that would have won, had something allowed it. */
+static const pf_kernel *next_better(const pf_kernel *k) {
+  size_t n;
+  const pf_kernel *all = pf_kernel_table(&n);
+  for (const pf_kernel *p = k + 1; p < all + n; p++)
+    if (p->slot == k->slot)
+      return p;
+  return NULL;
+}
+
+static void explain(const pf_kernel *k, const char *cap, char *buf, size_t size) {
+  const pf_kernel *better = next_better(k);
+  if (!better) {
+    snprintf(buf, size, "the best of this build");
+    return;
+  }
+  uint32_t lacks = better->features & ~pf_cpu_bits();
+  if (!lacks) {
+    snprintf(buf, size, "PERSONAFLOW_ISA=%s", cap ? cap : "");
+    return;
+  }
+  char missing[64];
+  pf_cpu_words(lacks, missing, sizeof missing);
+  snprintf(buf, size, "%s needs %s", better->isa, missing);
+}
+
+static void make_choice(void) {
+  const pf_kernel *chosen[PF_N_OPS];
+  const char *cap = pf_isa_cap(NULL);
+  if (pf_kernel_choose(chosen, NULL) != PF_OK)
+    return;
+  for (size_t i = 0; i < PF_N_OPS; i++) {
+    explain(chosen[i], cap, why[i], sizeof why[i]);
+    choice[i] = (pf_kernel_choice){chosen[i]->op, chosen[i]->isa, chosen[i]->symbol, why[i]};
+  }
+}
+
+int pf_kernels(const pf_kernel_choice **out, size_t *n) {
+  int status;
+  *out = NULL;
+  *n = 0;
+  if (!pf_simd_get(&status))
+    return status;
+  pthread_once(&choice_once, make_choice);
+  *out = choice;
+  *n = PF_N_OPS;
+  return PF_OK;
+}
