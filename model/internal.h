@@ -13,14 +13,17 @@ typedef enum pf_arch { PF_GEMMA2, PF_QWEN2 } pf_arch;
 typedef struct pf_config {
   pf_model_info info; /* what the public sees; strings point into this struct or static text */
   pf_arch arch;
-  uint8_t *windowed; /* (n_layers) 1: the layer uses the sliding window */
+  uint8_t *windowed; /* (n_layers) 1: a query sees its own position and the sliding_window - 1
+                        before it */
   char dir[4096];
   bool attn_bias; /* q/k/v have biases */
   bool gelu_tanh; /* else silu */
   bool plus_one;  /* norms multiply by (1+w) */
   bool post_norms;
-  bool scale_embed; /* embedding times sqrt(d_model), that factor rounded to the checkpoint dtype as
-                       Hugging Face does */
+  /* Embedding times sqrt(d_model). Hugging Face rounds that factor to the dtype it computes in; in
+   * fp32, which is what precision f32 reproduces, it is fp32(sqrt(d_model)) whatever the
+   * checkpoint's dtype. */
+  bool scale_embed;
 } pf_config;
 
 typedef enum pf_wtype { PF_W_BF16, PF_W_F32 } pf_wtype;
@@ -53,7 +56,8 @@ struct pf_model {
   pf_mat unembed; /* == embed (same w) when tied */
   float *ln_final;
   pf_layer *layers; /* NULL: configuration only */
-  void *arena;      /* all packed weights and vectors live here (or in blocks owned by weights.c) */
+  void *arena;      /* all packed weights and vectors live here; mapped by weights.c */
+  size_t arena_bytes;
   char sha256[65];
   pf_hook_table hooks; /* made by pf_hook_table_make when the configuration is read */
 };

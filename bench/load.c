@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * pf-bench-load: time, rate and peak memory of opening a model, beside the rate at which the same
+ * files can be read and dropped in the same run. --cold asks the kernel to drop the files from the
+ * page cache before each part. */
+#include "config.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/aio.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "model/weights.h"
+
+#define BLOCK ((size_t)4 << 20)
+
+static const char usage[] =
+    "usage: pf-bench-load [--cold] [--no-checksum] [--threads N] [--direct] MODEL\n"
+    "--direct reads the files with O_DIRECT in the comparison. PERSONAFLOW_IO=uring|pread chooses "
+    "how the model is read.\n";
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* High-water mark of resident memory, bytes. */
+static double peak(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return 1024.0 * (double)u.ru_maxrss;
+}
+
+/* Writes back and drops the pages of every file. */
+static void drop(const pf_ckpt *k) {
+  for (size_t i = 0; i < k->n; i++) {
+    (void)fdatasync(k->f[i].fd);
+    (void)posix_fadvise(k->f[i].fd, 0, 0, POSIX_FADV_DONTNEED);
+  }
+}
+
+/* Reads the files one after the other with one buffer, as dd does; bytes read or -1. */
+static double read_all(const pf_ckpt *k, bool direct) {
+  double total = 0;
+  void *p = NULL;
+  if (posix_memalign(&p, 4096, BLOCK) != 0)
+    return -1;
+  memset(p, 1, BLOCK);
+  for (size_t i = 0; i < k->n; i++) {
+    int fd = open(k->f[i].path, O_RDONLY | (direct ? O_DIRECT : 0));
+    ssize_t n;
+    while (fd >= 0 && (n = read(fd, p, BLOCK)) > 0)
+      total += (double)n;
+    if (fd < 0)
+      total = -1;
+    else
+      close(fd);
+  }
+  free(p);
+  return total;
+}
+
+static const char *io_kind(void) {
+  static char kind[16] = "?";
+  pf_aio *a;
+  if (pf_aio_open(&a, 4) == PF_OK)
+    snprintf(kind, sizeof kind, "%s", pf_aio_kind(a));
+  pf_aio_close(a);
+  return kind;
+}
+
+static int run(const char *path, const pf_model_opts *o, bool cold, bool direct) {
+  char dir[4096];
+  pf_ckpt k;
+  pf_model *m;
+  int rc = pf_model_resolve(path, dir, sizeof dir);
+  if (rc == PF_OK)
+    rc = pf_ckpt_open(&k, dir);
+  if (rc != PF_OK)
+    return rc;
+  if (cold)
+    drop(&k);
+  double before = peak(), t = now();
+  rc = pf_model_open(&m, dir, o);
+  t = now() - t;
+  if (rc == PF_OK) {
+    double bytes = (double)pf_model_get_info(m)->weight_bytes, rss = peak();
+    printf("load: %.0f bytes of weights, io %s, %.2f s, %.2f GB/s, sha256 %s\n", bytes, io_kind(),
+           t, bytes / t * 1e-9, o->no_checksum ? "off" : pf_model_get_info(m)->weights_sha256);
+    printf("memory: peak resident %.0f bytes (%.0f before), %.4f of the weights\n", rss, before,
+           rss / bytes);
+    pf_model_close(m);
+    if (cold)
+      drop(&k);
+    t = now();
+    bytes = read_all(&k, direct);
+    t = now() - t;
+    printf("plain read(2), 4 MiB%s: %.0f bytes, %.2f s, %.2f GB/s\n", direct ? ", O_DIRECT" : "",
+           bytes, t, bytes / t * 1e-9);
+  }
+  pf_ckpt_close(&k);
+  return rc;
+}
+
+int main(int argc, char **argv) {
+  static const struct option opts[] = {{"cold", 0, 0, 'c'},
+                                       {"no-checksum", 0, 0, 'n'},
+                                       {"direct", 0, 0, 'd'},
+                                       {"threads", 1, 0, 't'},
+                                       {0, 0, 0, 0}};
+  pf_model_opts o = {0};
+  bool cold = false, direct = false, bad = false;
+  for (int c; (c = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
+    cold |= c == 'c';
+    direct |= c == 'd';
+    o.no_checksum |= c == 'n';
+    if (c == 't')
+      o.threads = atoi(optarg);
+    bad |= c == '?';
+  }
+  if (bad || argc - optind != 1) {
+    fputs(usage, stderr);
+    return 2;
+  }
+  int rc = run(argv[optind], &o, cold, direct);
+  if (rc != PF_OK)
+    fprintf(stderr, "pf-bench-load: %s\n", pf_last_error());
+  return pf_exit_code(rc);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Opening and closing a model. */
+#include "model/internal.h"
+
+#include "base/mem.h"
+
+int pf_model_open_config(pf_model **out, const char *path) {
+  char dir[sizeof((pf_config *)0)->dir];
+  *out = NULL;
+  int rc = pf_resolve_dir(path, dir, sizeof dir);
+  if (rc != PF_OK)
+    return rc;
+  pf_model *m = pf_calloc(1, sizeof *m);
+  if (!m)
+    return PF_ENOMEM;
+  rc = pf_config_read(&m->cfg, dir);
+  if (rc == PF_OK)
+    rc = pf_hook_table_make(&m->hooks, &m->cfg);
+  if (rc == PF_OK)
+    *out = m;
+  else
+    pf_model_close(m);
+  return rc;
+}
+
+int pf_model_open(pf_model **out, const char *path, const pf_model_opts *opts) {
+  int rc = pf_model_open_config(out, path);
+  if (rc == PF_OK)
+    rc = pf_weights_load(*out, opts);
+  if (rc != PF_OK) {
+    pf_model_close(*out);
+    *out = NULL;
+  }
+  return rc;
+}
+
+void pf_model_close(pf_model *m) {
+  if (!m)
+    return;
+  pf_weights_free(m);
+  pf_hook_table_free(&m->hooks);
+  pf_config_free(&m->cfg);
+  pf_free(m);
+}
+
+const pf_model_info *pf_model_get_info(const pf_model *m) {
+  return &m->cfg.info;
+}
+
+int pf_model_resolve(const char *path, char *buf, size_t size) {
+  return pf_resolve_dir(path, buf, size);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The parts of loading: a checkpoint's files, the tensors a configuration calls for, and how the
+ * two meet. */
+#ifndef PF_MODEL_WEIGHTS_H
+#define PF_MODEL_WEIGHTS_H
+
+#include "model/internal.h"
+#include "model/safetensors.h"
+
+/* One open file of a checkpoint. */
+typedef struct pf_shard {
+  char *path;
+  int fd;
+  pf_st st;
+  uint64_t
+      id[6]; /* device, inode, size, mtime and ctime in ns: what a cached digest is valid for */
+} pf_shard;
+
+typedef struct pf_ckpt {
+  pf_shard *f; /* in name order */
+  size_t n;
+} pf_ckpt;
+
+/* ckpt.c: opens model.safetensors, or the shards of model.safetensors.index.json, and reads their
+ * headers. */
+int pf_ckpt_open(pf_ckpt *out, const char *dir);
+void pf_ckpt_close(pf_ckpt *k);
+
+/* A tensor that the configuration calls for: (rows, cols), or a vector of rows values when cols is
+ * 0. */
+typedef struct pf_want {
+  char name[96];
+  size_t rows, cols;
+  void *dst; /* pf_mat* or float** in the model */
+  const pf_st_tensor *src;
+  const pf_shard *file;
+  char sha256[65];
+} pf_want;
+
+typedef struct pf_wants {
+  pf_want *v; /* in name order */
+  size_t n;
+} pf_wants;
+
+/* weights.c. m may be NULL (names and shapes only). */
+int pf_wants_make(pf_wants *w, const pf_config *c, pf_model *m);
+/* Finds every wanted tensor and refuses missing, unexpected and misshapen ones. */
+int pf_wants_match(pf_wants *w, const pf_ckpt *k, const pf_model_info *in);
+void pf_wants_free(pf_wants *w);
+
+#endif

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * personaflow capture MODEL: values at hook points of one prompt, as safetensors or .npy. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/prompt.h"
+
+static const char usage[] =
+    "usage: personaflow capture MODEL PROMPT --hooks NAMES --out FILE.safetensors|DIR [OPTIONS]\n"
+    "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
+    "  --hooks A,B,...      hook points; '*' in the place of the layer takes every layer\n"
+    "                       (blocks.*.hook_resid_post); 'personaflow hooks MODEL' lists them\n"
+    "  --positions P        12, -1 (from the end), 3:7, persona, task[0:3] ... (all)\n"
+    "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md)\n"
+    "  --format F           safetensors (default; one file) or npy (a folder, one file a hook)\n"
+    "  --force              write over what is there\n"
+    "  -t, --threads N      threads; changes no bit\n"
+    "  --quiet              no progress, no echo of positions\n"
+    "Rows are [pos, ...] in the hook's own order; a hook over keys has one column a key "
+    "position.\n";
+
+enum { OPT_HOOKS = CLI_OPT_NEXT, OPT_POS, OPT_IV, OPT_FORMAT, OPT_OUT, OPT_FORCE, OPT_QUIET };
+
+typedef struct cap {
+  cli_prompt prompt;
+  cli_ready ready;
+  const char *hooks, *positions, *interventions, *out;
+  bool npy, force, quiet;
+  long threads;
+  pf_span span;
+  pf_tap *taps;
+  pf_tensor *tensors;
+  size_t n, room;
+} cap;
+
+static int option(cap *c, int o) {
+  if (cli_prompt_option(&c->prompt, o, optarg))
+    return -1;
+  switch (o) {
+  case 'h':
+    return fputs(usage, stdout), 0;
+  case OPT_HOOKS:
+    return c->hooks = optarg, -1;
+  case OPT_POS:
+    return c->positions = optarg, -1;
+  case OPT_IV:
+    return c->interventions = optarg, -1;
+  case OPT_OUT:
+    return c->out = optarg, -1;
+  case OPT_FORCE:
+    return c->force = true, -1;
+  case OPT_QUIET:
+    return c->quiet = true, -1;
+  case OPT_FORMAT:
+    c->npy = !strcmp(optarg, "npy");
+    if (c->npy || !strcmp(optarg, "safetensors"))
+      return -1;
+    return cli_usage("capture", "--format wants safetensors or npy, not '%s'", optarg);
+  case 't':
+    return cli_int("capture", "--threads", optarg, 1, 1024, &c->threads) ? -1 : 2;
+  default:
+    return 2;
+  }
+}
+
+static int parse(cap *c, int argc, char **argv) {
+  static const struct option options[] = {CLI_PROMPT_OPTIONS,
+                                          {"hooks", required_argument, NULL, OPT_HOOKS},
+                                          {"positions", required_argument, NULL, OPT_POS},
+                                          {"interventions", required_argument, NULL, OPT_IV},
+                                          {"format", required_argument, NULL, OPT_FORMAT},
+                                          {"out", required_argument, NULL, OPT_OUT},
+                                          {"force", no_argument, NULL, OPT_FORCE},
+                                          {"quiet", no_argument, NULL, OPT_QUIET},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+  for (int o; (o = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
+    int rc = option(c, o);
+    if (rc >= 0)
+      return rc;
+  }
+  if (optind + 1 != argc)
+    return cli_usage("capture", "one MODEL is wanted");
+  if (!c->hooks || !c->out)
+    return cli_usage("capture", "--hooks and --out are wanted");
+  if (access(c->out, F_OK) == 0 && !c->force)
+    return fprintf(stderr, "personaflow: %s: exists already; --force writes over it\n", c->out), 2;
+  return -1;
+}
+
+static const pf_hook_info *info_of(const pf_model *m, int id) {
+  size_t n;
+  const pf_hook_info *h = pf_hooks(m, &n);
+  while (h->id != id)
+    h++;
+  return h;
+}
+
+/* Shape [pos], [pos, heads, width] or [pos, width] of one capture, its memory, its tap. */
+static int add_tensor(cap *c, const pf_model *m, const char *name, int id, int32_t layer) {
+  const pf_hook_info *h = info_of(m, id);
+  if (c->n == c->room) {
+    size_t room = c->room ? 2 * c->room : 16;
+    pf_tap *a = realloc(c->taps, room * sizeof *a);
+    c->taps = a ? a : c->taps;
+    pf_tensor *b = realloc(c->tensors, room * sizeof *b);
+    c->tensors = b ? b : c->tensors;
+    if (!a || !b)
+      return fputs("personaflow: out of memory\n", stderr), 5;
+    c->room = room;
+  }
+  pf_tensor t = {.name = strdup(name)};
+  size_t keys = (size_t)c->span.hi, width = h->width < 0 ? keys : (size_t)h->width;
+  t.dims[t.n_dims++] = (size_t)(c->span.hi - c->span.lo);
+  if (h->heads)
+    t.dims[t.n_dims++] = (size_t)h->heads;
+  t.dims[t.n_dims++] = width;
+  size_t row = width * (h->heads ? (size_t)h->heads : 1);
+  t.data = calloc(t.dims[0], row * sizeof *t.data);
+  c->taps[c->n] = (pf_tap){.hook = id,
+                           .layer = layer,
+                           .head = -1,
+                           .pos_lo = c->span.lo,
+                           .pos_hi = c->span.hi,
+                           .op = PF_OP_CAPTURE,
+                           .out = t.data,
+                           .out_stride = row,
+                           .n_keys = h->width < 0 ? (int32_t)keys : 0};
+  c->tensors[c->n++] = t;
+  return t.data && t.name ? 0 : (fputs("personaflow: out of memory\n", stderr), 5);
+}
+
+/* One name of --hooks, '*' in it taken as every layer. */
+static int add_name(cap *c, const pf_model *m, const char *name) {
+  char one[256];
+  const char *star = strchr(name, '*');
+  int32_t layers = star ? pf_model_get_info(m)->n_layers : 1;
+  for (int32_t l = 0; l < layers; l++) {
+    int id;
+    int32_t layer;
+    if (star)
+      snprintf(one, sizeof one, "%.*s%d%s", (int)(star - name), name, (int)l, star + 1);
+    else
+      snprintf(one, sizeof one, "%s", name);
+    int st = pf_hook_find(m, one, &id, &layer);
+    int rc = st == PF_OK ? add_tensor(c, m, one, id, layer) : cli_fail(st);
+    if (rc)
+      return rc;
+  }
+  return 0;
+}
+
+static int add_names(cap *c, const pf_model *m) {
+  char *list = strdup(c->hooks), *save = NULL;
+  int rc = list ? 0 : 5;
+  for (char *name = list ? strtok_r(list, ",", &save) : NULL; name && rc == 0;
+       name = strtok_r(NULL, ",", &save))
+    rc = add_name(c, m, name);
+  free(list);
+  if (rc == 0 && c->n == 0)
+    rc = cli_usage("capture", "--hooks names no hook point");
+  return rc;
+}
+
+/* Both the interventions' actions and the captures act at the sequence's points: edits first. */
+static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
+  pf_interventions *iv = NULL;
+  size_t n = c->ready.ids.n, n_edit = 0;
+  const pf_tap *edits = NULL;
+  int st = PF_OK;
+  if (c->interventions) {
+    st = cli_interventions(c->interventions, m, ctx, &c->ready, seq, &iv);
+    edits = st == PF_OK ? pf_interventions_taps(iv, &n_edit) : NULL;
+  }
+  pf_tap *all = calloc(n_edit + c->n, sizeof *all);
+  pf_row *rows = calloc(n, sizeof *rows);
+  for (size_t i = 0; rows && i < n; i++)
+    rows[i] = (pf_row){seq, c->ready.ids.v[i], (int32_t)i, -1};
+  if (st == PF_OK && all && rows) {
+    if (n_edit)
+      memcpy(all, edits, n_edit * sizeof *all);
+    memcpy(all + n_edit, c->taps, c->n * sizeof *all);
+    st = pf_seq_set_taps(seq, all, n_edit + c->n);
+    if (st == PF_OK)
+      st = pf_eval(ctx, rows, n, NULL);
+  }
+  int rc = st != PF_OK ? cli_fail(st) : !all || !rows ? 5 : 0;
+  for (size_t i = 0; rc == 0 && i < n_edit + c->n; i++)
+    if (all[i].fired == 0)
+      rc = (fprintf(stderr, "personaflow: %s never fired: no row at its positions\n",
+                    info_of(m, all[i].hook)->name),
+            3);
+  pf_seq_set_taps(seq, NULL, 0);
+  pf_interventions_free(iv);
+  free(all);
+  free(rows);
+  return rc;
+}
+
+static int write_out(const cap *c, const pf_model *m) {
+  if (!c->npy) {
+    const char *meta[] = {"program",    "personaflow", "version",
+                          pf_version(), "model",       pf_model_get_info(m)->dir,
+                          NULL};
+    int st = pf_safetensors_write(c->out, c->tensors, c->n, meta);
+    return st == PF_OK ? 0 : cli_fail(st);
+  }
+  if (mkdir(c->out, 0777) != 0 && errno != EEXIST)
+    return fprintf(stderr, "personaflow: %s: cannot make the folder: %s\n", c->out,
+                   strerror(errno)),
+           3;
+  for (size_t i = 0; i < c->n; i++) {
+    char path[4400];
+    snprintf(path, sizeof path, "%s/%s.npy", c->out, c->tensors[i].name);
+    int st = pf_npy_write(path, &c->tensors[i]);
+    if (st != PF_OK)
+      return cli_fail(st);
+  }
+  return 0;
+}
+
+static int resolve_span(cap *c) {
+  c->span = (pf_span){0, (int32_t)c->ready.ids.n};
+  int st = c->positions ? pf_positions_parse(c->positions, &c->ready.spans, &c->span) : PF_OK;
+  if (st != PF_OK)
+    return cli_fail(st);
+  if (c->span.hi > (int32_t)c->ready.ids.n || c->span.lo >= c->span.hi)
+    return cli_usage("capture", "--positions %s is not in the prompt's %zu tokens",
+                     c->positions ? c->positions : "", c->ready.ids.n);
+  if (!c->quiet)
+    fprintf(stderr, "positions %d..%d of %zu\n", (int)c->span.lo, (int)c->span.hi - 1,
+            c->ready.ids.n);
+  return 0;
+}
+
+static int run(cap *c, const pf_model *m) {
+  pf_ctx *ctx = NULL;
+  pf_seq *seq = NULL;
+  pf_ctx_opts o = {.threads = (int)c->threads, .keep_raw_k = c->interventions != NULL};
+  int st = pf_ctx_new(&ctx, m, &o);
+  if (st == PF_OK)
+    st = pf_seq_new(&seq, ctx);
+  int rc = st == PF_OK ? evaluate(c, m, ctx, seq) : cli_fail(st);
+  if (rc == 0)
+    rc = write_out(c, m);
+  pf_seq_free(seq);
+  pf_ctx_free(ctx);
+  return rc;
+}
+
+static int with_model(cap *c, const char *name) {
+  char dir[4096];
+  pf_model *m = NULL;
+  int st = pf_model_resolve(name, dir, sizeof dir);
+  if (st != PF_OK)
+    return cli_fail(st);
+  int rc = cli_prompt_make("capture", &c->prompt, dir, &c->ready);
+  if (rc == 0)
+    rc = resolve_span(c);
+  pf_model_opts mo = {
+      .threads = (int)c->threads, .no_checksum = 1, .progress = c->quiet ? NULL : cli_progress};
+  if (rc == 0 && (st = pf_model_open(&m, name, &mo)) != PF_OK)
+    rc = cli_fail(st);
+  if (rc == 0)
+    rc = add_names(c, m);
+  if (rc == 0)
+    rc = run(c, m);
+  pf_model_close(m);
+  return rc;
+}
+
+int cmd_capture(int argc, char **argv) {
+  cap c = {0};
+  int rc = parse(&c, argc, argv);
+  if (rc < 0)
+    rc = with_model(&c, argv[optind]);
+  for (size_t i = 0; i < c.n; i++) {
+    free(c.tensors[i].name);
+    free(c.tensors[i].data);
+  }
+  free(c.taps);
+  free(c.tensors);
+  cli_ready_free(&c.ready);
+  return rc;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * personaflow generate MODEL: continues a prompt, streaming to the terminal or as one JSON object.
+ */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/prompt.h"
+
+static const char usage[] =
+    "usage: personaflow generate MODEL PROMPT [OPTIONS]\n"
+    "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n"
+    "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
+    "  --max-tokens N       tokens to generate at most (128)\n"
+    "  --temperature T      0 = greedy (default); above: sampling\n"
+    "  --top-k K, --top-p P cut the distribution before sampling (off)\n"
+    "  --seed S             of the counter-based generator (0)\n"
+    "  --repetition-penalty R|config   a factor, or the one of generation_config.json (1 = off)\n"
+    "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md); resolved lines go to "
+    "stderr\n"
+    "  --ignore-eos         go on after an end-of-sequence token\n"
+    "  --chunk N            tokens a prefill step (whole prompt); changes no bit\n"
+    "  -t, --threads N      threads; changes no bit\n"
+    "  --json               one object: prompt_ids, ids, text, logprobs, margins\n"
+    "  --quiet              no progress\n";
+
+enum {
+  OPT_MAX = CLI_OPT_NEXT,
+  OPT_TEMP,
+  OPT_K,
+  OPT_P,
+  OPT_SEED,
+  OPT_REP,
+  OPT_EOS,
+  OPT_CHUNK,
+  OPT_JSON,
+  OPT_QUIET,
+  OPT_IV
+};
+
+typedef struct gen {
+  cli_prompt prompt;
+  pf_gen_opts o;
+  const char *penalty;
+  long threads;
+  const char *interventions;
+  bool json, quiet;
+  cli_ready ready;
+  pf_decoder *dec;
+  json_t *logprobs, *margins;
+} gen;
+
+static int on_token(void *user, int32_t id, float logprob, float margin) {
+  gen *g = user;
+  const char *text;
+  size_t n;
+  if (g->json) {
+    json_array_append_new(g->logprobs, json_real(logprob));
+    json_array_append_new(g->margins, json_real(margin));
+    return 0;
+  }
+  if (!g->dec)
+    printf("%d ", (int)id);
+  else if (pf_decoder_push(g->dec, id, &text, &n) == PF_OK)
+    fwrite(text, 1, n, stdout);
+  fflush(stdout);
+  return ferror(stdout);
+}
+
+static bool number_option(gen *g, int c) {
+  long v = 0;
+  switch (c) {
+  case OPT_MAX:
+    return cli_int("generate", "--max-tokens", optarg, 1, INT32_MAX, &v) &&
+           (g->o.max_tokens = (int32_t)v, true);
+  case OPT_K:
+    return cli_int("generate", "--top-k", optarg, 0, INT32_MAX, &v) &&
+           (g->o.top_k = (int32_t)v, true);
+  case OPT_CHUNK:
+    return cli_int("generate", "--chunk", optarg, 1, INT32_MAX, &v) &&
+           (g->o.chunk = (int32_t)v, true);
+  case OPT_SEED:
+    return cli_int("generate", "--seed", optarg, 0, INT64_MAX, &v) &&
+           (g->o.seed = (uint64_t)v, true);
+  case OPT_TEMP:
+    return cli_real("generate", "--temperature", optarg, 0, 1e6, &g->o.temperature);
+  case OPT_P:
+    return cli_real("generate", "--top-p", optarg, 1e-9, 1, &g->o.top_p);
+  default:
+    return cli_int("generate", "--threads", optarg, 1, 1024, &g->threads);
+  }
+}
+
+/* -1: go on; else an exit code. */
+static int option(gen *g, int c) {
+  if (cli_prompt_option(&g->prompt, c, optarg))
+    return -1;
+  switch (c) {
+  case 'h':
+    return fputs(usage, stdout), 0;
+  case '?':
+    return 2;
+  case OPT_REP:
+    g->penalty = optarg;
+    return -1;
+  case OPT_IV:
+    g->interventions = optarg;
+    return -1;
+  case OPT_EOS:
+    return g->o.ignore_eos = 1, -1;
+  case OPT_JSON:
+    return g->json = true, -1;
+  case OPT_QUIET:
+    return g->quiet = true, -1;
+  default:
+    return number_option(g, c) ? -1 : 2;
+  }
+}
+
+static int parse(gen *g, int argc, char **argv) {
+  static const struct option options[] = {CLI_PROMPT_OPTIONS,
+                                          {"max-tokens", required_argument, NULL, OPT_MAX},
+                                          {"temperature", required_argument, NULL, OPT_TEMP},
+                                          {"top-k", required_argument, NULL, OPT_K},
+                                          {"top-p", required_argument, NULL, OPT_P},
+                                          {"seed", required_argument, NULL, OPT_SEED},
+                                          {"repetition-penalty", required_argument, NULL, OPT_REP},
+                                          {"ignore-eos", no_argument, NULL, OPT_EOS},
+                                          {"chunk", required_argument, NULL, OPT_CHUNK},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"json", no_argument, NULL, OPT_JSON},
+                                          {"quiet", no_argument, NULL, OPT_QUIET},
+                                          {"interventions", required_argument, NULL, OPT_IV},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+  for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
+    int rc = option(g, c);
+    if (rc >= 0)
+      return rc;
+  }
+  if (optind + 1 != argc)
+    return cli_usage("generate", "one MODEL is wanted");
+  return -1;
+}
+
+static json_t *id_array(const int32_t *v, size_t n) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < n; i++)
+    json_array_append_new(a, json_integer(v[i]));
+  return a;
+}
+
+static int print_json(gen *g, const pf_ids *prompt, const pf_ids *out) {
+  char *text = NULL;
+  size_t n = 0;
+  if (g->ready.tok) {
+    int st = pf_tok_decode(g->ready.tok, out->v, out->n, 0, &text, &n);
+    if (st != PF_OK)
+      return cli_fail(st);
+  }
+  json_t *o = json_object();
+  json_object_set_new(o, "prompt_ids", id_array(prompt->v, prompt->n));
+  json_object_set_new(o, "ids", id_array(out->v, out->n));
+  json_object_set_new(o, "text", text ? json_stringn(text, n) : json_null());
+  json_object_set(o, "logprobs", g->logprobs);
+  json_object_set(o, "margins", g->margins);
+  json_dumpf(o, stdout, JSON_REAL_PRECISION(9)); /* nine digits bring every fp32 back */
+  putchar('\n');
+  json_decref(o);
+  pf_text_free(text);
+  return 0;
+}
+
+static void finish_text(gen *g) {
+  const char *text;
+  size_t n;
+  if (g->dec && pf_decoder_finish(g->dec, &text, &n) == PF_OK)
+    fwrite(text, 1, n, stdout);
+  putchar('\n');
+}
+
+/* Binds the interventions and generates; a hook that never fired is an error. */
+static int generate(gen *g, const pf_model *m, pf_ctx *ctx, pf_seq *seq, pf_ids *out) {
+  pf_interventions *iv = NULL;
+  int st = PF_OK;
+  if (g->interventions)
+    st = cli_interventions(g->interventions, m, ctx, &g->ready, seq, &iv);
+  if (st == PF_OK && g->ready.tok && !g->json)
+    st = pf_decoder_new(&g->dec, g->ready.tok, 0);
+  if (st == PF_OK)
+    st = pf_generate(seq, g->ready.ids.v, g->ready.ids.n, &g->o, out);
+  if (st == PF_OK && iv)
+    st = pf_interventions_check_fired(iv);
+  pf_interventions_free(iv);
+  return st;
+}
+
+static int run(gen *g, const pf_model *m) {
+  pf_ctx *ctx = NULL;
+  pf_seq *seq = NULL;
+  pf_ids out = {0};
+  pf_ctx_opts o = {.threads = (int)g->threads, .keep_raw_k = g->interventions != NULL};
+  int st = pf_ctx_new(&ctx, m, &o);
+  if (st == PF_OK)
+    st = pf_seq_new(&seq, ctx);
+  if (st == PF_OK)
+    st = generate(g, m, ctx, seq, &out);
+  int rc = 0;
+  if (st == PF_OK && g->json)
+    rc = print_json(g, &g->ready.ids, &out);
+  else if (out.n && !g->json)
+    finish_text(g);
+  if (st != PF_OK)
+    rc = cli_fail(st);
+  if (rc == 0 && fflush(stdout) != 0)
+    rc = (perror("personaflow: standard output"), 3);
+  pf_ids_free(&out);
+  pf_decoder_free(g->dec);
+  pf_seq_free(seq);
+  pf_ctx_free(ctx);
+  return rc;
+}
+
+static int set_penalty(gen *g, const pf_model_info *i) {
+  if (g->penalty && !strcmp(g->penalty, "config"))
+    g->o.repetition_penalty = i->repetition_penalty;
+  else if (g->penalty && !cli_real("generate", "--repetition-penalty", g->penalty, 1e-6, 1e6,
+                                   &g->o.repetition_penalty))
+    return 2;
+  return 0;
+}
+
+static int with_model(gen *g, const char *name) {
+  char dir[4096];
+  pf_model *m = NULL;
+  int st = pf_model_resolve(name, dir, sizeof dir);
+  if (st != PF_OK)
+    return cli_fail(st);
+  int rc = cli_prompt_make("generate", &g->prompt, dir, &g->ready);
+  pf_model_opts mo = {
+      .threads = (int)g->threads, .no_checksum = 1, .progress = g->quiet ? NULL : cli_progress};
+  if (rc == 0 && (st = pf_model_open(&m, name, &mo)) != PF_OK)
+    rc = cli_fail(st);
+  if (rc == 0)
+    rc = set_penalty(g, pf_model_get_info(m));
+  if (rc == 0)
+    rc = run(g, m);
+  pf_model_close(m);
+  return rc;
+}
+
+int cmd_generate(int argc, char **argv) {
+  gen g = {0};
+  pf_gen_defaults(&g.o);
+  g.o.on_token = on_token;
+  g.o.user = &g;
+  int rc = parse(&g, argc, argv);
+  if (rc >= 0)
+    return rc;
+  g.logprobs = json_array();
+  g.margins = json_array();
+  rc = with_model(&g, argv[optind]);
+  json_decref(g.logprobs);
+  json_decref(g.margins);
+  cli_ready_free(&g.ready);
+  return rc;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Prompts of the command line as token ids. */
+#include "cli/prompt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/messages.h"
+
+bool cli_prompt_option(cli_prompt *p, int opt, const char *arg) {
+  const char **at[] = {&p->chat, &p->raw, &p->ids, &p->messages, &p->persona, &p->task};
+  if (opt == CLI_OPT_SPECIALS)
+    p->specials = true;
+  else if (opt >= CLI_OPT_PROMPT && opt <= CLI_OPT_TASK)
+    *at[opt - CLI_OPT_PROMPT] = arg;
+  else
+    return false;
+  return true;
+}
+
+static int take(pf_encoding *e, int status, pf_ids *out) {
+  for (size_t i = 0; i < e->n && status == PF_OK; i++)
+    status = pf_ids_push(out, e->ids[i]);
+  pf_encoding_free(e);
+  return status == PF_OK ? 0 : cli_fail(status);
+}
+
+static int encode_chat(const cli_prompt *p, const pf_tok *t, const pf_message *m, size_t n,
+                       pf_ids *out) {
+  pf_encoding e = {0};
+  char *text = NULL;
+  int st = pf_chat_encode(t, m, n, p->specials ? PF_CHAT_PARSE_SPECIALS : 0, &e, &text, NULL);
+  pf_text_free(text);
+  return take(&e, st, out);
+}
+
+static int encode_messages(const cli_prompt *p, const pf_tok *t, pf_ids *out) {
+  cli_messages m;
+  int rc = cli_messages_read(p->messages, &m);
+  if (rc == 0)
+    rc = encode_chat(p, t, m.v, m.n, out);
+  cli_messages_free(&m);
+  return rc;
+}
+
+static bool has_tokenizer(const char *dir) {
+  char path[4200];
+  snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+  return access(path, F_OK) == 0;
+}
+
+static int encode_role(const cli_prompt *p, cli_ready *r) {
+  pf_role_prompt role;
+  int st = pf_role_prompt_make(r->tok, "As {persona}, {task}", p->persona, p->task, &role);
+  if (st != PF_OK)
+    return cli_fail(st);
+  for (size_t i = 0; i < role.enc.n && st == PF_OK; i++)
+    st = pf_ids_push(&r->ids, role.enc.ids[i]);
+  pf_spans_of(&role, &r->spans);
+  pf_role_prompt_free(&role);
+  return st == PF_OK ? 0 : cli_fail(st);
+}
+
+static int encode(const char *cmd, const cli_prompt *p, cli_ready *r) {
+  if (p->ids)
+    return cli_ids(cmd, "--prompt-ids", p->ids, &r->ids) ? 0 : 2;
+  if (p->messages)
+    return encode_messages(p, r->tok, &r->ids);
+  if (p->chat)
+    return encode_chat(p, r->tok, &(pf_message){"user", p->chat}, 1, &r->ids);
+  if (p->task)
+    return encode_role(p, r);
+  unsigned flags = PF_TOK_AUTO_BOS | (p->specials ? PF_TOK_SPECIALS : 0);
+  pf_encoding e = {0};
+  int st = pf_tok_encode(r->tok, p->raw, strlen(p->raw), flags, &e);
+  return take(&e, st, &r->ids);
+}
+
+int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_ready *out) {
+  *out = (cli_ready){0};
+  if (!!p->chat + !!p->raw + !!p->ids + !!p->messages + !!p->task != 1)
+    return cli_usage(cmd, "give exactly one of --prompt, --prompt-raw, --prompt-ids, --messages, "
+                          "--task with --persona");
+  if (p->persona && !p->task)
+    return cli_usage(cmd, "--persona needs --task");
+  if (!p->ids || has_tokenizer(dir)) {
+    int st = pf_tok_open(&out->tok, dir);
+    if (st != PF_OK)
+      return cli_fail(st);
+  }
+  int rc = encode(cmd, p, out);
+  if (rc == 0 && !out->spans.n)
+    pf_spans_of_ids((int32_t)out->ids.n, &out->spans);
+  return rc;
+}
+
+void cli_ready_free(cli_ready *r) {
+  pf_tok_close(r->tok);
+  pf_ids_free(&r->ids);
+}
+
+int cli_interventions(const char *path, const pf_model *m, pf_ctx *c, const cli_ready *r,
+                      pf_seq *seq, pf_interventions **iv) {
+  int st = pf_interventions_read(iv, path, m);
+  if (st == PF_OK)
+    st = pf_interventions_bind(*iv, c, r->tok, &r->spans, seq);
+  const char *line;
+  for (size_t i = 0; st == PF_OK && (line = pf_interventions_line(*iv, i)); i++)
+    fprintf(stderr, "%s\n", line);
+  return st;
+}

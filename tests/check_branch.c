@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Branches, interventions and their exact equivalences: every comparison is of bits. */
+#include "model_util.h"
+
+static const char *const models[] = {"tests/mini/g2-window", "tests/mini/q2-odd",
+                                     "tests/mini/g2-nocap-mqa", "tests/mini/q2-mixed"};
+enum { N_MODELS = sizeof models / sizeof *models, LEN = 75 };
+
+typedef struct fix {
+  pf_model *m;
+  pf_ctx *c;
+  pf_seq *s, *t;
+  float *x, *y;
+} fix;
+
+static fix open_fix(int i) {
+  fix f = {.m = tu_open(models[i])};
+  f.c = tu_ctx(f.m, 2);
+  f.s = tu_seq(f.c);
+  f.t = tu_seq(f.c);
+  f.x = tu_logits(f.m);
+  f.y = tu_logits(f.m);
+  return f;
+}
+
+static void close_fix(fix *f) {
+  pf_seq_free(f->s);
+  pf_seq_free(f->t);
+  pf_ctx_free(f->c);
+  pf_model_close(f->m);
+  free(f->x);
+  free(f->y);
+}
+
+static int hook(const fix *f, const char *name, int32_t *layer) {
+  int id;
+  ck_assert_int_eq(pf_hook_find(f->m, name, &id, layer), PF_OK);
+  return id;
+}
+
+START_TEST(pieces_equal_whole) {
+  fix f = open_fix(_i);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  for (int32_t p = 0; p < LEN; p += 1 + p % 9)
+    tu_run(f.c, f.t, f.m, 1, p, p + 1 + p % 9 < LEN ? p + 1 + p % 9 : LEN, f.y);
+  tu_same(f.m, f.x, f.y, "pieces");
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(batch_equals_alone) {
+  fix f = open_fix(_i);
+  pf_seq *both[2] = {tu_seq(f.c), tu_seq(f.c)};
+  pf_row rows[2 * LEN];
+  size_t v = (size_t)pf_model_get_info(f.m)->vocab_size;
+  float *two = calloc(2 * v, sizeof *two);
+  for (int32_t p = 0; p < LEN; p++)
+    for (int k = 0; k < 2; k++)
+      rows[2 * p + k] =
+          (pf_row){both[k], tu_token(f.m, (uint64_t)k + 1, p), p, p + 1 == LEN ? k : -1};
+  ck_assert_int_eq(pf_eval(f.c, rows, 2 * LEN, two), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 2, 0, LEN, f.y);
+  tu_same(f.m, f.x, two, "first of two");
+  tu_same(f.m, f.y, two + v, "second of two");
+  free(two);
+  pf_seq_free(both[0]);
+  pf_seq_free(both[1]);
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(fork_equals_recompute_and_leaves_the_parent) {
+  fix f = open_fix(_i);
+  pf_seq *k;
+  tu_run(f.c, f.s, f.m, 1, 0, LEN - 1, NULL);
+  for (int32_t keep = 0; keep < LEN - 1; keep += 13) {
+    ck_assert_int_eq(pf_seq_fork(&k, f.s, keep), PF_OK);
+    tu_run(f.c, k, f.m, 2, keep, LEN, f.y);
+    pf_seq_free(k);
+    k = tu_seq(f.c);
+    if (keep)
+      tu_run(f.c, k, f.m, 1, 0, keep, NULL);
+    tu_run(f.c, k, f.m, 2, keep, LEN, f.x);
+    tu_same(f.m, f.x, f.y, "fork");
+    pf_seq_free(k);
+  }
+  tu_run(f.c, f.s, f.m, 1, LEN - 1, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 1, 0, LEN, f.y);
+  tu_same(f.m, f.x, f.y, "parent after forks");
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(cut_equals_gap) {
+  fix f = open_fix(_i);
+  const int32_t spans[][2] = {{5, 9}, {0, 40}, {30, 70}, {32, 64}, {LEN - 2, LEN - 1}};
+  for (size_t n = 0; n < sizeof spans / sizeof *spans; n++) {
+    int32_t a = spans[n][0], b = spans[n][1];
+    pf_seq *cut = tu_seq(f.c), *gap = tu_seq(f.c);
+    pf_cut c = {0, pf_model_get_info(f.m)->n_layers, -1, b, LEN, a, b};
+    ck_assert_int_eq(pf_seq_set_cuts(cut, &c, 1), PF_OK);
+    tu_run(f.c, cut, f.m, 1, 0, LEN, f.x);
+    if (a)
+      tu_run(f.c, gap, f.m, 1, 0, a, NULL);
+    tu_run(f.c, gap, f.m, 1, b, LEN, f.y);
+    tu_same(f.m, f.x, f.y, "cut against gap");
+    pf_seq_free(cut);
+    pf_seq_free(gap);
+  }
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.y);
+  ck_assert(tu_differ(f.m, f.x, f.y)); /* the last cut did something */
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(heads_cut_one_by_one_equal_the_layer_cut) {
+  fix f = open_fix(_i);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  pf_cut all = {0, m->n_layers, -1, 20, LEN, 3, 17}, one[64];
+  for (int32_t h = 0; h < m->n_heads; h++)
+    one[h] = (pf_cut){0, m->n_layers, h, 20, LEN, 3, 17};
+  ck_assert_int_eq(pf_seq_set_cuts(f.s, &all, 1), PF_OK);
+  ck_assert_int_eq(pf_seq_set_cuts(f.t, one, (size_t)m->n_heads), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 1, 0, LEN, f.y);
+  tu_same(f.m, f.x, f.y, "heads against layer");
+  close_fix(&f);
+}
+END_TEST
+
+/* All K,V before the last token from another run: the other run's answer. */
+START_TEST(full_transplant_gives_the_source) {
+  fix f = open_fix(_i);
+  int32_t layers = pf_model_get_info(f.m)->n_layers;
+  tu_run(f.c, f.t, f.m, 2, 0, LEN - 1, NULL);
+  pf_swap w = {0, layers, -1, 0, LEN - 1, 0, PF_SWAP_K | PF_SWAP_V, f.t};
+  tu_run(f.c, f.s, f.m, 1, 0, LEN - 1, NULL);
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_OK);
+  tu_run(f.c, f.s, f.m, 3, LEN - 1, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 3, LEN - 1, LEN, f.y);
+  tu_same(f.m, f.x, f.y, "transplant");
+  close_fix(&f);
+}
+END_TEST
+
+/* In one layer K and V of a token depend on the token alone, so keys moved into a gap equal keys
+ * computed there. */
+START_TEST(moved_keys_equal_keys_computed_in_place) {
+  fix f = {.m = tu_open("tests/mini/q2-one-layer")};
+  f.c = tu_ctx(f.m, 1);
+  f.x = tu_logits(f.m);
+  f.y = tu_logits(f.m);
+  f.s = tu_seq(f.c);
+  f.t = tu_seq(f.c);
+  pf_seq *native = tu_seq(f.c);
+  pf_row rows[6];
+  for (int32_t i = 0; i < 6; i++)
+    rows[i] = (pf_row){native, tu_token(f.m, 1, i), 40 + i, i == 5 ? 0 : -1};
+  ck_assert_int_eq(pf_eval(f.c, rows, 6, f.x), PF_OK);
+  tu_run(f.c, f.t, f.m, 1, 0, 5, NULL);
+  pf_swap w = {0, 1, -1, 40, 45, 0, PF_SWAP_K | PF_SWAP_V, f.t};
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_OK);
+  rows[5].seq = f.s;
+  ck_assert_int_eq(pf_eval(f.c, &rows[5], 1, f.y), PF_OK);
+  tu_same(f.m, f.x, f.y, "moved keys");
+  pf_seq_free(native);
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(an_edit_leaves_earlier_positions) {
+  fix f = open_fix(_i);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  size_t d = (size_t)m->d_model;
+  float *before = calloc(LEN * d, sizeof *before), *after = calloc(LEN * d, sizeof *after),
+        *zero = calloc(d, sizeof *zero);
+  int32_t layer = m->n_layers - 1, pre;
+  int post = hook(&f, "blocks.0.hook_resid_post", &pre),
+      in = hook(&f, "blocks.0.hook_resid_pre", &pre);
+  pf_tap a = {.hook = post,
+              .layer = layer,
+              .head = -1,
+              .pos_hi = LEN,
+              .op = PF_OP_CAPTURE,
+              .out = before,
+              .out_stride = d};
+  pf_tap b[2] = {a,
+                 {.hook = in,
+                  .layer = 0,
+                  .head = -1,
+                  .pos_lo = 30,
+                  .pos_hi = 31,
+                  .op = PF_OP_REPLACE,
+                  .value = zero}};
+  b[0].out = after;
+  ck_assert_int_eq(pf_seq_set_taps(f.s, &a, 1), PF_OK);
+  ck_assert_int_eq(pf_seq_set_taps(f.t, b, 2), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, NULL);
+  tu_run(f.c, f.t, f.m, 1, 0, LEN, NULL);
+  ck_assert_uint_eq(a.fired, LEN);
+  ck_assert_uint_eq(b[1].fired, 1);
+  ck_assert(memcmp(before, after, 30 * d * sizeof *before) == 0);
+  ck_assert(memcmp(before + 30 * d, after + 30 * d, d * sizeof *before) != 0);
+  free(before);
+  free(after);
+  free(zero);
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(a_failed_call_changes_nothing) {
+  fix f = open_fix(_i);
+  float bad = 3e38f;
+  int32_t layer;
+  int q = hook(&f, "blocks.0.attn.hook_rot_q", &layer);
+  size_t d = (size_t)pf_model_get_info(f.m)->d_head;
+  float *v = calloc(d, sizeof *v);
+  for (size_t i = 0; i < d; i++)
+    v[i] = bad * (i % 2 ? 1.0f : -1.0f) * 10.0f;
+  pf_tap t = {.hook = q,
+              .layer = 0,
+              .head = 0,
+              .pos_lo = 20,
+              .pos_hi = 21,
+              .op = PF_OP_REPLACE,
+              .value = v};
+  tu_run(f.c, f.s, f.m, 1, 0, 10, NULL);
+  ck_assert_int_eq(pf_seq_set_taps(f.s, &t, 1), PF_OK);
+  pf_row rows[20];
+  for (int32_t i = 0; i < 20; i++)
+    rows[i] = (pf_row){f.s, tu_token(f.m, 1, 10 + i), 10 + i, -1};
+  ck_assert_int_eq(pf_eval(f.c, rows, 20, NULL), PF_ENUMERIC);
+  ck_assert(strstr(pf_last_error(), "layer 0 at position 20"));
+  ck_assert_int_eq(pf_seq_end(f.s), 10);
+  ck_assert_int_eq(pf_seq_set_taps(f.s, NULL, 0), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 10, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 1, 0, LEN, f.y);
+  tu_same(f.m, f.x, f.y, "after a failure");
+  free(v);
+  close_fix(&f);
+}
+END_TEST
+
+/* Zeroing the result of a head removes what zeroing its z removes, up to rounding. */
+START_TEST(result_of_a_head_is_its_share) {
+  fix f = open_fix(_i);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  int32_t layer;
+  pf_tap a = {.hook = hook(&f, "blocks.0.attn.hook_result", &layer),
+              .layer = 0,
+              .head = 1,
+              .pos_lo = 40,
+              .pos_hi = 41,
+              .op = PF_OP_ZERO};
+  pf_tap b = a;
+  b.hook = hook(&f, "blocks.0.attn.hook_z", &layer);
+  ck_assert_int_eq(pf_seq_set_taps(f.s, &a, 1), PF_OK);
+  ck_assert_int_eq(pf_seq_set_taps(f.t, &b, 1), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 1, 0, LEN, f.y);
+  double worst = 0, size = 0;
+  for (int32_t i = 0; i < m->vocab_size; i++) {
+    double e = (double)f.x[i] - (double)f.y[i];
+    worst = e * e > worst * worst ? (e < 0 ? -e : e) : worst;
+    size = f.y[i] * f.y[i] > size * size ? (double)(f.y[i] < 0 ? -f.y[i] : f.y[i]) : size;
+  }
+  ck_assert_uint_eq(a.fired, 1);
+  ck_assert_msg(worst <= 1e-4 * size, "worst %g of %g", worst, size);
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(names_resolve) {
+  fix f = open_fix(0);
+  int a, b;
+  int32_t l;
+  ck_assert_int_eq(pf_hook_find(f.m, "blocks.1.hook_resid_pre", &a, &l), PF_OK);
+  ck_assert_int_eq(l, 1);
+  ck_assert_int_eq(pf_hook_find(f.m, "model.layers.1.input", &b, &l), PF_OK);
+  ck_assert_int_eq(a, b);
+  ck_assert_int_eq(pf_hook_find(f.m, "blocks.1.hook_resid_prr", &a, &l), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "blocks.%d.hook_resid_pre"));
+  ck_assert_int_eq(pf_hook_find(f.m, "blocks.99.hook_resid_pre", &a, &l), PF_EUSAGE);
+  size_t n;
+  const pf_hook_info *h = pf_hooks(f.m, &n);
+  for (size_t i = 0; i < n; i++) { /* every primary name finds itself */
+    char name[128];
+    snprintf(name, sizeof name, h[i].per_layer ? "%.*s0%s" : "%.*s%s", h[i].per_layer ? 7 : 0,
+             h[i].name, h[i].name + (h[i].per_layer ? 9 : 0));
+    ck_assert_msg(pf_hook_find(f.m, name, &a, &l) == PF_OK && a == h[i].id, "%s: %s", name,
+                  pf_last_error());
+  }
+  close_fix(&f);
+}
+END_TEST
+
+START_TEST(misuse_is_refused) {
+  fix f = open_fix(0);
+  pf_row r = {f.s, 0, 5, -1};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_OK);
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* taken position */
+  r = (pf_row){f.s, 1 << 30, 6, -1};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* token */
+  r = (pf_row){f.s, 0, 1 << 30, -1};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* position */
+  r = (pf_row){f.s, 0, 6, 0};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* logits without a place */
+  ck_assert_int_eq(pf_seq_end(f.s), 6);
+  pf_seq *k;
+  ck_assert_int_eq(pf_seq_fork(&k, f.s, 7), PF_EUSAGE);
+  ck_assert_ptr_null(k);
+  pf_cut c = {0, 99, -1, 0, 1, 0, 1};
+  ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_EUSAGE);
+  pf_swap w = {0, 1, -1, 0, 1, 0, PF_SWAP_K, f.t};
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_EUSAGE); /* the source holds nothing */
+  close_fix(&f);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("branch");
+  TCase *t = tcase_create("bits");
+  tcase_set_timeout(t, 0);
+  tcase_add_loop_test(t, pieces_equal_whole, 0, N_MODELS);
+  tcase_add_loop_test(t, batch_equals_alone, 0, N_MODELS);
+  tcase_add_loop_test(t, fork_equals_recompute_and_leaves_the_parent, 0, N_MODELS);
+  tcase_add_loop_test(t, cut_equals_gap, 0, N_MODELS);
+  tcase_add_loop_test(t, heads_cut_one_by_one_equal_the_layer_cut, 0, N_MODELS);
+  tcase_add_loop_test(t, full_transplant_gives_the_source, 0, N_MODELS);
+  tcase_add_test(t, moved_keys_equal_keys_computed_in_place);
+  tcase_add_loop_test(t, an_edit_leaves_earlier_positions, 0, N_MODELS);
+  tcase_add_loop_test(t, a_failed_call_changes_nothing, 0, N_MODELS);
+  tcase_add_loop_test(t, result_of_a_head_is_its_share, 0, N_MODELS);
+  tcase_add_test(t, names_resolve);
+  tcase_add_test(t, misuse_is_refused);
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_set_fork_status(r, CK_NOFORK); /* OpenMP's threads do not survive a fork */
+  srunner_run_all(r, CK_NORMAL);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
