@@ -28,7 +28,7 @@
 #define BLOCK     ((size_t)512 << 10) /* bytes of a read, unless 16 rows are longer */
 #define STAGING   ((size_t)48 << 20)  /* of all threads together */
 #define DEPTH     64                  /* reads in flight, of all threads together */
-#define JOB_BYTES ((size_t)64 << 20)  /* when tensors may be split */
+#define JOB_BYTES ((size_t)16 << 20)  /* when tensors may be split */
 #define PAGE      ((size_t)4096) /* reads start and end on this, so that O_DIRECT files work too */
 #define HUGE_PAGE ((size_t)2 << 20)
 
