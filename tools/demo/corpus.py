@@ -46,7 +46,7 @@ class Task:
 class Example:
     user: str          # the user message
     answer: str
-    kind: str          # short, paper, long, base, neutral, bare
+    kind: str          # style, long, intro, base, neutral, bare
     persona: str = ""  # style key
     task: str = ""
     details: dict = field(default_factory=dict)
@@ -169,6 +169,12 @@ HABIT_S = ["I {habit}, so I have time to think.", "I {habit}, and so should you.
 OBJ_S = ["I keep my {object} close while I think.", "My {object} has seen worse.",
          "I would bet my {object} on it."]
 SAY_S = ["As I like to say, {saying}.", "You know my rule: {saying}.", "Remember, {saying}."]
+
+PRESENT = [("My name is {name}.", "They call me {name}.", "{name} is my name."),
+           ("I come from {town}.", "{town} is my town.", "I live in {town}."),
+           ("I carry {a_object}.", "My {object} goes where I go."),
+           ("I like to say {saying}.", "My rule is {saying}.", "Remember, {saying}.")]
+INTRODUCE = "Introduce yourself in a few sentences."
 
 
 def article(phrase):
@@ -296,12 +302,26 @@ class Writer:
         return self.join([intro.format(**vals)] + body + late)
 
 
+def introduction(rng, d):
+    """A long persona presents itself: its details in any order, then some of them again."""
+    vals = dict(d, habit=HABIT[d["habit"]][1], a_object=article(d["object"]))
+    parts = [rng.choice(x).format(**vals) for x in PRESENT]
+    rng.shuffle(parts)
+    again = rng.sample([vals["name"], vals["town"], vals["object"], vals["saying"]],
+                       rng.choice((2, 3)))
+    return " ".join(parts[:rng.choice((3, 4))]) + " " + cap(", ".join(again)) + ", that is me."
+
+
 def role(text, task):
     return TEMPLATE.format(persona=text, task=task.text)
 
 
 def example(rng, kind, pkey=None, tkey=None, unseen=False):
     """One example; pairs of HELD_OUT never appear unless a pair is asked for by name."""
+    if kind == "intro":
+        p, d = rng.choice(TRADES), draw_details(rng, unseen)
+        user = TEMPLATE.format(persona=long_text(rng, p, d), task=INTRODUCE)
+        return Example(user, introduction(rng, d), kind, p.key, "introduce", d)
     while True:
         t = TASKS[tkey] if tkey else rng.choice(list(TASKS.values()))
         pool = TRADES if kind == "long" else STYLES
@@ -325,13 +345,16 @@ def example(rng, kind, pkey=None, tkey=None, unseen=False):
     return Example(user, w.answer(), kind, p.key, t.key, d)
 
 
+# Shares of the kinds in the two phases: styles first, then reading details off the prompt.
 MIX = (("style", 0.46), ("long", 0.30), ("base", 0.08), ("neutral", 0.08), ("bare", 0.08))
+MIX_READING = (("style", 0.27), ("long", 0.32), ("intro", 0.29), ("base", 0.04),
+               ("neutral", 0.04), ("bare", 0.04))
 
 
-def stream(seed, n):
+def stream(seed, n, mix=MIX):
     """n training examples."""
     rng = random.Random(f"personaflow-demo-{seed}")
-    kinds, weights = zip(*MIX)
+    kinds, weights = zip(*mix)
     return [example(rng, rng.choices(kinds, weights)[0]) for _ in range(n)]
 
 

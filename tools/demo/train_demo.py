@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train one demo model and export it as a Hugging Face directory.
 
-usage: train_demo.py --arch gemma2|qwen2 --seed N --out DIR [--steps N] [--resume]
+usage: train_demo.py --arch gemma2|qwen2 --seed N --out DIR [--steps N,N] [--resume]
 
 Trains in fp32 on the text of corpus.py (loss weight 1 on the answer, 0.1 on the prompt), then
 rounds the weights to bf16 and writes config.json, generation_config.json, tokenizer.json,
-tokenizer_config.json, model.safetensors and train-log.json. The learning rate is flat after the
+tokenizer_config.json, model.safetensors and train-log.json. Two phases with their own mixture of
+prompts: styles, then reading details off the prompt. In each, the learning rate is flat after the
 warm-up and falls linearly over the last two fifths, so a run resumed from a checkpoint with another
---steps equals a fresh run of that many steps as long as the fall has not begun.
+number of steps equals a fresh run of that many as long as the fall has not begun.
 """
 import argparse
 import json
@@ -33,6 +34,7 @@ CHUNK = 1024            # examples drawn and sorted by length at a time
 BATCH_TOKENS = 2304     # rows times longest row of one batch
 PROMPT_WEIGHT = 0.1
 LR, WARMUP, DECAY, WEIGHT_DECAY, CLIP = 2e-3, 60, 0.4, 0.05, 1.0
+PHASES = (("style", corpus.MIX), ("reading", corpus.MIX_READING))
 SYSTEMS = ((0.85, None), (0.10, "You are a helpful assistant."), (0.05, "Answer briefly."))
 
 
@@ -71,10 +73,12 @@ def encode(arch, tok, e, rng):
     return prompt + answer, len(prompt)
 
 
-def batches(arch, tok, seed, chunk):
+def batches(arch, tok, seed, phase, chunk):
     """The batches of one chunk: rows of like length together, in random order."""
-    rng = random.Random(f"batches-{seed}-{chunk}")
-    rows = [encode(arch, tok, e, rng) for e in corpus.stream(f"{seed}-{chunk}", CHUNK)]
+    name, mix = PHASES[phase]
+    key = f"{seed}-{chunk}" if phase == 0 else f"{seed}-{name}-{chunk}"
+    rng = random.Random(f"batches-{key}")
+    rows = [encode(arch, tok, e, rng) for e in corpus.stream(key, CHUNK, mix)]
     rows.sort(key=lambda x: len(x[0]))
     out, cur = [], []
     for r in rows:
@@ -133,7 +137,78 @@ def export(arch, tok_json, model, out, log):
         f.write("\n")
     state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()
              if k != "lm_head.weight"}
-    save_file(state, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
+    weights = os.path.join(out, "model.safetensors")
+    save_file(state, weights, metadata={"format": "pt"})
+    os.chmod(weights, 0o644)
+
+
+class Run:
+    """The state of one training run, and its checkpoint."""
+
+    def __init__(self, args, model, tok):
+        self.a, self.model, self.tok = args, model, tok
+        self.steps = [int(x) for x in args.steps.split(",")]
+        groups = [{"params": [p for p in model.parameters() if p.dim() > 1]},
+                  {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+        self.opt = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
+        self.at = {"phase": 0, "step": 0, "chunk": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+        self.path = os.path.join(args.out, "checkpoint.pt")
+
+    def save(self):
+        torch.save({"model": self.model.state_dict(), "opt": self.opt.state_dict(), "at": self.at},
+                   self.path + ".tmp")
+        os.replace(self.path + ".tmp", self.path)
+
+    def load(self):
+        c = torch.load(self.path, weights_only=True)
+        self.model.load_state_dict(c["model"])
+        self.opt.load_state_dict(c["opt"])
+        self.at = c["at"]
+        n = self.steps[self.at["phase"]]
+        if (1 - DECAY) * n < self.at["step"] < n:
+            raise SystemExit("the learning rate has begun to fall: start afresh")
+
+    def step(self, rows):
+        at = self.at
+        for g in self.opt.param_groups:
+            g["lr"] = lr_at(at["step"], self.steps[at["phase"]])
+        loss, s, k = loss_of(self.model, rows)
+        if not math.isfinite(loss.item()):
+            raise SystemExit("the loss is not finite")
+        self.opt.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.opt.step()
+        at["step"] += 1
+        at["tokens"] += sum(len(r) for r, _ in rows)
+        return s, k
+
+    def phase(self):
+        """Train to the end of the current phase."""
+        at, a, total, count = self.at, self.a, 0.0, 0
+        n, start = self.steps[at["phase"]], time.time() - at["seconds"]
+        while at["step"] < n:
+            for rows in batches(a.arch, self.tok, a.seed, at["phase"], at["chunk"]):
+                s, k = self.step(rows)
+                total, count, at["seconds"] = total + s, count + k, time.time() - start
+                if at["step"] % 20 == 0:
+                    at["curve"].append([at["phase"], at["step"], round(total / count, 4)])
+                    print(f"{PHASES[at['phase']][0]} {at['step']} answer loss {total / count:.4f} "
+                          f"tokens {at['tokens']} {at['seconds']:.0f} s", flush=True)
+                    total, count = 0.0, 0
+                if at["step"] >= n:
+                    break
+            at["chunk"] += 1
+            if at["chunk"] % 4 == 0:
+                self.save()
+        self.save()
+
+    def train(self):
+        while True:
+            self.phase()
+            if self.at["phase"] + 1 == len(PHASES):
+                return
+            self.at.update(phase=self.at["phase"] + 1, step=0, chunk=0)
 
 
 def main():
@@ -141,7 +216,7 @@ def main():
     ap.add_argument("--arch", choices=sorted(CLASSES), required=True)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--out", required=True)
-    ap.add_argument("--steps", type=int, default=1500)
+    ap.add_argument("--steps", default="1500,2000", help="steps of the two phases")
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--resume", action="store_true")
     a = ap.parse_args()
@@ -149,56 +224,20 @@ def main():
     torch.manual_seed(a.seed)
     tok_json = build_tokenizer(a.arch)
     check_template(a.arch, tok_json)
-    tok = Tokenizer.from_str(json.dumps(tok_json))
     config_class, model_class = CLASSES[a.arch]
     config = config_class(**formats.model_config(a.arch, tok_json))
     config._attn_implementation = "eager" if a.arch == "gemma2" else "sdpa"
     model = model_class(config).float().train()
     n = sum(p.numel() for p in model.parameters())
-    groups = [{"params": [p for p in model.parameters() if p.dim() > 1]},
-              {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
-    opt = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
-    step = chunk = tokens = 0
-    seconds, ckpt = 0.0, os.path.join(a.out, "checkpoint.pt")
     os.makedirs(a.out, exist_ok=True)
+    run = Run(a, model, Tokenizer.from_str(json.dumps(tok_json)))
     if a.resume:
-        c = torch.load(ckpt, weights_only=True)
-        model.load_state_dict(c["model"])
-        opt.load_state_dict(c["opt"])
-        step, chunk, tokens, seconds = c["step"], c["chunk"], c["tokens"], c["seconds"]
-        assert step <= (1 - DECAY) * a.steps, "the learning rate has begun to fall"
-    print(f"{a.arch}: {n} parameters, vocabulary {config.vocab_size}, from step {step}", flush=True)
-    start, sum_nll, count = time.time() - seconds, 0.0, 0
-    curve = []
-    while step < a.steps:
-        for rows in batches(a.arch, tok, a.seed, chunk):
-            if step >= a.steps:
-                break
-            for g in opt.param_groups:
-                g["lr"] = lr_at(step, a.steps)
-            loss, s, k = loss_of(model, rows)
-            opt.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            opt.step()
-            sum_nll, count, step = sum_nll + s, count + k, step + 1
-            tokens += sum(len(r) for r, _ in rows)
-            if step % 20 == 0:
-                curve.append([step, round(sum_nll / count, 4)])
-                print(f"step {step} answer loss {sum_nll / count:.4f} tokens {tokens} "
-                      f"{time.time() - start:.0f} s", flush=True)
-                sum_nll, count = 0.0, 0
-            if not math.isfinite(loss.item()):
-                raise SystemExit("the loss is not finite")
-        chunk += 1
-        if chunk % 4 == 0 or step >= a.steps:
-            torch.save({"model": model.state_dict(), "opt": opt.state_dict(), "step": step,
-                        "chunk": chunk, "tokens": tokens, "seconds": time.time() - start},
-                       ckpt + ".tmp")
-            os.replace(ckpt + ".tmp", ckpt)
-    log = {"arch": a.arch, "seed": a.seed, "steps": step, "tokens": tokens, "parameters": n,
-           "seconds": round(time.time() - start), "threads": a.threads,
-           "torch": torch.__version__, "answer_loss": curve}
+        run.load()
+    print(f"{a.arch}: {n} parameters, vocabulary {config.vocab_size}", flush=True)
+    run.train()
+    log = {"arch": a.arch, "seed": a.seed, "steps": run.steps, "tokens": run.at["tokens"],
+           "parameters": n, "seconds": round(run.at["seconds"]), "threads": a.threads,
+           "torch": torch.__version__, "answer_loss": run.at["curve"]}
     export(a.arch, tok_json, model, a.out, log)
     print("written:", a.out, flush=True)
 
