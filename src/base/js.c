@@ -8,6 +8,10 @@
 int pf_js_text(const char *name, const char *text, size_t n, json_t **out) {
   json_error_t e;
   *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+  /* Tokenizer configurations say "no limit" as the integer 10^30: numbers of such a file are read
+   * as reals. */
+  if (!*out && json_error_code(&e) == json_error_numeric_overflow)
+    *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
   if (!*out)
     return pf_fail(PF_EINPUT, "%s: invalid JSON: line %d, column %d: %s", name, e.line, e.column,
                    e.text);
