@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/buf.h"
+#include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -371,16 +372,14 @@ static void read_generation(reader *r, pf_config *c) {
 
 typedef void (*read_fn)(reader *r, pf_config *c);
 
-static int read_json(pf_config *c, const char *name, bool optional, read_fn fn) {
+static int parse(pf_config *c, const char *name, const char *text, size_t n, read_fn fn) {
   pf_buf path = {0};
-  struct stat st;
   json_t *o = NULL;
   pf_buf_printf(&path, "%s/%s", c->dir, name);
   int rc = pf_buf_status(&path);
-  bool skip = rc == PF_OK && optional && stat(path.s, &st) != 0;
-  if (rc == PF_OK && !skip)
-    rc = pf_js_file(path.s, CONFIG_LIMIT, &o);
-  if (rc == PF_OK && !skip) {
+  if (rc == PF_OK)
+    rc = pf_js_text(path.s, text, n, &o);
+  if (rc == PF_OK) {
     reader r = {o, path.s, PF_OK};
     if (json_is_object(o))
       fn(&r, c);
@@ -393,18 +392,44 @@ static int read_json(pf_config *c, const char *name, bool optional, read_fn fn) 
   return rc;
 }
 
-int pf_config_read(pf_config *out, const char *dir) {
+int pf_config_parse(pf_config *out, const char *dir, const char *config, size_t n,
+                    const char *generation, size_t n_generation) {
   *out = (pf_config){0};
   if (strlen(dir) >= sizeof out->dir)
     return pf_fail(PF_EINPUT, "%.60s...: the path is too long", dir);
   strcpy(out->dir, dir);
   out->info.dir = out->dir;
   out->info.weights_sha256 = "";
-  int rc = read_json(out, "config.json", false, read_config);
-  if (rc == PF_OK)
-    rc = read_json(out, "generation_config.json", true, read_generation);
+  int rc = parse(out, "config.json", config, n, read_config);
+  if (rc == PF_OK && generation)
+    rc = parse(out, "generation_config.json", generation, n_generation, read_generation);
   if (rc != PF_OK)
     pf_config_free(out);
+  return rc;
+}
+
+/* An optional file that is not there leaves *out empty. */
+static int read_text(const char *dir, const char *name, bool optional, pf_buf *out) {
+  pf_buf path = {0};
+  struct stat st;
+  pf_buf_printf(&path, "%s/%s", dir, name);
+  int rc = pf_buf_status(&path);
+  if (rc == PF_OK && !(optional && stat(path.s, &st) != 0))
+    rc = pf_read_file(path.s, CONFIG_LIMIT, out);
+  pf_buf_free(&path);
+  return rc;
+}
+
+int pf_config_read(pf_config *out, const char *dir) {
+  pf_buf config = {0}, generation = {0};
+  *out = (pf_config){0};
+  int rc = read_text(dir, "config.json", false, &config);
+  if (rc == PF_OK)
+    rc = read_text(dir, "generation_config.json", true, &generation);
+  if (rc == PF_OK)
+    rc = pf_config_parse(out, dir, pf_buf_str(&config), config.n, generation.s, generation.n);
+  pf_buf_free(&config);
+  pf_buf_free(&generation);
   return rc;
 }
 

@@ -64,6 +64,9 @@ struct pf_model {
 
 /* config.c: reads and checks config.json and generation_config.json of a resolved directory. */
 int pf_config_read(pf_config *out, const char *dir);
+/* The same from the files' texts; generation may be NULL. */
+int pf_config_parse(pf_config *out, const char *dir, const char *config, size_t n,
+                    const char *generation, size_t n_generation);
 void pf_config_free(pf_config *c);
 /* hfcache.c: directory or org/name[@revision] -> directory. */
 int pf_resolve_dir(const char *path, char *buf, size_t size);
