@@ -1,0 +1,42 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# One digest of logits per model, whatever computed it: tests/golden/digests.sha has the value, and every instruction set
+# of this machine must reach it, over threads, prefill chunks, cached and recomputed (tests/inv_model.c). The same file is
+# read by builds of other compilers and for other processors. `inv_digest.sh --print` prints the digests instead.
+set -u
+: "${srcdir:=.}" "${PF_TEST_TIER:=normal}" "${PF_EMULATOR:=}"
+golden=$srcdir/tests/golden/digests.sha
+case $PF_TEST_TIER in
+small) models=("$srcdir"/tests/mini/{g2-window,q2-odd,q2-f32}) ;;
+*) models=("$srcdir"/tests/mini/*/ "$srcdir"/data/models/*/) ;;
+esac
+models=("${models[@]%/}")
+if [ "${1:-}" = --print ]; then
+  exec $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" "${models[@]}"
+fi
+case ${host_cpu:-$(uname -m)} in
+aarch64) levels='scalar neon' ;;
+*) levels='scalar avx2 avx512' ;;
+esac
+bad=0 ran=0
+err=$(mktemp) && trap 'rm -f "$err"' EXIT || exit 99
+for isa in $levels; do
+  got=$(PERSONAFLOW_ISA=$isa $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" "${models[@]}" 2>"$err")
+  rc=$?
+  if [ $rc = 5 ] && [[ " ${PERSONAFLOW_REQUIRE_ISA:-} scalar " != *" $isa "* ]]; then
+    echo "SKIP: digests with $isa: $(cat "$err")"
+    continue
+  fi
+  ran=$((ran + 1))
+  [ $rc = 0 ] || { echo "FAIL: $isa: exit code $rc: $(cat "$err")"; bad=1; }
+  while read -r sha name; do
+    if grep -qxF "$sha  $name" "$golden"; then
+      echo "ok: $isa: $name"
+    else
+      echo "FAIL: $isa: $sha  $name is not what $golden has"
+      bad=1
+    fi
+  done <<<"$got"
+done
+[ $ran -gt 0 ] || { echo "FAIL: no instruction set could run"; bad=1; }
+exit $bad
