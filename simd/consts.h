@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Constants of the fp32 sequences (simd/CONTRACT.md, "Elementary functions"), shared by the reference and the vector
- * source. */
+ * Constants of the fp32 sequences (simd/CONTRACT.md, "Elementary functions"), shared by the
+ * reference and the vector source. */
 #ifndef PF_SIMD_CONSTS_H
 #define PF_SIMD_CONSTS_H
 
@@ -16,8 +16,8 @@
 #define PF_C_Q4 0x1.6d8f2ap-10f
 #define PF_C_Q5 0x1.9f06e6p-13f
 /* Below LO exp is +0 (the first value above has exp > 2^-126 (1 + 2^-18)); above HI it is +Inf. */
-#define PF_C_EXP_LO -0x1.5d589ep+6f
-#define PF_C_EXP_HI 0x1.62e42ep+6f
+#define PF_C_EXP_LO   -0x1.5d589ep+6f
+#define PF_C_EXP_HI   0x1.62e42ep+6f
 #define PF_C_TANH_MAX 10.0f /* tanh is 1 from 9.02 on */
 /* sqrt(8/pi) and 0.044715 sqrt(8/pi) */
 #define PF_C_GELU_A 0x1.988454p+0f

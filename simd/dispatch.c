@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Chooses the kernels: of every operation the last line of kernels.def that the CPU, the OS and the cap allow. */
+ * Chooses the kernels: of every operation the last line of kernels.def that the CPU, the OS and the
+ * cap allow. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@ static const struct {
 #define N_ISAS (sizeof isas / sizeof *isas)
 
 static const pf_kernel kernels[] = {
-#define PF_KERNEL(op, isa, symbol, features)                                                                           \
+#define PF_KERNEL(op, isa, symbol, features)                                                       \
   {#op, #isa, #symbol, features, offsetof(pf_simd, op), (void (*)(void))symbol},
 #include "simd/kernels.def"
 #undef PF_KERNEL
@@ -56,18 +57,25 @@ static int built(const char *isa) {
   return 0;
 }
 
-/* The level of a cap's name; an error for a name that is unknown, not built or not offered by this CPU. */
+/* The level of a cap's name; an error for a name that is unknown, not built or not offered by this
+ * CPU. */
 static int cap_level(const char *cap, int *level) {
   *level = 1 << 30;
   if (!cap)
     return PF_OK;
   size_t i = find_isa(cap);
   if (i == N_ISAS)
-    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: '%s' is no instruction set: use scalar, avx2, avx512 or neon", cap);
+    return pf_fail(PF_EENV,
+                   "PERSONAFLOW_ISA: '%s' is no instruction set: use scalar, avx2, avx512 or neon",
+                   cap);
   if (!built(cap))
-    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: %s is not in this build: use another of scalar, avx2, avx512, neon", cap);
+    return pf_fail(
+        PF_EENV,
+        "PERSONAFLOW_ISA: %s is not in this build: use another of scalar, avx2, avx512, neon", cap);
   if ((pf_cpu_bits() & isas[i].features) != isas[i].features)
-    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of scalar, avx2, avx512, neon",
+    return pf_fail(PF_EENV,
+                   "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of scalar, avx2, "
+                   "avx512, neon",
                    pf_cpu_brand(), cap);
   *level = isas[i].level;
   return PF_OK;

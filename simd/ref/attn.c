@@ -2,7 +2,8 @@
  * CONTRACT.md "qk", "softmax", "pv". */
 #include "simd/ref/ref.h"
 
-/* Dot of q with key `lane` of 16: blocks of 32 over d, the last one shorter (its absent products are +0 * +0). */
+/* Dot of q with key `lane` of 16: blocks of 32 over d, the last one shorter (its absent products
+ * are +0 * +0). */
 static float dot_key(size_t d, const float *q, const float *keys, size_t lane) {
   float acc = 0;
   for (size_t k = 0; k < d; k += PF_KBLK) {
@@ -16,10 +17,12 @@ static float dot_key(size_t d, const float *q, const float *keys, size_t lane) {
   return acc + 0.0f;
 }
 
-void pf_qk_scalar(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale, float *s) {
+void pf_qk_scalar(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale,
+                  float *s) {
   for (size_t b = 0; b < nblk; b++)
     for (size_t j = 0; kblk[b] && j < PF_KBLK; j++)
-      s[PF_KBLK * b + j] = dot_key(d, q, kblk[b] + j / PF_LANES * d * PF_LANES, j % PF_LANES) * scale;
+      s[PF_KBLK * b + j] =
+          dot_key(d, q, kblk[b] + j / PF_LANES * d * PF_LANES, j % PF_LANES) * scale;
 }
 
 int pf_softmax_scalar(size_t n, float *s) {
@@ -45,7 +48,8 @@ int pf_softmax_scalar(size_t n, float *s) {
   return 0;
 }
 
-void pf_pv_scalar(size_t d, size_t nblk, const float *p, const float *const *vblk, const uint32_t *mask, float *y) {
+void pf_pv_scalar(size_t d, size_t nblk, const float *p, const float *const *vblk,
+                  const uint32_t *mask, float *y) {
   size_t dp = (d + PF_LANES - 1) / PF_LANES * PF_LANES;
   for (size_t i = 0; i < d; i++) {
     float acc = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "dot", "gemm_x3_bf16", "gemm_f32": one output at a time, blocks of 32, an even and an odd chain. */
+ * CONTRACT.md "dot", "gemm_x3_bf16", "gemm_f32": one output at a time, blocks of 32, an even and an
+ * odd chain. */
 #include "simd/ref/ref.h"
 
 /* E + O of one block: a[32] against the 32 weights of one output. */

@@ -49,5 +49,5 @@ double pf_kl_scalar(size_t n, const float *p, double lse_p, const float *q, doub
     double e = pf_dexp_seq(a), t = e * (a - b);
     v[i % PF_LANES] = v[i % PF_LANES] + (e == 0.0 ? 0.0 : t);
   }
-  return rtree_d(v);
+  return rtree_d(v) + 0.0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What the scalar reference shares: an exact fp32 fma for CPUs without one, and the fp32 elementary functions, one line
- * per rounding. */
+ * What the scalar reference shares: an exact fp32 fma for CPUs without one, and the fp32 elementary
+ * functions, one line per rounding. */
 #ifndef PF_SIMD_REF_H
 #define PF_SIMD_REF_H
 
@@ -20,21 +20,23 @@
 #define PF_INF pf_f32_of_bits(0x7f800000u)
 #define PF_NAN pf_f32_of_bits(0x7fc00000u)
 
-/* fma(a, b, c) with one rounding. Without an instruction: a*b is exact in fp64; s = fl64(ab + c) and its error e are made
- * round-to-odd (an inexact s gets an odd last bit, on the side of e), so that the rounding to fp32 is the only one
- * (S. Boldo, G. Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Trans. Computers 57, 2008). FTZ and DAZ act
- * in the conversions, after rounding, as in the instruction. */
+/* fma(a, b, c) with one rounding. Without an instruction: a*b is exact in fp64, s = fl64(ab + c).
+ * Rounding s to fp32 rounds ab + c, unless s is a midpoint of two fp32 numbers that the rounding to
+ * fp64 has moved to; then s is first made round-to-odd: its last bit odd, on the side of the error
+ * e (S. Boldo, G. Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Trans. Computers
+ * 57, 2008). FTZ and DAZ act in the conversions, after rounding, as in the instruction. */
 static inline float rfma(float a, float b, float c) {
 #if defined(__aarch64__) || defined(__FMA__)
   return __builtin_fmaf(a, b, c);
 #else
-  double p = (double)a * (double)b, z = (double)c;
-  double s = p + z, t = s - p, e = (p - (s - t)) + (z - t);
+  double p = (double)a * (double)b, z = (double)c, s = p + z;
   uint64_t u;
   memcpy(&u, &s, sizeof u);
-  uint64_t inexact = (uint64_t)(e > 0) | (uint64_t)(e < 0); /* NaN: neither */
-  uint64_t step = (uint64_t)((e > 0) == (s > 0)) * 2 - 1;
-  u += step * (inexact & ~u);
+  if ((u & 0x1fffffffu) != 0x10000000u)
+    return (float)s;
+  double t = s - p, e = (p - (s - t)) + (z - t);
+  if (e > 0 || e < 0)
+    u += (e > 0) == (s > 0) ? 1 : (uint64_t)-1; /* a midpoint is even */
   memcpy(&s, &u, sizeof s);
   return (float)s;
 #endif

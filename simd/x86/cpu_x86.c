@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CPU detection on x86-64: CPUID for the CPU, XCR0 for the registers that the operating system saves (Intel SDM vol. 1,
- * 13.3 and 14.3; vol. 2, CPUID). */
+ * CPU detection on x86-64: CPUID for the CPU, XCR0 for the registers that the operating system
+ * saves (Intel SDM vol. 1, 13.3 and 14.3; vol. 2, CPUID). */
 #include "simd/cpu.h"
 
 #if defined(__x86_64__)
@@ -15,7 +15,8 @@ static uint64_t xcr0(void) {
 
 enum { EAX, EBX, ECX, EDX };
 
-/* A feature: the leaf and sub-leaf, register and bit that announce it, and the XCR0 bits that it needs. */
+/* A feature: the leaf and sub-leaf, register and bit that announce it, and the XCR0 bits that it
+ * needs. */
 static const struct {
   uint32_t leaf, sub, reg, bit;
   uint64_t xcr0;

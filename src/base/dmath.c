@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * fp64 elementary functions with fixed bits. Double-double (dd) values are unevaluated sums h + l, |l| <= ulp(h)/2, after
- * T. J. Dekker, "A floating-point technique for extending the available precision", Numer. Math. 18 (1971). */
+ * fp64 elementary functions with fixed bits. Double-double (dd) values are unevaluated sums h + l,
+ * |l| <= ulp(h)/2, after T. J. Dekker, "A floating-point technique for extending the available
+ * precision", Numer. Math. 18 (1971). */
 #include "base/dmath.h"
 
 #include "base/dmath_seq.h"
@@ -73,7 +74,8 @@ static dd dd_log(double x) {
   return dd_add((dd){y, 0}, dd_add(t, (dd){-0.5 * t.h * t.h, 0}));
 }
 
-/* One rounding from h + l to fp32: h is first made odd in its last place when l says that it is inexact. */
+/* One rounding from h + l to fp32: h is first made odd in its last place when l says that it is
+ * inexact. */
 static float dd_to_f32(dd a) {
   uint64_t u = pf_bits_of_f64(a.h);
   if (a.l != 0 && !(u & 1))
@@ -94,8 +96,8 @@ double pf_dpow(double x, double y) {
   return r.h + r.l;
 }
 
-/* x = k pi/2 + r with pi/2 in parts of 30, 30, 30 and 53 bits: k times each of the first three is exact. Returns
- * k mod 4. */
+/* x = k pi/2 + r with pi/2 in parts of 30, 30, 30 and 53 bits: k times each of the first three is
+ * exact. Returns k mod 4. */
 static int reduce(double x, dd *r) {
   double k = (x * 0x1.45f306dc9c883p-1 + PF_D_MAGIC) - PF_D_MAGIC;
   dd a = two_sum(x - k * 0x1.921fb54p+0, -(k * 0x1.10b46118p-30));
@@ -117,7 +119,8 @@ static double sin_poly(dd r) {
   return r.h + ((r.h * z) * s + r.l * (1.0 - 0.5 * z));
 }
 
-/* cos(h + l) = w + ((1 - w - z/2) + (z^2 C(z) - h l)), z = h^2, w = fl(1 - z/2), Taylor series to h^18. */
+/* cos(h + l) = w + ((1 - w - z/2) + (z^2 C(z) - h l)), z = h^2, w = fl(1 - z/2), Taylor series to
+ * h^18. */
 static double cos_poly(dd r) {
   double z = r.h * r.h, c = -0x1.6827863b97d97p-53;
   c = c * z + 0x1.ae7f3e733b81fp-45;

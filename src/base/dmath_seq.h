@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The fp64 sequences of exp and log, inline so that the kernels can run them over 16 lanes. simd/CONTRACT.md, "fp64". */
+ * The fp64 sequences of exp and log, inline so that the kernels can run them over 16 lanes.
+ * simd/CONTRACT.md, "fp64". */
 #ifndef PF_BASE_DMATH_SEQ_H
 #define PF_BASE_DMATH_SEQ_H
 
@@ -47,8 +48,8 @@ static inline double pf_dexp_seq(double x) {
   return x != x ? x : y;
 }
 
-/* x = 2^k m, m in [sqrt(1/2), sqrt(2)); f = m - 1, s = f/(2+f), h = f^2/2, R = 2(s^2/3 + s^4/5 + ... + s^20/21);
- * ln m = f - (h - s (h + R)). */
+/* x = 2^k m, m in [sqrt(1/2), sqrt(2)); f = m - 1, s = f/(2+f), h = f^2/2, R = 2(s^2/3 + s^4/5 +
+ * ... + s^20/21); ln m = f - (h - s (h + R)). */
 static inline double pf_dlog_seq(double x) {
   uint64_t u = pf_bits_of_f64(x);
   if (x != x || u > UINT64_C(0x8000000000000000) + (UINT64_C(1) << 52))

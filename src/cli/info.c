@@ -17,10 +17,11 @@ static int print_text(const pf_kernel_choice *k, size_t n) {
 static int print_json(const pf_kernel_choice *k, size_t n) {
   json_t *list = json_array();
   for (size_t i = 0; i < n; i++)
-    json_array_append_new(list, json_pack("{ss ss ss ss}", "op", k[i].op, "isa", k[i].isa, "kernel", k[i].symbol,
-                                          "why", k[i].why));
-  json_t *o = json_pack("{ss si ss ss so}", "version", pf_version(), "contract", pf_contract_version(), "cpu",
-                        pf_cpu_name(), "features", pf_cpu_features(), "kernels", list);
+    json_array_append_new(list, json_pack("{ss ss ss ss}", "op", k[i].op, "isa", k[i].isa, "kernel",
+                                          k[i].symbol, "why", k[i].why));
+  json_t *o =
+      json_pack("{ss si ss ss so}", "version", pf_version(), "contract", pf_contract_version(),
+                "cpu", pf_cpu_name(), "features", pf_cpu_features(), "kernels", list);
   if (!o) {
     fputs("personaflow: out of memory\n", stderr);
     return pf_exit_code(PF_ENOMEM);
@@ -32,12 +33,14 @@ static int print_json(const pf_kernel_choice *k, size_t n) {
 }
 
 int cmd_info(int argc, char **argv) {
-  static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+  static const struct option options[] = {
+      {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
   bool json = false;
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (c == 'h') {
       puts("usage: personaflow info [--json]\n"
-           "Prints the version, the numerics contract, the CPU and its features, and the kernel chosen for every\n"
+           "Prints the version, the numerics contract, the CPU and its features, and the kernel "
+           "chosen for every\n"
            "operation with the reason. PERSONAFLOW_ISA=scalar|avx2|avx512|neon caps the choice.");
       return 0;
     }

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Every line of kernels.def that this CPU can run against the scalar reference: equal in every bit,
+ * nothing read or written outside the extents; the reference's outputs against
+ * tests/golden/simd.sha, one file for all machines.
+ *
+ *   checksimd             the test      --golden   hashes on stderr      --bench   times the
+ * products PERSONAFLOW_REQUIRE_ISA="avx2 avx512": a skip of those is a failure. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fpenv.h"
+#include "base/rng.h"
+#include "personaflow/types.h"
+#include "tests/cs.h"
+
+#define N_SLOTS    20
+#define SLOT_BYTES ((size_t)4 << 20)
+
+const size_t cs_sizes[] = {1,  2,  3,  5,  7,  8,  9,   12,  15,  16,  17,  23,
+                           24, 25, 31, 32, 33, 40, 47,  48,  49,  56,  63,  64,
+                           65, 79, 80, 81, 96, 97, 127, 128, 129, 255, 256, 259};
+const size_t cs_n_sizes = sizeof cs_sizes / sizeof *cs_sizes;
+
+uint32_t cs_u32(cs *t) {
+  uint32_t w[4];
+  pf_philox(t->seed, 0, t->counter++, w);
+  return w[0];
+}
+
+static float with_exponent(uint32_t u, uint32_t lo, uint32_t hi) {
+  uint32_t e = lo + (u >> 8 & 0x7fff) % (hi - lo + 1);
+  return pf_f32_of_bits((u & 0x807fffffu) | e << 23);
+}
+
+float cs_value(cs *t, int kind) {
+  static const float some[] = {0.0f, -0.0f, 1.0f,          -1.0f,
+                               0.0f, -0.0f, 0x1.000002p0f, -0x1.000002p0f};
+  uint32_t u = cs_u32(t), w = cs_u32(t);
+  u = (u & 0x80ffffffu) | (w & 0x7f000000u);
+  switch (kind) {
+  case CS_UNIT:
+    return ((float)(int32_t)u) * 0x1p-30f;
+  case CS_WIDE:
+    return with_exponent(w, 1, 254);
+  case CS_TINY:
+    return with_exponent(w, 0, 3);
+  case CS_HUGE:
+    return with_exponent(w, 250, 254);
+  case CS_SIGNS:
+    return some[w % 8];
+  case CS_FINITE:
+    return (u & 0x7f800000u) == 0x7f800000u ? 0.5f : pf_f32_of_bits(u);
+  default:
+    return pf_f32_of_bits(w % 16 ? u : (u & 0x80000000u) | 0x7f800000u | (w % 64 ? 0 : 0x400001u));
+  }
+}
+
+static uint8_t *slots[N_SLOTS];
+
+/* A slot is SLOT_BYTES between two pages that may not be touched. */
+static void make_slots(void) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  for (int i = 0; i < N_SLOTS; i++) {
+    uint8_t *p = mmap(NULL, SLOT_BYTES + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p + page, SLOT_BYTES, PROT_READ | PROT_WRITE)) {
+      perror("checksimd: mmap");
+      exit(99);
+    }
+    slots[i] = p + page;
+  }
+}
+
+void *cs_guarded(cs *t, int slot, size_t bytes) {
+  return slots[slot] + (t->place ? SLOT_BYTES - bytes : 0);
+}
+
+float *cs_in(cs *t, int slot, size_t n, int kind) {
+  float *p = cs_guarded(t, slot, n * sizeof *p);
+  for (size_t i = 0; i < n; i++)
+    p[i] = cs_value(t, kind);
+  return p;
+}
+
+void cs_out(cs *t, int slot, size_t n, float **got, float **want) {
+  *got = cs_guarded(t, 12 + 2 * slot, n * sizeof(float));
+  *want = cs_guarded(t, 13 + 2 * slot, n * sizeof(float));
+  memset(*got, 0xa5, n * sizeof(float));
+  memset(*want, 0xa5, n * sizeof(float));
+}
+
+static void fail(cs *t, const char *fmt, va_list ap, size_t i, uint64_t got, uint64_t want) {
+  printf("FAIL  %s %s: seed %llu, ", t->k->op, t->k->isa, (unsigned long long)t->seed);
+  vprintf(fmt, ap);
+  printf(", guard %s: value %zu is %0*llx, the reference has %0*llx\n",
+         t->place ? "after" : "before", i, want >> 32 ? 16 : 8, (unsigned long long)got,
+         want >> 32 ? 16 : 8, (unsigned long long)want);
+  t->failed = true;
+}
+
+static uint32_t canonical(float x) {
+  uint32_t u = pf_bits_of_f32(x);
+  return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : u;
+}
+
+void cs_cmp(cs *t, const float *got, const float *want, size_t n, const char *fmt, ...) {
+  t->cases++;
+  for (size_t i = 0; i < n && !t->failed; i++) {
+    uint32_t a = canonical(got[i]), b = canonical(want[i]);
+    if (t->hash)
+      pf_sha256_add(t->hash, &b, sizeof b);
+    if (a != b) {
+      va_list ap;
+      va_start(ap, fmt);
+      fail(t, fmt, ap, i, a, b);
+      va_end(ap);
+    }
+  }
+}
+
+void cs_cmp_u(cs *t, uint64_t got, uint64_t want, const char *fmt, ...) {
+  t->cases++;
+  if (t->hash)
+    pf_sha256_add(t->hash, &want, sizeof want);
+  if (got == want || t->failed)
+    return;
+  va_list ap;
+  va_start(ap, fmt);
+  fail(t, fmt, ap, 0, got, want);
+  va_end(ap);
+}
+
+static uint64_t canonical_d(double x) {
+  uint64_t u;
+  memcpy(&u, &x, sizeof u);
+  return x != x ? UINT64_C(0x7ff8) << 48 : u;
+}
+
+void cs_cmp_d(cs *t, double got, double want, const char *fmt, ...) {
+  t->cases++;
+  uint64_t a = canonical_d(got), b = canonical_d(want);
+  if (t->hash)
+    pf_sha256_add(t->hash, &b, sizeof b);
+  if (a == b || t->failed)
+    return;
+  va_list ap;
+  va_start(ap, fmt);
+  fail(t, fmt, ap, 0, a, b);
+  va_end(ap);
+}
+
+static const struct {
+  const char *op;
+  cs_fn fn;
+} tests[] = {
+#define CS_ENTRY(op) {#op, cs_##op},
+    CS_OPS(CS_ENTRY)
+#undef CS_ENTRY
+};
+
+static cs_fn test_of(const char *op) {
+  for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
+    if (!strcmp(tests[i].op, op))
+      return tests[i].fn;
+  return NULL;
+}
+
+/* The seed belongs to the operation, so that every variant of it sees the same inputs. */
+static uint64_t seed_of(const char *op) {
+  uint64_t h = UINT64_C(1469598103934665603);
+  for (; *op; op++)
+    h = (h ^ (uint8_t)*op) * UINT64_C(1099511628211);
+  return h % 1000000;
+}
+
+/* Runs one kernel; hex receives the hash of the reference's outputs when it is not NULL. */
+static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
+  pf_simd v = *ref;
+  pf_kernel_install(&v, k);
+  cs t = {
+      .ref = ref, .v = &v, .k = k, .seed = seed_of(k->op), .hash = hex ? pf_sha256_new() : NULL};
+  cs_fn fn = test_of(k->op);
+  if (!fn) {
+    printf("FAIL  %s: no test for this operation\n", k->op);
+    return false;
+  }
+  uint64_t env = pf_fp_enter();
+  for (t.place = 0; t.place < 2 && !t.failed; t.place++)
+    fn(&t);
+  pf_fp_leave(env);
+  if (hex)
+    pf_sha256_end(t.hash, hex);
+  if (!t.failed)
+    printf("ok    %-13s %-7s %6u cases\n", k->op, k->isa, t.cases);
+  return !t.failed;
+}
+
+/* 1 if the golden file has this hash for the operation. */
+static bool golden_has(const char *op, const char *hex) {
+  const char *src = getenv("srcdir");
+  char path[4096], name[64], want[65];
+  snprintf(path, sizeof path, "%s/tests/golden/simd.sha", src ? src : ".");
+  FILE *f = fopen(path, "r");
+  bool found = false, same = false;
+  while (f && !found && fscanf(f, "%63s %64s", name, want) == 2)
+    if (!strcmp(name, op)) {
+      found = true;
+      same = !strcmp(want, hex);
+    }
+  if (f)
+    fclose(f);
+  if (!same)
+    printf("FAIL  %s: hash %s is not that of %s%s\n", op, hex, path,
+           found ? "" : " (no such line)");
+  return same;
+}
+
+static bool required(const char *isa) {
+  const char *list = getenv("PERSONAFLOW_REQUIRE_ISA");
+  char words[256];
+  snprintf(words, sizeof words, "%s", list ? list : "");
+  for (char *w = strtok(words, " ,"); w; w = strtok(NULL, " ,"))
+    if (!strcmp(w, isa))
+      return true;
+  return false;
+}
+
+/* Instruction sets that PERSONAFLOW_REQUIRE_ISA names and this build does not have at all. */
+static unsigned missing_required(const pf_kernel *k, size_t n) {
+  static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+  unsigned missing = 0;
+  for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+    size_t j = 0;
+    while (j < n && strcmp(k[j].isa, isas[i]) != 0)
+      j++;
+    if (j == n && required(isas[i])) {
+      printf("FAIL  %s is required and not in this build\n", isas[i]);
+      missing++;
+    }
+  }
+  return missing;
+}
+
+static int bench(const pf_kernel *k, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(k[i].op, "gemm_x3_bf16") && (pf_cpu_bits() & k[i].features) == k[i].features) {
+      pf_simd s;
+      if (pf_simd_init(&s, k[i].isa) == PF_OK)
+        cs_bench(&s, k[i].isa);
+    }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  size_t n;
+  const pf_kernel *k = pf_kernel_table(&n);
+  bool golden = argc > 1 && !strcmp(argv[1], "--golden");
+  if (argc > 1 && !strcmp(argv[1], "--bench"))
+    return bench(k, n);
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  unsigned passed = 0, failed = 0, skipped = 0;
+  make_slots();
+  pf_simd ref;
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(k[i].isa, "scalar"))
+      pf_kernel_install(&ref, &k[i]);
+  for (size_t i = 0; i < n; i++) {
+    char hex[65];
+    bool scalar = !strcmp(k[i].isa, "scalar");
+    if (golden && !scalar)
+      continue;
+    if ((pf_cpu_bits() & k[i].features) != k[i].features) {
+      bool bad = required(k[i].isa);
+      printf("%s %-13s %-7s this CPU lacks it\n", bad ? "FAIL " : "skip ", k[i].op, k[i].isa);
+      bad ? failed++ : skipped++;
+    } else if (golden) {
+      if (run_kernel(&ref, &k[i], hex))
+        fprintf(stderr, "%s %s\n", k[i].op, hex);
+    } else {
+      bool ok = run_kernel(&ref, &k[i], scalar ? hex : NULL);
+      ok = ok && (!scalar || golden_has(k[i].op, hex));
+      ok ? passed++ : failed++;
+    }
+  }
+  failed += missing_required(k, n);
+  unsigned bad = cs_naive();
+  bad ? failed++ : passed++;
+  printf("checksimd: %u passed, %u failed, %u skipped\n", passed, failed, skipped);
+  return failed ? 1 : 0;
+}
