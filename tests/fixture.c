@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Reader of the reference fixtures. It trusts them: they are files of the source tree. */
+#include "fixture.h"
+
+#include <check.h>
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/io.h"
+#include "base/js.h"
+#include "personaflow/types.h"
+
+enum { PATHS = 4, PATH_SIZE = 1024, FILE_LIMIT = 64 << 20 };
+
+const char *src_path(const char *fmt, ...) {
+  static char paths[PATHS][PATH_SIZE];
+  static int next;
+  char *p = paths[next++ % PATHS];
+  const char *dir = getenv("srcdir");
+  int k = snprintf(p, PATH_SIZE, "%s/", dir ? dir : ".");
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(p + k, PATH_SIZE - (size_t)k, fmt, ap);
+  va_end(ap);
+  return p;
+}
+
+const char *fixture_model_dir(const char *name) {
+  static const char *const folders[] = {"tests/mini", "data/models"};
+  for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+    const char *config = src_path("%s/%s/config.json", folders[i], name);
+    struct stat st;
+    if (stat(config, &st) == 0)
+      return src_path("%s/%s", folders[i], name);
+  }
+  return NULL;
+}
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(a, b);
+}
+
+size_t fixture_list(const char *folder, const char *suffix, char (*names)[64], size_t max) {
+  size_t n = 0, ls = strlen(suffix);
+  DIR *d = opendir(src_path("%s", folder));
+  for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+    size_t l = strlen(e->d_name);
+    if (l <= ls || l - ls >= 64 || n == max || strcmp(e->d_name + l - ls, suffix) != 0)
+      continue;
+    snprintf(names[n++], 64, "%.*s", (int)(l - ls), e->d_name);
+  }
+  if (d)
+    closedir(d);
+  qsort(names, n, sizeof *names, by_name);
+  return n;
+}
+
+void fixture_open(fixture *f, const char *folder, const char *name) {
+  memset(f, 0, sizeof *f);
+  snprintf(f->name, sizeof f->name, "%s", name);
+  const char *path = src_path("%s/%s.safetensors", folder, name);
+  ck_assert_msg(pf_read_file(path, FILE_LIMIT, &f->file) == PF_OK, "%s", pf_last_error());
+  uint64_t n;
+  memcpy(&n, f->file.s, 8);
+  ck_assert_uint_lt(n, f->file.n - 8);
+  ck_assert_msg(pf_js_text(path, f->file.s + 8, n, &f->header) == PF_OK, "%s", pf_last_error());
+  f->data = f->file.s + 8 + n;
+}
+
+void fixture_close(fixture *f) {
+  json_decref(f->header);
+  pf_buf_free(&f->file);
+}
+
+static const void *tensor(const fixture *f, size_t *n, const char *name, const char *dtype,
+                          size_t size) {
+  json_t *t = json_object_get(f->header, name), *o = json_object_get(t, "data_offsets");
+  ck_assert_msg(t != NULL, "%s has no tensor %s", f->name, name);
+  ck_assert_str_eq(json_string_value(json_object_get(t, "dtype")), dtype);
+  size_t lo = (size_t)json_integer_value(json_array_get(o, 0));
+  size_t hi = (size_t)json_integer_value(json_array_get(o, 1));
+  ck_assert_uint_le(hi, f->file.n - (size_t)(f->data - f->file.s));
+  if (n)
+    *n = (hi - lo) / size;
+  return f->data + lo;
+}
+
+#define NAME_FROM(fmt)                                                                             \
+  char name[128];                                                                                  \
+  va_list ap;                                                                                      \
+  va_start(ap, fmt);                                                                               \
+  vsnprintf(name, sizeof name, fmt, ap);                                                           \
+  va_end(ap)
+
+const float *fixture_f32(const fixture *f, size_t *n, const char *fmt, ...) {
+  NAME_FROM(fmt);
+  return tensor(f, n, name, "F32", sizeof(float));
+}
+
+const double *fixture_f64(const fixture *f, size_t *n, const char *fmt, ...) {
+  NAME_FROM(fmt);
+  return tensor(f, n, name, "F64", sizeof(double));
+}
+
+const int64_t *fixture_i64(const fixture *f, size_t *n, const char *name) {
+  return tensor(f, n, name, "I64", sizeof(int64_t));
+}

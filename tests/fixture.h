@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Reads the reference fixtures of tests/fixtures (their README has the formats) and finds the
+ * models they are of. */
+#ifndef PF_TESTS_FIXTURE_H
+#define PF_TESTS_FIXTURE_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+/* A safetensors file with F32, F64 and I64 tensors, whole in memory. */
+typedef struct fixture {
+  char name[64]; /* the file's name without its suffix: the model's name */
+  pf_buf file;
+  json_t *header;
+  const char *data;
+} fixture;
+
+/* Path of a file of the source tree (the folder of configure is $srcdir when tests run, else ".").
+ * The text is overwritten by the next call but three. */
+const char *src_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The directory of a model by name: tests/mini or data/models; NULL if there is none. */
+const char *fixture_model_dir(const char *name);
+
+/* Names (without suffix) of the files `suffix` in a folder of the source tree, sorted; at most max.
+ */
+size_t fixture_list(const char *folder, const char *suffix, char (*names)[64], size_t max);
+
+/* These stop the test with a line when the fixture is not what it should be. */
+void fixture_open(fixture *f, const char *folder, const char *name);
+void fixture_close(fixture *f);
+/* Number of elements in *n (may be NULL). */
+const float *fixture_f32(const fixture *f, size_t *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+const double *fixture_f64(const fixture *f, size_t *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+const int64_t *fixture_i64(const fixture *f, size_t *n, const char *name);
+
+#endif
