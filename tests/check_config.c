@@ -419,7 +419,7 @@ static json_t *reference(const char *name, const char *tail) {
   const char *root = getenv("PERSONAFLOW_TESTDATA");
   char path[1024];
   json_error_t e;
-  snprintf(path, sizeof path, "%s/model-configs/%s.%s", root ? root : "../shared/data", name, tail);
+  snprintf(path, sizeof path, "%s/model-configs/%s.%s", root ? root : "(unset)", name, tail);
   json_t *o = json_load_file(path, 0, &e);
   if (!o)
     fprintf(stderr, "check_config: SKIPPED, no %s (set PERSONAFLOW_TESTDATA)\n", path);
