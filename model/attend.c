@@ -192,5 +192,9 @@ static void attend_part(void *arg, int tid, int nt) {
 }
 
 void pf_step_attend(pf_step *t) {
-  pf_par(t->c->threads, attend_part, t);
+  double keys = 0;
+  for (size_t r = 0; r < t->n; r++)
+    keys += (double)t->rows[r].pos + 1;
+  double work = 3.0 * keys * (double)t->cfg->info.n_heads * (double)t->cfg->info.d_head;
+  pf_par(pf_par_worth(t->c->threads, work), attend_part, t);
 }

@@ -178,11 +178,12 @@ static int finish_set(final_set *s, float *logits) {
   size_t v = (size_t)t->cfg->info.vocab_size, at = 0;
   if (s->n == 0)
     return PF_OK;
-  pf_par(t->c->threads, final_norm_part, s);
+  pf_par((size_t)t->c->threads < s->n ? t->c->threads : (int)s->n, final_norm_part, s);
   if (s->n_logits == 0)
     return PF_OK;
   pf_step_products(t, &(pf_product){&t->c->model->unembed, NULL, s->y, v}, 1, s->n_logits);
-  pf_par(t->c->threads, cap_part, s);
+  int threads = pf_par_worth(t->c->threads, 20.0 * (double)s->n_logits * (double)v);
+  pf_par((size_t)threads < s->n_logits ? threads : (int)s->n_logits, cap_part, s);
   if (s->bad)
     return pf_fail(PF_ENUMERIC, "logits are not finite at position %d", t->rows[s->bad - 1].pos);
   for (size_t i = 0; i < s->n; i++) {
@@ -238,7 +239,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
                .used = k->used,
                .bad = k->bad};
   memset(k->bad, 0, n * sizeof *k->bad);
-  pf_par(c->threads, embed_part, &t);
+  pf_par((size_t)c->threads < n ? c->threads : (int)n, embed_part, &t);
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
     t.w = &m->layers[t.layer];
     pf_step_layer(&t);

@@ -64,7 +64,10 @@ static void product_part(void *arg, int tid, int nt) {
 
 void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m) {
   product_job j = {t, p, n, m};
-  pf_par(t->c->threads, product_part, &j);
+  double work = 0;
+  for (size_t i = 0; i < n; i++)
+    work += 3.0 * (double)m * (double)p[i].w->n * (double)p[i].w->kp;
+  pf_par(pf_par_worth(t->c->threads, work), product_part, &j);
 }
 
 void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3],
@@ -95,7 +98,9 @@ static void row_part(void *arg, int tid, int nt) {
 
 static void each_row(const pf_step *t, row_fn fn) {
   row_job j = {t, fn};
-  pf_par(t->c->threads, row_part, &j);
+  double work = 20.0 * (double)t->n * (double)(t->cfg->info.d_model + t->cfg->info.d_ff);
+  int threads = pf_par_worth(t->c->threads, work);
+  pf_par((size_t)threads < t->n ? threads : (int)t->n, row_part, &j);
 }
 
 static size_t dim(const pf_step *t) {

@@ -92,6 +92,9 @@ PF_API int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *
 PF_API const char *pf_interventions_line(const pf_interventions *iv, size_t i);
 /* PF_EINPUT, naming the intervention, if a tap never acted on a row. */
 PF_API int pf_interventions_check_fired(const pf_interventions *iv);
+/* The taps of the last bind (pf_seq_set_taps replaces a sequence's list: join them with your own).
+ */
+PF_API const pf_tap *pf_interventions_taps(const pf_interventions *iv, size_t *n);
 PF_API void pf_interventions_free(pf_interventions *iv);
 
 /* ---- the study

@@ -26,6 +26,13 @@ void pf_par(int n_threads, pf_par_fn fn, void *arg) {
   }
 }
 
+enum { WORK_PER_THREAD = 200000 };
+
+int pf_par_worth(int n_threads, double work) {
+  double n = 1.0 + work / WORK_PER_THREAD;
+  return n < n_threads ? (int)n : n_threads;
+}
+
 int pf_par_default(void) {
   int n = omp_get_max_threads();
   return n > 0 ? n : 1;

@@ -10,6 +10,9 @@
  * (fpenv.h). n_threads = 1 runs on the caller. */
 typedef void (*pf_par_fn)(void *arg, int tid, int n_threads);
 void pf_par(int n_threads, pf_par_fn fn, void *arg);
+/* Threads worth starting for `work` (multiplications, or as heavy): a team costs some microseconds,
+ * so small work stays with the caller. At least 1, at most n_threads. */
+int pf_par_worth(int n_threads, double work);
 /* Threads to use when the caller gives 0: OMP_NUM_THREADS, else the CPUs this process may run on.
  */
 int pf_par_default(void);

@@ -1,0 +1,736 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Intervention files (doc/INTERVENTIONS.md): read and checked against a model once, bound to a
+ * prompt and a sequence as taps, cuts and swaps. */
+#include <ctype.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "personaflow/analysis.h"
+
+enum { FILE_LIMIT = 64 << 20 };
+
+typedef enum iv_op { IV_REPLACE, IV_ADD, IV_SCALE, IV_ZERO, IV_KNOCKOUT, IV_SWAP, N_IV_OPS } iv_op;
+
+static const struct op_row {
+  const char *name;
+  pf_op tap;
+  bool source, scale, hook; /* needs a source; takes a scale; acts at a hook point */
+} ops[N_IV_OPS] = {
+    {"replace", PF_OP_REPLACE, true, true, true},  {"add", PF_OP_ADD, true, true, true},
+    {"scale", PF_OP_SCALE, false, true, true},     {"zero", PF_OP_ZERO, false, false, true},
+    {"knockout", PF_OP_ZERO, false, false, false}, {"swap_kv", PF_OP_REPLACE, true, false, false}};
+
+typedef enum phase { PHASE_PROMPT, PHASE_GENERATION, PHASE_ALL, N_PHASES } phase;
+static const char *const phases[N_PHASES] = {"prompt", "generation", "all"};
+
+typedef struct item {
+  const json_t *js; /* owned by pf_interventions.root */
+  iv_op op;
+  phase phase;
+  int hook;
+  bool per_layer;
+  int32_t *layers, *heads; /* heads: n_heads = 0 means all */
+  size_t n_layers, n_heads;
+  const char *positions, *queries, *source_positions; /* NULL: default */
+  const char *file;                                   /* source file or NULL */
+  const json_t *prompt;                               /* source prompt or NULL */
+  float scale;
+  unsigned what;
+} item;
+
+struct pf_interventions {
+  char *name;
+  const pf_model *model;
+  json_t *root;
+  item *items;
+  size_t n;
+  /* What the last pf_interventions_bind made. */
+  pf_tap *taps;
+  size_t n_taps, cap_taps;
+  size_t *tap_item, cap_tap_item;
+  pf_cut *cuts;
+  size_t n_cuts, cap_cuts;
+  pf_swap *swaps;
+  size_t n_swaps, cap_swaps;
+  float **values;
+  size_t n_values, cap_values;
+  pf_seq **seqs;
+  size_t n_seqs, cap_seqs;
+  pf_buf lines;
+  size_t *line_at, n_lines, cap_lines;
+};
+
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static int bad(const pf_interventions *iv, const item *it, const char *what) {
+  return pf_fail(PF_EINPUT, "%s: intervention %td: %s", iv->name, it - iv->items, what);
+}
+
+static int where(const pf_interventions *iv, const item *it, int status) {
+  return pf_fail_prefix(status == PF_EUSAGE ? PF_EINPUT : status, "%s: intervention %td", iv->name,
+                        it - iv->items);
+}
+
+static int check_keys(const pf_interventions *iv, const item *it) {
+  static const char *const known[] = {
+      "site",  "layers", "heads",  "positions", "queries", "source_positions",
+      "phase", "op",     "source", "scale",     "what",    "note"};
+  const char *key;
+  const json_t *v;
+  json_object_foreach((json_t *)it->js, key, v) {
+    size_t i = 0;
+    while (i < sizeof known / sizeof *known && strcmp(key, known[i]) != 0)
+      i++;
+    if (i == sizeof known / sizeof *known)
+      return pf_fail(PF_EINPUT, "%s: intervention %td: unknown key '%s'", iv->name, it - iv->items,
+                     key);
+  }
+  return PF_OK;
+}
+
+/* An optional text; PF_EINPUT when the key holds something else. */
+static int text_of(const pf_interventions *iv, const item *it, const char *key, const char **out) {
+  const json_t *v = json_object_get(it->js, key);
+  if (v && !json_is_string(v))
+    return pf_fail(PF_EINPUT, "%s: intervention %td: \"%s\" must be a text", iv->name,
+                   it - iv->items, key);
+  *out = v ? json_string_value(v) : NULL;
+  return PF_OK;
+}
+
+static int index_of(const char *word, const char *const *list, size_t stride, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(word, *(const char *const *)((const char *)list + i * stride)))
+      return (int)i;
+  return -1;
+}
+
+static int read_op(const pf_interventions *iv, item *it) {
+  const char *op = NULL, *ph = NULL;
+  int rc = text_of(iv, it, "op", &op);
+  if (rc == PF_OK)
+    rc = text_of(iv, it, "phase", &ph);
+  if (rc != PF_OK)
+    return rc;
+  int o = op ? index_of(op, &ops[0].name, sizeof *ops, N_IV_OPS) : -1;
+  int p = ph ? index_of(ph, phases, sizeof *phases, N_PHASES) : PHASE_PROMPT;
+  if (o < 0)
+    return bad(iv, it, "\"op\" must be replace, add, scale, zero, knockout or swap_kv");
+  if (p < 0)
+    return bad(iv, it, "\"phase\" must be prompt, generation or all");
+  it->op = (iv_op)o;
+  it->phase = (phase)p;
+  return PF_OK;
+}
+
+/* [1,2], "all" or absent: every one of n. */
+static int read_list(const pf_interventions *iv, const item *it, const char *key, int32_t n,
+                     bool all_by_default, int32_t **out, size_t *n_out) {
+  const json_t *v = json_object_get(it->js, key);
+  bool all = (!v && all_by_default) || (json_is_string(v) && !strcmp(json_string_value(v), "all"));
+  size_t count = all ? (size_t)n : json_array_size(v);
+  if (!all && (!json_is_array(v) || count == 0))
+    return pf_fail(PF_EINPUT,
+                   "%s: intervention %td: \"%s\" must be a list such as [3, 4], or \"all\"",
+                   iv->name, it - iv->items, key);
+  if (!(*out = pf_alloc(count, sizeof **out)))
+    return PF_ENOMEM;
+  for (size_t i = 0; i < count; i++) {
+    const json_t *e = json_array_get(v, i);
+    json_int_t x = all ? (json_int_t)i : json_integer_value(e);
+    if (!all && (!json_is_integer(e) || x < 0 || x >= n))
+      return pf_fail(PF_EINPUT, "%s: intervention %td: \"%s\": the model has 0 to %d", iv->name,
+                     it - iv->items, key, n - 1);
+    (*out)[i] = (int32_t)x;
+  }
+  *n_out = count;
+  return PF_OK;
+}
+
+static const pf_hook_info *hook_info(const pf_model *m, int id) {
+  size_t n;
+  const pf_hook_info *h = pf_hooks(m, &n);
+  while (n-- > 0)
+    if (h[n].id == id)
+      return &h[n];
+  return NULL;
+}
+
+/* A hook name, with its layer or with '*' in the layer's place and "layers". */
+static int read_site(const pf_interventions *iv, item *it) {
+  const char *site = NULL;
+  char first[256];
+  int32_t layer = -1;
+  int rc = text_of(iv, it, "site", &site);
+  if (rc != PF_OK || !site)
+    return rc != PF_OK ? rc : bad(iv, it, "\"site\" is missing: a hook point's name");
+  const char *star = strchr(site, '*');
+  snprintf(first, sizeof first, star ? "%.*s0%s" : "%.*s",
+           star ? (int)(star - site) : (int)strlen(site), site, star ? star + 1 : "");
+  rc = pf_hook_find(iv->model, first, &it->hook, &layer);
+  if (rc != PF_OK)
+    return where(iv, it, rc);
+  if (star)
+    return read_list(iv, it, "layers", pf_model_get_info(iv->model)->n_layers, false, &it->layers,
+                     &it->n_layers);
+  if (json_object_get(it->js, "layers"))
+    return bad(iv, it, "\"layers\" needs a '*' in the place of the layer in \"site\"");
+  if (!(it->layers = pf_alloc(1, sizeof *it->layers)))
+    return PF_ENOMEM;
+  it->layers[0] = layer;
+  it->n_layers = 1;
+  return PF_OK;
+}
+
+static int read_heads(const pf_interventions *iv, item *it) {
+  const pf_model_info *m = pf_model_get_info(iv->model);
+  int32_t n = it->op == IV_SWAP ? m->n_kv_heads : m->n_heads;
+  if (ops[it->op].hook)
+    n = hook_info(iv->model, it->hook)->heads;
+  if (!json_object_get(it->js, "heads"))
+    return PF_OK;
+  if (n == 0)
+    return bad(iv, it, "\"heads\": this hook point has no heads");
+  return read_list(iv, it, "heads", n, false, &it->heads, &it->n_heads);
+}
+
+static int read_source(const pf_interventions *iv, item *it) {
+  const json_t *v = json_object_get(it->js, "source"), *s = json_object_get(it->js, "scale");
+  it->scale = json_is_number(s) ? (float)json_number_value(s) : 1.0f;
+  it->file = json_string_value(v);
+  it->prompt = json_is_object(v) ? v : NULL;
+  if (!!v != ops[it->op].source || (v && !it->file && !it->prompt))
+    return bad(
+        iv, it,
+        ops[it->op].source
+            ? "\"source\" must be a file (\"x.npy\", \"x.safetensors#name\") or a prompt object"
+            : "this operation takes no \"source\"");
+  if (s && (!json_is_number(s) || !ops[it->op].scale))
+    return bad(iv, it, "\"scale\" must be a number, and only replace, add and scale take one");
+  if (it->op == IV_SCALE && !s)
+    return bad(iv, it, "scale needs \"scale\"");
+  if (it->op == IV_SWAP && !it->prompt)
+    return bad(iv, it, "swap_kv needs a prompt object as \"source\"");
+  return PF_OK;
+}
+
+static int read_what(const pf_interventions *iv, item *it) {
+  const char *what = NULL;
+  int rc = text_of(iv, it, "what", &what);
+  if (rc != PF_OK)
+    return rc;
+  if (what && it->op != IV_SWAP)
+    return bad(iv, it, "only swap_kv takes \"what\"");
+  it->what = !what || !strcmp(what, "kv") ? PF_SWAP_K | PF_SWAP_V
+             : !strcmp(what, "k")         ? PF_SWAP_K
+             : !strcmp(what, "v")         ? PF_SWAP_V
+                                          : 0;
+  return it->what ? PF_OK : bad(iv, it, "\"what\" must be kv, k or v");
+}
+
+static int read_places(const pf_interventions *iv, item *it) {
+  int rc = text_of(iv, it, "positions", &it->positions);
+  if (rc == PF_OK)
+    rc = text_of(iv, it, "queries", &it->queries);
+  if (rc == PF_OK)
+    rc = text_of(iv, it, "source_positions", &it->source_positions);
+  if (rc == PF_OK && it->queries && it->op != IV_KNOCKOUT)
+    rc = bad(iv, it, "only knockout takes \"queries\"");
+  if (rc == PF_OK && it->source_positions && !it->prompt)
+    rc = bad(iv, it, "\"source_positions\" needs a prompt as \"source\"");
+  if (rc == PF_OK && !it->positions && (it->op == IV_KNOCKOUT || it->op == IV_SWAP))
+    rc = bad(iv, it, "\"positions\" (the keys) is missing");
+  return rc;
+}
+
+static int read_item(const pf_interventions *iv, item *it) {
+  if (!json_is_object(it->js))
+    return bad(iv, it, "not an object");
+  int rc = check_keys(iv, it);
+  if (rc == PF_OK)
+    rc = read_op(iv, it);
+  if (rc == PF_OK && ops[it->op].hook)
+    rc = read_site(iv, it);
+  else if (rc == PF_OK && json_object_get(it->js, "site"))
+    rc = bad(iv, it, "knockout and swap_kv act on attention and take no \"site\"");
+  else if (rc == PF_OK)
+    rc = read_list(iv, it, "layers", pf_model_get_info(iv->model)->n_layers, true, &it->layers,
+                   &it->n_layers);
+  if (rc == PF_OK)
+    rc = read_heads(iv, it);
+  if (rc == PF_OK)
+    rc = read_source(iv, it);
+  if (rc == PF_OK)
+    rc = read_what(iv, it);
+  return rc == PF_OK ? read_places(iv, it) : rc;
+}
+
+static int read_all(pf_interventions *iv) {
+  const json_t *schema = json_object_get(iv->root, "schema"),
+               *list = json_object_get(iv->root, "interventions");
+  if (!json_is_string(schema) ||
+      strcmp(json_string_value(schema), "personaflow-interventions/1") != 0)
+    return pf_fail(PF_EINPUT, "%s: \"schema\" must be \"personaflow-interventions/1\"", iv->name);
+  if (!json_is_array(list) || json_array_size(list) == 0)
+    return pf_fail(PF_EINPUT, "%s: \"interventions\" must be a non-empty list", iv->name);
+  size_t n = json_array_size(list);
+  if (!(iv->items = pf_calloc(n, sizeof *iv->items)))
+    return PF_ENOMEM;
+  iv->n = n;
+  for (size_t i = 0; i < n; i++) {
+    iv->items[i].js = json_array_get(list, i);
+    int rc = read_item(iv, &iv->items[i]);
+    if (rc != PF_OK)
+      return rc;
+  }
+  return PF_OK;
+}
+
+static int adopt(pf_interventions **out, const char *name, json_t *root, const pf_model *m) {
+  pf_interventions *iv = pf_calloc(1, sizeof *iv);
+  *out = NULL;
+  if (!iv) {
+    json_decref(root);
+    return PF_ENOMEM;
+  }
+  iv->root = root;
+  iv->model = m;
+  iv->name = pf_strdup(name);
+  int rc = iv->name ? read_all(iv) : PF_ENOMEM;
+  if (rc == PF_OK)
+    *out = iv;
+  else
+    pf_interventions_free(iv);
+  return rc;
+}
+
+int pf_interventions_parse(pf_interventions **out, const char *name, const char *text, size_t n,
+                           const pf_model *m) {
+  json_t *root;
+  *out = NULL;
+  int rc = pf_js_text(name, text, n, &root);
+  return rc == PF_OK ? adopt(out, name, root, m) : rc;
+}
+
+int pf_interventions_read(pf_interventions **out, const char *path, const pf_model *m) {
+  json_t *root;
+  *out = NULL;
+  int rc = pf_js_file(path, FILE_LIMIT, &root);
+  return rc == PF_OK ? adopt(out, path, root, m) : rc;
+}
+
+size_t pf_interventions_count(const pf_interventions *iv) {
+  return iv->n;
+}
+
+/* ---- binding
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static void unbind(pf_interventions *iv) {
+  for (size_t i = 0; i < iv->n_values; i++)
+    pf_free(iv->values[i]);
+  for (size_t i = 0; i < iv->n_seqs; i++)
+    pf_seq_free(iv->seqs[i]);
+  iv->n_taps = iv->n_cuts = iv->n_swaps = iv->n_values = iv->n_seqs = iv->n_lines = 0;
+  iv->lines.n = 0;
+}
+
+void pf_interventions_free(pf_interventions *iv) {
+  if (!iv)
+    return;
+  unbind(iv);
+  for (size_t i = 0; i < iv->n; i++) {
+    pf_free(iv->items[i].layers);
+    pf_free(iv->items[i].heads);
+  }
+  void *all[] = {iv->items,  iv->taps, iv->tap_item, iv->cuts, iv->swaps,
+                 iv->values, iv->seqs, iv->line_at,  iv->name};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    pf_free(all[i]);
+  pf_buf_free(&iv->lines);
+  json_decref(iv->root);
+  pf_free(iv);
+}
+
+/* Appends one element to a list of the bound state; list: address of a pointer of any type. */
+static int append(void *list, size_t *n, size_t *cap, const void *e, size_t size) {
+  void *p;
+  memcpy(&p, list, sizeof p);
+  int rc = pf_grow(&p, cap, *n + 1, size);
+  if (rc == PF_OK)
+    memcpy((char *)p + (*n)++ * size, e, size);
+  memcpy(list, &p, sizeof p);
+  return rc;
+}
+#define APPEND(iv, list, n, cap, e) append(&(iv)->list, &(iv)->n, &(iv)->cap, &(e), sizeof(e))
+
+/* Positions of an item in this prompt: its text, cut to its phase. */
+static int span_of(const pf_interventions *iv, const item *it, const char *text, phase ph,
+                   const pf_spans *s, pf_span *out) {
+  pf_span in[N_PHASES] = {{0, s->n_prompt}, {s->n_prompt, INT32_MAX}, {0, INT32_MAX}};
+  *out = in[ph];
+  if (!text)
+    return PF_OK;
+  int rc = pf_positions_parse(text, s, out);
+  if (rc != PF_OK)
+    return where(iv, it, rc);
+  out->lo = out->lo > in[ph].lo ? out->lo : in[ph].lo;
+  out->hi = out->hi < in[ph].hi ? out->hi : in[ph].hi;
+  if (out->hi <= out->lo)
+    return pf_fail(PF_EINPUT, "%s: intervention %td: positions '%s' hold nothing of the phase '%s'",
+                   iv->name, it - iv->items, text, phases[ph]);
+  return PF_OK;
+}
+
+static int add_line(pf_interventions *iv, const item *it, pf_span at) {
+  size_t start = iv->lines.n;
+  const char *site = json_string_value(json_object_get(it->js, "site"));
+  pf_buf_printf(&iv->lines, "%s %s layers", ops[it->op].name, site ? site : "attention");
+  for (size_t i = 0; i < it->n_layers; i++)
+    pf_buf_printf(&iv->lines, "%s%d", i ? "," : " ", (int)it->layers[i]);
+  if (at.hi == INT32_MAX)
+    pf_buf_printf(&iv->lines, " positions %d..", (int)at.lo);
+  else
+    pf_buf_printf(&iv->lines, " positions %d..%d", (int)at.lo, (int)at.hi - 1);
+  if (it->positions)
+    pf_buf_printf(&iv->lines, " (%s)", it->positions);
+  pf_buf_add(&iv->lines, "", 1); /* lines are kept one after the other, each with its NUL */
+  int rc = APPEND(iv, line_at, n_lines, cap_lines, start);
+  return rc == PF_OK ? pf_buf_status(&iv->lines) : rc;
+}
+
+/* The prompt of a source object as ids and spans: {"persona","task"}, {"prompt"}, {"prompt_raw"} or
+ * {"ids"}. */
+static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *t, pf_ids *ids,
+                      pf_spans *spans) {
+  const char *prompt = json_string_value(json_object_get(it->prompt, "prompt"));
+  const char *raw = json_string_value(json_object_get(it->prompt, "prompt_raw"));
+  const char *task = json_string_value(json_object_get(it->prompt, "task"));
+  const char *persona = json_string_value(json_object_get(it->prompt, "persona"));
+  const json_t *list = json_object_get(it->prompt, "ids"), *e;
+  pf_encoding enc = {0};
+  pf_role_prompt role = {0};
+  char *text = NULL;
+  size_t i;
+  int rc = PF_OK;
+  if (!!prompt + !!raw + !!task + json_is_array(list) != 1)
+    return bad(
+        iv, it,
+        "a source prompt is {\"persona\", \"task\"}, {\"prompt\"}, {\"prompt_raw\"} or {\"ids\"}");
+  if (!list && !t)
+    return bad(iv, it, "a source prompt given as text needs the model's tokenizer");
+  if (task &&
+      (rc = pf_role_prompt_make(t, "As {persona}, {task}", persona, task, &role)) == PF_OK) {
+    enc = role.enc;
+    pf_spans_of(&role, spans);
+    role.enc = (pf_encoding){0};
+  } else if (prompt) {
+    rc = pf_chat_encode(t, &(pf_message){"user", prompt}, 1, 0, &enc, &text, NULL);
+  } else if (raw) {
+    rc = pf_tok_encode(t, raw, strlen(raw), PF_TOK_AUTO_BOS, &enc);
+  }
+  for (i = 0; rc == PF_OK && i < enc.n; i++)
+    rc = pf_ids_push(ids, enc.ids[i]);
+  json_array_foreach((json_t *)list, i, e) {
+    if (rc == PF_OK)
+      rc = json_is_integer(e) ? pf_ids_push(ids, (int32_t)json_integer_value(e))
+                              : bad(iv, it, "\"ids\" must be whole numbers");
+  }
+  if (rc == PF_OK && !task)
+    pf_spans_of_ids((int32_t)ids->n, spans);
+  pf_text_free(text);
+  pf_encoding_free(&enc);
+  pf_role_prompt_free(&role);
+  return rc;
+}
+
+/* Runs the source prompt on a new sequence with the given taps; the sequence stays with iv. */
+static int run_source(pf_interventions *iv, pf_ctx *c, const pf_ids *ids, pf_tap *taps, size_t n,
+                      pf_seq **out) {
+  pf_seq *s;
+  int rc = pf_seq_new(&s, c);
+  if (rc == PF_OK)
+    rc = APPEND(iv, seqs, n_seqs, cap_seqs, s);
+  if (rc != PF_OK) {
+    pf_seq_free(s);
+    return rc;
+  }
+  pf_row *rows = pf_alloc(ids->n, sizeof *rows);
+  rc = rows ? pf_seq_set_taps(s, taps, n) : PF_ENOMEM;
+  for (size_t i = 0; rows && i < ids->n; i++)
+    rows[i] = (pf_row){s, ids->v[i], (int32_t)i, -1};
+  if (rc == PF_OK)
+    rc = pf_eval(c, rows, ids->n, NULL);
+  if (rc == PF_OK)
+    rc = pf_seq_set_taps(s, NULL, 0);
+  pf_free(rows);
+  *out = s;
+  return rc;
+}
+
+static int keep_values(pf_interventions *iv, size_t n, float **out) {
+  *out = pf_calloc(n, sizeof **out);
+  int rc = *out ? APPEND(iv, values, n_values, cap_values, *out) : PF_ENOMEM;
+  if (rc != PF_OK)
+    pf_free(*out);
+  return rc;
+}
+
+/* Where an item's values lie: rows of `width` (all selected heads), one row or one a position, for
+ * one layer. */
+typedef struct operand {
+  const float *v;
+  size_t stride; /* between positions; 0 = the same row for all */
+  size_t head;   /* values a head */
+  int32_t n_keys;
+} operand;
+
+static size_t heads_used(const pf_interventions *iv, const item *it) {
+  int32_t all = hook_info(iv->model, it->hook)->heads;
+  return it->n_heads ? it->n_heads : all ? (size_t)all : 1;
+}
+
+static void scale_values(float *v, size_t n, float f) {
+  for (size_t i = 0; i < n && f != 1.0f; i++)
+    v[i] *= f;
+}
+
+/* "name*rest" with '*' replaced by the layer. */
+static int file_operand(pf_interventions *iv, const item *it, int32_t layer, pf_span at,
+                        operand *o) {
+  char path[4096];
+  const char *star = strchr(it->file, '*');
+  const pf_hook_info *h = hook_info(iv->model, it->hook);
+  pf_tensor t;
+  if (star)
+    snprintf(path, sizeof path, "%.*s%d%s", (int)(star - it->file), it->file, (int)layer, star + 1);
+  else
+    snprintf(path, sizeof path, "%s", it->file);
+  int rc = pf_tensor_read(path, &t);
+  if (rc != PF_OK)
+    return where(iv, it, rc);
+  size_t n = pf_tensor_count(&t), heads = heads_used(iv, it);
+  size_t per_head = h->width >= 0 ? (size_t)h->width : t.n_dims ? t.dims[t.n_dims - 1] : 0;
+  size_t row = per_head * heads, positions = at.hi == INT32_MAX ? 1 : (size_t)(at.hi - at.lo);
+  float *v = NULL;
+  if (row == 0 || (n != row && n != row * positions))
+    rc = pf_fail(PF_EINPUT,
+                 "%s: intervention %td: %s has %zu values; %s at %zu positions needs %zu, or %zu "
+                 "for all alike",
+                 iv->name, it - iv->items, path, n, h->name, positions, row * positions, row);
+  if (rc == PF_OK)
+    rc = keep_values(iv, n, &v);
+  if (rc == PF_OK) {
+    memcpy(v, t.data, n * sizeof *v);
+    scale_values(v, n, it->scale);
+    *o = (operand){v, n == row ? 0 : row, per_head, h->width < 0 ? (int32_t)per_head : 0};
+  }
+  pf_tensor_free(&t);
+  return rc;
+}
+
+static int add_tap(pf_interventions *iv, const item *it, pf_tap t) {
+  size_t at = (size_t)(it - iv->items), n = iv->n_taps; /* the two lists run in step */
+  int rc = append(&iv->tap_item, &n, &iv->cap_tap_item, &at, sizeof at);
+  return rc == PF_OK ? APPEND(iv, taps, n_taps, cap_taps, t) : rc;
+}
+
+static int add_taps(pf_interventions *iv, const item *it, int32_t layer, pf_span at,
+                    const operand *o) {
+  pf_tap t = {.hook = it->hook,
+              .layer = layer,
+              .head = -1,
+              .pos_lo = at.lo,
+              .pos_hi = at.hi,
+              .op = ops[it->op].tap,
+              .scale = it->scale,
+              .value = o->v,
+              .value_stride = o->stride,
+              .n_keys = o->n_keys};
+  if (!it->n_heads)
+    return add_tap(iv, it, t);
+  for (size_t i = 0; i < it->n_heads; i++) {
+    t.head = it->heads[i];
+    t.value = o->v ? o->v + i * o->head : NULL;
+    int rc = add_tap(iv, it, t);
+    if (rc != PF_OK)
+      return rc;
+  }
+  return PF_OK;
+}
+
+/* Captures of a source prompt: per layer (positions, selected heads, width). */
+static int prompt_taps(pf_interventions *iv, const item *it, pf_span from, int32_t n_keys,
+                       pf_tap **taps, operand *o) {
+  const pf_hook_info *h = hook_info(iv->model, it->hook);
+  size_t heads = heads_used(iv, it), per_head = h->width >= 0 ? (size_t)h->width : (size_t)n_keys,
+         row = heads * per_head;
+  size_t positions = (size_t)(from.hi - from.lo), parts = it->n_heads ? it->n_heads : 1;
+  float *v;
+  int rc = keep_values(iv, it->n_layers * positions * row, &v);
+  if (rc != PF_OK)
+    return rc;
+  if (!(*taps = pf_calloc(it->n_layers * parts, sizeof **taps)))
+    return PF_ENOMEM;
+  for (size_t l = 0; l < it->n_layers; l++)
+    for (size_t p = 0; p < parts; p++)
+      (*taps)[l * parts + p] = (pf_tap){.hook = it->hook,
+                                        .layer = it->layers[l],
+                                        .head = it->n_heads ? it->heads[p] : -1,
+                                        .pos_lo = from.lo,
+                                        .pos_hi = from.hi,
+                                        .op = PF_OP_CAPTURE,
+                                        .out = v + l * positions * row + p * per_head,
+                                        .out_stride = row,
+                                        .n_keys = h->width < 0 ? n_keys : 0};
+  *o = (operand){v, positions == 1 ? 0 : row, per_head, h->width < 0 ? n_keys : 0};
+  return PF_OK;
+}
+
+/* The source prompt's span; it must have as many positions as the target, or one. */
+static int source_span(const pf_interventions *iv, const item *it, const pf_spans *s, pf_span at,
+                       pf_span *from) {
+  const char *text = it->source_positions ? it->source_positions : it->positions;
+  int rc = span_of(iv, it, text, PHASE_PROMPT, s, from);
+  if (rc != PF_OK)
+    return rc;
+  int64_t n = (int64_t)from->hi - from->lo;
+  if (at.hi == INT32_MAX ? n != 1 : n != 1 && n != (int64_t)at.hi - at.lo)
+    return pf_fail(
+        PF_EINPUT,
+        "%s: intervention %td: %d source positions for %d positions (one, or as many, are wanted)",
+        iv->name, it - iv->items, (int)n, at.hi == INT32_MAX ? -1 : (int)(at.hi - at.lo));
+  return PF_OK;
+}
+
+static int bind_from_prompt(pf_interventions *iv, const item *it, pf_ctx *c, const pf_tok *t,
+                            pf_span at) {
+  pf_ids ids = {0};
+  pf_spans spans;
+  pf_span from;
+  pf_tap *taps = NULL;
+  operand o = {0};
+  pf_seq *seq;
+  size_t parts = it->n_heads ? it->n_heads : 1;
+  int rc = source_ids(iv, it, t, &ids, &spans);
+  if (rc == PF_OK)
+    rc = source_span(iv, it, &spans, at, &from);
+  if (rc == PF_OK)
+    rc = prompt_taps(iv, it, from, (int32_t)ids.n, &taps, &o);
+  if (rc == PF_OK)
+    rc = run_source(iv, c, &ids, taps, it->n_layers * parts, &seq);
+  size_t layer = (size_t)(rc == PF_OK ? from.hi - from.lo : 0) * heads_used(iv, it) * o.head;
+  if (rc == PF_OK)
+    scale_values(iv->values[iv->n_values - 1], it->n_layers * layer, it->scale);
+  for (size_t l = 0; rc == PF_OK && l < it->n_layers; l++, o.v += layer)
+    rc = add_taps(iv, it, it->layers[l], at, &o);
+  pf_free(taps);
+  pf_ids_free(&ids);
+  return rc;
+}
+
+static int bind_taps(pf_interventions *iv, const item *it, pf_ctx *c, const pf_tok *t,
+                     const pf_spans *s) {
+  pf_span at;
+  int rc = span_of(iv, it, it->positions, it->phase, s, &at);
+  if (rc == PF_OK)
+    rc = add_line(iv, it, at);
+  if (rc == PF_OK && it->prompt)
+    return bind_from_prompt(iv, it, c, t, at);
+  for (size_t l = 0; rc == PF_OK && l < it->n_layers; l++) {
+    operand o = {0};
+    if (it->file)
+      rc = file_operand(iv, it, it->layers[l], at, &o);
+    if (rc == PF_OK)
+      rc = add_taps(iv, it, it->layers[l], at, &o);
+  }
+  return rc;
+}
+
+static int bind_cut(pf_interventions *iv, const item *it, const pf_spans *s) {
+  pf_span keys, q;
+  int rc = span_of(iv, it, it->positions, PHASE_ALL, s, &keys);
+  if (rc == PF_OK)
+    rc = span_of(iv, it, it->queries, it->queries ? PHASE_ALL : it->phase, s, &q);
+  if (rc == PF_OK)
+    rc = add_line(iv, it, keys);
+  size_t heads = it->n_heads ? it->n_heads : 1;
+  for (size_t i = 0; rc == PF_OK && i < it->n_layers * heads; i++) {
+    int32_t l = it->layers[i / heads], h = it->n_heads ? it->heads[i % heads] : -1;
+    pf_cut cut = {l, l + 1, h, q.lo, q.hi, keys.lo, keys.hi};
+    rc = APPEND(iv, cuts, n_cuts, cap_cuts, cut);
+  }
+  return rc;
+}
+
+static int bind_swap(pf_interventions *iv, const item *it, pf_ctx *c, const pf_tok *t,
+                     const pf_spans *s) {
+  pf_ids ids = {0};
+  pf_spans spans;
+  pf_span at, from;
+  pf_seq *src = NULL;
+  int rc = span_of(iv, it, it->positions, PHASE_PROMPT, s, &at);
+  if (rc == PF_OK)
+    rc = add_line(iv, it, at);
+  if (rc == PF_OK)
+    rc = source_ids(iv, it, t, &ids, &spans);
+  if (rc == PF_OK)
+    rc = source_span(iv, it, &spans, at, &from);
+  if (rc == PF_OK && from.hi - from.lo != at.hi - at.lo)
+    rc = bad(iv, it, "swap_kv needs as many source positions as positions");
+  if (rc == PF_OK)
+    rc = run_source(iv, c, &ids, NULL, 0, &src);
+  size_t heads = it->n_heads ? it->n_heads : 1;
+  for (size_t i = 0; rc == PF_OK && i < it->n_layers * heads; i++) {
+    int32_t l = it->layers[i / heads], h = it->n_heads ? it->heads[i % heads] : -1;
+    pf_swap w = {l, l + 1, h, at.lo, at.hi, from.lo, it->what, src};
+    rc = APPEND(iv, swaps, n_swaps, cap_swaps, w);
+  }
+  pf_ids_free(&ids);
+  return rc;
+}
+
+int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *t, const pf_spans *s,
+                          pf_seq *seq) {
+  int rc = PF_OK;
+  unbind(iv);
+  for (size_t i = 0; i < iv->n && rc == PF_OK; i++) {
+    const item *it = &iv->items[i];
+    rc = it->op == IV_KNOCKOUT ? bind_cut(iv, it, s)
+         : it->op == IV_SWAP   ? bind_swap(iv, it, c, t, s)
+                               : bind_taps(iv, it, c, t, s);
+  }
+  if (rc == PF_OK)
+    rc = pf_seq_set_taps(seq, iv->taps, iv->n_taps);
+  if (rc == PF_OK)
+    rc = pf_seq_set_cuts(seq, iv->cuts, iv->n_cuts);
+  return rc == PF_OK ? pf_seq_set_swaps(seq, iv->swaps, iv->n_swaps) : rc;
+}
+
+const pf_tap *pf_interventions_taps(const pf_interventions *iv, size_t *n) {
+  *n = iv->n_taps;
+  return iv->taps;
+}
+
+const char *pf_interventions_line(const pf_interventions *iv, size_t i) {
+  return i < iv->n_lines ? iv->lines.s + iv->line_at[i] : NULL;
+}
+
+int pf_interventions_check_fired(const pf_interventions *iv) {
+  for (size_t i = 0; i < iv->n_taps; i++)
+    if (iv->taps[i].fired == 0)
+      return pf_fail(PF_EINPUT,
+                     "%s: intervention %zu (%s at layer %d) never fired: no row at its positions",
+                     iv->name, iv->tap_item[i], hook_info(iv->model, iv->taps[i].hook)->name,
+                     iv->taps[i].layer);
+  return PF_OK;
+}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Intervention files: what is refused and with which line; what is bound does what taps, cuts and
+ * swaps do, bit for bit. */
+#include "model_util.h"
+
+enum { LEN = 40 };
+
+static pf_model *model;
+static pf_ctx *ctx;
+
+static void setup(void) {
+  model = tu_open("tests/mini/g2-window");
+  ctx = tu_ctx(model, 1);
+}
+
+static void teardown(void) {
+  pf_ctx_free(ctx);
+  pf_model_close(model);
+}
+
+static int parse(const char *items, pf_interventions **iv) {
+  char text[2048];
+  snprintf(text, sizeof text, "{\"schema\":\"personaflow-interventions/1\",\"interventions\":[%s]}",
+           items);
+  return pf_interventions_parse(iv, "test.json", text, strlen(text), model);
+}
+
+static const struct {
+  const char *items, *line;
+} refused[] = {
+    {"", "non-empty list"},
+    {"3", "not an object"},
+    {"{\"op\":\"zap\"}", "\"op\" must be"},
+    {"{\"op\":\"zero\"}", "\"site\" is missing"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_prr\"}", "the nearest are"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.9.hook_resid_pre\"}", "layers 0 to 3"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.*.hook_resid_pre\"}", "\"layers\" must be a list"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.*.hook_resid_pre\",\"layers\":[4]}", "0 to 3"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"layers\":[1]}", "needs a '*'"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"heads\":[0]}", "has no heads"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.attn.hook_z\",\"heads\":[4]}", "0 to 3"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"source\":\"x.npy\"}",
+     "takes no \"source\""},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\"}", "\"source\" must be"},
+    {"{\"op\":\"scale\",\"site\":\"blocks.0.hook_resid_pre\"}", "scale needs"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"phase\":\"later\"}",
+     "\"phase\" must be"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"color\":1}", "unknown key 'color'"},
+    {"{\"op\":\"knockout\"}", "\"positions\" (the keys) is missing"},
+    {"{\"op\":\"knockout\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\"}",
+     "take no \"site\""},
+    {"{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":\"x.npy\"}", "needs a prompt object"},
+    {"{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":{\"ids\":[1]},\"what\":\"q\"}",
+     "kv, k or v"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"queries\":\"1\"}",
+     "only knockout takes"},
+};
+
+START_TEST(wrong_files_are_refused) {
+  pf_interventions *iv;
+  ck_assert_int_eq(parse(refused[_i].items, &iv), PF_EINPUT);
+  ck_assert_ptr_null(iv);
+  ck_assert_msg(strstr(pf_last_error(), refused[_i].line), "%s", pf_last_error());
+  ck_assert_msg(strstr(pf_last_error(), "test.json"), "%s", pf_last_error());
+}
+END_TEST
+
+static const struct {
+  const char *items, *line;
+} unbindable[] = {
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"persona\"}",
+     "unknown span"},
+    {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"99:100\"}",
+     "nothing of the phase"},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":\"/"
+     "no/such.npy\"}",
+     "/no/such.npy"},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1:4\",\"source\":{"
+     "\"ids\":[1,2,3,4]},"
+     "\"source_positions\":\"0:2\"}",
+     "2 source positions for 3"},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{"
+     "\"prompt\":\"x\"}}",
+     "needs the model's tokenizer"},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{}}",
+     "a source prompt is"},
+    {"{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":{\"ids\":[999999,2]}}",
+     "not in the vocabulary"},
+};
+
+static void bind(const char *items, pf_seq *s, pf_interventions **iv, int want) {
+  pf_spans spans;
+  pf_spans_of_ids(LEN, &spans);
+  ck_assert_msg(parse(items, iv) == PF_OK, "%s", pf_last_error());
+  int st = pf_interventions_bind(*iv, ctx, NULL, &spans, s);
+  ck_assert_msg(st == PF_OK ? want == PF_OK : want != PF_OK, "%s", pf_last_error());
+}
+
+START_TEST(what_a_prompt_lacks_is_refused) {
+  pf_seq *s = tu_seq(ctx);
+  pf_interventions *iv;
+  bind(unbindable[_i].items, s, &iv, PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), unbindable[_i].line), "%s", pf_last_error());
+  pf_interventions_free(iv);
+  pf_seq_free(s);
+}
+END_TEST
+
+/* Logits after the file's actions into x, after the same actions set by hand into y. */
+static void compare(const char *items, pf_tap *t, size_t nt, const pf_cut *c, size_t nc,
+                    const pf_swap *w, size_t nw) {
+  pf_seq *a = tu_seq(ctx), *b = tu_seq(ctx), *plain = tu_seq(ctx);
+  float *x = tu_logits(model), *y = tu_logits(model), *z = tu_logits(model);
+  pf_interventions *iv;
+  bind(items, a, &iv, PF_OK);
+  ck_assert_int_eq(pf_seq_set_taps(b, t, nt), PF_OK);
+  ck_assert_int_eq(pf_seq_set_cuts(b, c, nc), PF_OK);
+  ck_assert_int_eq(pf_seq_set_swaps(b, w, nw), PF_OK);
+  tu_run(ctx, a, model, 1, 0, LEN, x);
+  tu_run(ctx, b, model, 1, 0, LEN, y);
+  tu_run(ctx, plain, model, 1, 0, LEN, z);
+  tu_same(model, x, y, items);
+  ck_assert(tu_differ(model, x, z));
+  ck_assert_int_eq(pf_interventions_check_fired(iv), PF_OK);
+  ck_assert_ptr_nonnull(pf_interventions_line(iv, 0));
+  ck_assert_ptr_null(pf_interventions_line(iv, 1));
+  pf_interventions_free(iv);
+  pf_seq_free(a);
+  pf_seq_free(b);
+  pf_seq_free(plain);
+  free(x);
+  free(y);
+  free(z);
+}
+
+START_TEST(actions_equal_taps_cuts_and_swaps) {
+  int32_t layer;
+  int z, in;
+  ck_assert_int_eq(pf_hook_find(model, "blocks.2.attn.hook_z", &z, &layer), PF_OK);
+  ck_assert_int_eq(pf_hook_find(model, "blocks.2.hook_resid_pre", &in, &layer), PF_OK);
+  pf_tap zero = {.hook = z, .layer = 2, .head = 1, .pos_lo = 39, .pos_hi = 40, .op = PF_OP_ZERO};
+  compare("{\"op\":\"zero\",\"site\":\"blocks.*.attn.hook_z\",\"layers\":[2],\"heads\":[1],"
+          "\"positions\":\"-1\"}",
+          &zero, 1, NULL, 0, NULL, 0);
+  pf_tap scale = {.hook = in,
+                  .layer = 2,
+                  .head = -1,
+                  .pos_lo = 35,
+                  .pos_hi = 38,
+                  .op = PF_OP_SCALE,
+                  .scale = 1.5f};
+  compare("{\"op\":\"scale\",\"site\":\"blocks.2.hook_resid_pre\",\"positions\":\"35:38\","
+          "\"scale\":1.5}",
+          &scale, 1, NULL, 0, NULL, 0);
+  pf_cut cut[4];
+  for (int32_t l = 0; l < 4; l++)
+    cut[l] = (pf_cut){l, l + 1, -1, 38, 40, 30, 36};
+  compare("{\"op\":\"knockout\",\"positions\":\"30:36\",\"queries\":\"38:40\"}", NULL, 0, cut, 4,
+          NULL, 0);
+  pf_seq *src = tu_seq(ctx);
+  char text[512] =
+      "{\"op\":\"swap_kv\",\"layers\":[1],\"positions\":\"33:36\",\"source\":{\"ids\":[";
+  for (int32_t i = 0; i < 36; i++)
+    sprintf(text + strlen(text), "%s%d", i ? "," : "", (int)tu_token(model, 2, i));
+  strcat(text, "]}}");
+  tu_run(ctx, src, model, 2, 0, 36, NULL);
+  pf_swap w = {1, 2, -1, 33, 36, 33, PF_SWAP_K | PF_SWAP_V, src};
+  compare(text, NULL, 0, NULL, 0, &w, 1);
+  pf_seq_free(src);
+}
+END_TEST
+
+START_TEST(replace_from_a_prompt_and_from_a_file) {
+  size_t d = (size_t)pf_model_get_info(model)->d_model;
+  float *v = calloc(d, sizeof *v);
+  int32_t layer;
+  int in;
+  ck_assert_int_eq(pf_hook_find(model, "blocks.1.hook_resid_pre", &in, &layer), PF_OK);
+  pf_seq *src = tu_seq(ctx);
+  pf_tap cap = {.hook = in,
+                .layer = 1,
+                .head = -1,
+                .pos_lo = 5,
+                .pos_hi = 6,
+                .op = PF_OP_CAPTURE,
+                .out = v,
+                .out_stride = d};
+  ck_assert_int_eq(pf_seq_set_taps(src, &cap, 1), PF_OK);
+  tu_run(ctx, src, model, 2, 0, 6, NULL);
+  pf_tap put = {.hook = in,
+                .layer = 1,
+                .head = -1,
+                .pos_lo = 39,
+                .pos_hi = 40,
+                .op = PF_OP_REPLACE,
+                .value = v};
+  char text[512];
+  snprintf(text, sizeof text,
+           "{\"op\":\"replace\",\"site\":\"blocks.1.hook_resid_pre\",\"positions\":\"-1\","
+           "\"source_positions\":\"-1\",\"source\":{\"ids\":[%d,%d,%d,%d,%d,%d]}}",
+           tu_token(model, 2, 0), tu_token(model, 2, 1), tu_token(model, 2, 2),
+           tu_token(model, 2, 3), tu_token(model, 2, 4), tu_token(model, 2, 5));
+  compare(text, &put, 1, NULL, 0, NULL, 0);
+  char dir[] = "/tmp/pf-iv-XXXXXX", path[64];
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/v.npy", dir);
+  pf_tensor t = {.n_dims = 1, .dims = {d}, .data = v};
+  ck_assert_int_eq(pf_npy_write(path, &t), PF_OK);
+  snprintf(text, sizeof text,
+           "{\"op\":\"replace\",\"site\":\"blocks.1.hook_resid_pre\",\"positions\":\"p_last\","
+           "\"source\":\"%s\"}",
+           path);
+  compare(text, &put, 1, NULL, 0, NULL, 0);
+  remove(path);
+  remove(dir);
+  pf_seq_free(src);
+  free(v);
+}
+END_TEST
+
+START_TEST(what_never_fires_is_an_error) {
+  pf_seq *s = tu_seq(ctx);
+  pf_interventions *iv;
+  bind("{\"op\":\"zero\",\"site\":\"blocks.1.hook_resid_pre\",\"phase\":\"generation\","
+       "\"positions\":\"g2\"}",
+       s, &iv, PF_OK);
+  tu_run(ctx, s, model, 1, 0, LEN, NULL);
+  ck_assert_int_eq(pf_interventions_check_fired(iv), PF_EINPUT);
+  ck_assert(strstr(pf_last_error(), "never fired"));
+  pf_interventions_free(iv);
+  pf_seq_free(s);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("interventions");
+  TCase *t = tcase_create("files");
+  tcase_set_timeout(t, 0);
+  tcase_add_unchecked_fixture(t, setup, teardown);
+  tcase_add_loop_test(t, wrong_files_are_refused, 0, (int)(sizeof refused / sizeof *refused));
+  tcase_add_loop_test(t, what_a_prompt_lacks_is_refused, 0,
+                      (int)(sizeof unbindable / sizeof *unbindable));
+  tcase_add_test(t, actions_equal_taps_cuts_and_swaps);
+  tcase_add_test(t, replace_from_a_prompt_and_from_a_file);
+  tcase_add_test(t, what_never_fires_is_an_error);
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_set_fork_status(r, CK_NOFORK); /* OpenMP's threads do not survive a fork */
+  srunner_run_all(r, CK_NORMAL);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
