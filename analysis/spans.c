@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Role prompts and their named token spans; positions written as text. */
+#include "analysis/spans.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+/* ---- the prompt
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+int pf_template_fill(const char *template_, const char *persona, const char *task, pf_filled *out) {
+  *out = (pf_filled){0};
+  const char *p = strstr(template_, "{persona}"), *t = strstr(template_, "{task}");
+  if (!p || !t || t < p)
+    return pf_fail(PF_EUSAGE, "template '%s': want {persona} and after it {task}", template_);
+  pf_buf b = {0};
+  if (persona) {
+    pf_buf_add(&b, template_, (size_t)(p - template_));
+    out->persona_lo = b.n;
+    pf_buf_puts(&b, persona);
+    out->persona_hi = b.n;
+    pf_buf_add(&b, p + strlen("{persona}"), (size_t)(t - p) - strlen("{persona}"));
+  }
+  out->task_lo = b.n;
+  pf_buf_puts(&b, task);
+  out->task_hi = b.n;
+  if (persona)
+    pf_buf_puts(&b, t + strlen("{task}"));
+  out->text = b.s;
+  if (b.failed || !b.s) {
+    pf_buf_free(&b);
+    out->text = NULL;
+    return PF_ENOMEM;
+  }
+  return PF_OK;
+}
+
+/* First token that ends after byte `at`. */
+static int32_t token_at(const pf_encoding *e, size_t at) {
+  size_t i = 0;
+  while (i < e->n && e->end[i] <= at)
+    i++;
+  return (int32_t)i;
+}
+
+/* First token that begins at or after byte `at`: a token across the border belongs to what it began
+ * in. */
+static int32_t token_from(const pf_encoding *e, size_t at) {
+  size_t i = 0;
+  while (i < e->n && e->start[i] < at)
+    i++;
+  return (int32_t)i;
+}
+
+/* Spans from byte offsets: bos | template (up to "As") | persona | task (its comma included) |
+ * header. */
+static void set_spans(const pf_tok *t, const pf_filled *f, size_t content, size_t content_len,
+                      pf_role_prompt *p) {
+  const pf_encoding *e = &p->enc;
+  int32_t n = (int32_t)e->n, bos = pf_tok_bos(t);
+  int32_t b = bos >= 0 && n > 0 && e->ids[0] == bos ? 1 : 0;
+  bool has_persona = f->persona_hi > f->persona_lo;
+  int32_t lo = token_at(e, content + f->persona_lo);
+  int32_t hi = has_persona ? token_from(e, content + f->persona_hi) : lo;
+  int32_t end = token_from(e, content + content_len);
+  p->bos = (pf_span){0, b};
+  p->template_ = (pf_span){b, lo};
+  p->persona = (pf_span){lo, hi};
+  p->task = (pf_span){hi, end};
+  p->header = (pf_span){end, n};
+  p->p_last = n - 1;
+}
+
+/* p_user_last: the last token of the rendering without the generation header, which must be a
+ * prefix of the whole. */
+static int set_user_last(const pf_tok *t, const pf_message *m, pf_role_prompt *p) {
+  pf_encoding e = {0};
+  char *text = NULL;
+  int rc = pf_chat_encode(t, m, 1, PF_CHAT_NO_GENERATION_PROMPT, &e, &text, NULL);
+  if (rc == PF_OK &&
+      (e.n == 0 || e.n > p->enc.n || memcmp(e.ids, p->enc.ids, e.n * sizeof *e.ids) != 0))
+    rc = pf_fail(PF_EINPUT,
+                 "chat template: the prompt without generation header is no prefix of the prompt: "
+                 "p_user_last is not defined");
+  p->p_user_last = (int32_t)e.n - 1;
+  pf_encoding_free(&e);
+  pf_text_free(text);
+  return rc;
+}
+
+static int find_content(const pf_role_prompt *p, const pf_filled *f, size_t start) {
+  size_t n = strlen(f->text);
+  if (start > strlen(p->text) || strncmp(p->text + start, f->text, n) != 0)
+    return pf_fail(PF_EINPUT,
+                   "chat template: it changes the message '%.60s': spans are not defined", f->text);
+  return PF_OK;
+}
+
+int pf_role_prompt_make(const pf_tok *t, const char *template_, const char *persona,
+                        const char *task, pf_role_prompt *out) {
+  pf_filled f;
+  size_t start = 0;
+  *out = (pf_role_prompt){0};
+  int rc = pf_template_fill(template_, persona, task, &f);
+  pf_message m = {"user", f.text};
+  if (rc == PF_OK)
+    rc = pf_chat_encode(t, &m, 1, 0, &out->enc, &out->text, &start);
+  if (rc == PF_OK)
+    rc = find_content(out, &f, start);
+  if (rc == PF_OK) {
+    set_spans(t, &f, start, strlen(f.text), out);
+    rc = set_user_last(t, &m, out);
+  }
+  pf_free(f.text);
+  if (rc != PF_OK)
+    pf_role_prompt_free(out);
+  return rc;
+}
+
+void pf_role_prompt_free(pf_role_prompt *p) {
+  pf_encoding_free(&p->enc);
+  pf_text_free(p->text);
+  *p = (pf_role_prompt){0};
+}
+
+/* ---- named spans and positions
+ * ------------------------------------------------------------------------------------ */
+
+static void add_span(pf_spans *s, const char *name, int32_t lo, int32_t hi) {
+  s->v[s->n++] = (pf_named_span){name, {lo, hi}};
+}
+
+void pf_spans_of_ids(int32_t n_prompt, pf_spans *out) {
+  *out = (pf_spans){.n_prompt = n_prompt};
+  add_span(out, "answer", n_prompt, INT32_MAX);
+  add_span(out, "p_last", n_prompt - 1, n_prompt);
+  add_span(out, "g1", n_prompt, n_prompt + 1);
+  add_span(out, "g2", n_prompt + 1, n_prompt + 2);
+}
+
+void pf_spans_of(const pf_role_prompt *p, pf_spans *out) {
+  *out = (pf_spans){.n_prompt = (int32_t)p->enc.n};
+  add_span(out, "bos", p->bos.lo, p->bos.hi);
+  add_span(out, "template", p->template_.lo, p->template_.hi);
+  add_span(out, "persona", p->persona.lo, p->persona.hi);
+  add_span(out, "task", p->task.lo, p->task.hi);
+  add_span(out, "header", p->header.lo, p->header.hi);
+  add_span(out, "p_user_last", p->p_user_last, p->p_user_last + 1);
+  pf_spans rest;
+  pf_spans_of_ids(out->n_prompt, &rest);
+  for (size_t i = 0; i < rest.n; i++)
+    out->v[out->n++] = rest.v[i];
+}
+
+static int unknown_span(const char *text, const pf_spans *s) {
+  pf_buf names = {0};
+  for (size_t i = 0; i < s->n; i++)
+    pf_buf_printf(&names, "%s%s", i ? " " : "", s->v[i].name);
+  int rc = pf_fail(PF_EUSAGE, "position '%s': unknown span: this prompt has %s", text,
+                   pf_buf_str(&names));
+  pf_buf_free(&names);
+  return rc;
+}
+
+/* A whole number at *p; false (and *p unmoved) when there is none. */
+static bool number(const char **p, long *v) {
+  char *end;
+  errno = 0;
+  const char *s = *p;
+  if (!isdigit((unsigned char)s[0]) &&
+      !((s[0] == '-' || s[0] == '+') && isdigit((unsigned char)s[1])))
+    return false;
+  *v = strtol(s, &end, 10);
+  *p = end;
+  return !errno && *v <= INT32_MAX && *v >= -INT32_MAX;
+}
+
+/* "a", "a:b", ":b", "a:" of [lo, hi); negative numbers from the end. *close is what must follow. */
+static int slice(const char *text, const char *p, char close, pf_span in, pf_span *out) {
+  long a = 0, b;
+  bool open = in.hi == INT32_MAX;
+  long n = (long)in.hi - in.lo;
+  bool has_a = number(&p, &a), range = *p == ':';
+  bool has_b = range ? (p++, number(&p, &b)) : false;
+  if (*p != close || (close && p[1]) || (!has_a && !range))
+    return pf_fail(
+        PF_EUSAGE,
+        "position '%s': want a form such as -1, 12, 3:7, persona, persona[-1] or task[0:3]", text);
+  if (open && ((has_a && a < 0) || (has_b && b < 0)))
+    return pf_fail(PF_EUSAGE, "position '%s': the answer has no end to count from", text);
+  a = has_a && a < 0 ? a + n : a;
+  b = !range ? a + 1 : !has_b ? n : b < 0 ? b + n : b;
+  if (a < 0 || b <= a || b > n)
+    return pf_fail(PF_EUSAGE, "position '%s': empty or outside: there are %ld tokens", text, n);
+  *out = (pf_span){(int32_t)(in.lo + a), (int32_t)(in.lo + b)};
+  return PF_OK;
+}
+
+int pf_positions_parse(const char *text, const pf_spans *s, pf_span *out) {
+  if (!isalpha((unsigned char)*text)) {
+    bool prompt =
+        strchr(text, '-') || *text == ':'; /* else numbers may lie beyond it, in the answer */
+    return slice(text, text, '\0', (pf_span){0, prompt ? s->n_prompt : INT32_MAX}, out);
+  }
+  size_t n = strcspn(text, "["), i = 0;
+  while (i < s->n && (strlen(s->v[i].name) != n || strncmp(s->v[i].name, text, n) != 0))
+    i++;
+  if (i == s->n)
+    return unknown_span(text, s);
+  *out = s->v[i].span;
+  if (text[n] == '[')
+    return slice(text, text + n + 1, ']', s->v[i].span, out);
+  if (out->hi <= out->lo)
+    return pf_fail(PF_EUSAGE, "position '%s': the span is empty in this prompt", text);
+  return PF_OK;
+}
