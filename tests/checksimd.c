@@ -26,9 +26,10 @@ const size_t cs_sizes[] = {1,  2,  3,  5,  7,  8,  9,   12,  15,  16,  17,  23,
 const size_t cs_n_sizes = sizeof cs_sizes / sizeof *cs_sizes;
 
 uint32_t cs_u32(cs *t) {
-  uint32_t w[4];
-  pf_philox(t->seed, 0, t->counter++, w);
-  return w[0];
+  uint64_t i = t->counter++;
+  if (i % 4 == 0)
+    pf_philox(t->seed, 0, i / 4, t->words);
+  return t->words[i % 4];
 }
 
 static float with_exponent(uint32_t u, uint32_t lo, uint32_t hi) {

@@ -28,7 +28,8 @@ typedef struct cs {
   const pf_simd *ref, *v; /* the reference and the table with the kernel under test */
   const pf_kernel *k;
   uint64_t seed, counter;
-  int place; /* 0: data begins at a guard page; 1: data ends at one */
+  uint32_t words[4]; /* drawn, of the counter's group of four */
+  int place;         /* 0: data begins at a guard page; 1: data ends at one */
   unsigned cases;
   bool failed;
   pf_sha256 *hash; /* of the reference's outputs, while the scalar kernels run */
@@ -60,9 +61,10 @@ extern const size_t cs_n_sizes;
 typedef void (*cs_fn)(cs *t);
 #define CS_OPS(F)                                                                                  \
   F(split3)                                                                                        \
-  F(gemm_x3_bf16) F(gemm_f32) F(rms_scale) F(rms_apply) F(rms_weight) F(rope) F(qk) F(softcap)     \
-      F(softmax) F(pv) F(gelu_tanh) F(silu) F(mul) F(add) F(scale) F(finite) F(argmax)             \
-          F(logsumexp) F(kl) F(vexp) F(vtanh) F(vsigmoid) F(canary)
+  F(gemm_x3_bf16)                                                                                  \
+  F(gemm_f32) F(rms_scale) F(rms_apply) F(rms_weight) F(rope) F(qk) F(softcap) F(softmax) F(pv)    \
+      F(gelu_tanh) F(silu) F(mul) F(add) F(scale) F(finite) F(argmax) F(logsumexp) F(kl) F(vexp)   \
+          F(vtanh) F(vsigmoid) F(canary)
 #define CS_PROTO(op) void cs_##op(cs *t);
 CS_OPS(CS_PROTO)
 #undef CS_PROTO

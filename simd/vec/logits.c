@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * CONTRACT.md "finite, argmax" and "fp64": 16 fp64 lanes are arrays, the compiler chooses the
  * registers. */
+#include "simd/vec/d4.h"
 #include "simd/vec/v16.h"
-
-#include "base/dmath_seq.h"
 
 /* 16 lanes from x[i], those from n on -Inf. */
 static inline v16 load_or_neg_inf(const float *x, size_t i, size_t n) {
@@ -54,7 +53,9 @@ size_t PF_FN(argmax)(size_t n, const float *x, float *second) {
   return index[win];
 }
 
-static inline double tree_d(double v[PF_LANES]) {
+static inline double tree_d(const d4 quad[4]) {
+  double v[PF_LANES];
+  memcpy(v, quad, sizeof v);
   for (int h = PF_LANES / 2; h; h /= 2)
     for (int l = 0; l < h; l++)
       v[l] = v[l] + v[l + h];
@@ -81,28 +82,26 @@ double PF_FN(logsumexp)(size_t n, const float *x) {
     return __builtin_nan("");
   if ((pf_bits_of_f32(top) & PF_BITS_ABS) == PF_BITS_INF)
     return (double)top;
-  double v[PF_LANES] = {0}, max = (double)top;
+  d4 v[4] = {{0}}, max = d4_set1((double)top);
   for (size_t i = 0; i < n; i += PF_LANES) {
     float t[PF_LANES];
     v_store(t, load_or_neg_inf(x, i, n));
-#pragma omp simd
-    for (int l = 0; l < PF_LANES; l++)
-      v[l] = v[l] + pf_dexp_seq((double)t[l] - max);
+    for (int l = 0; l < 4; l++)
+      v[l] = v[l] + d4_exp(d4_widen(t + 4 * l) - max);
   }
-  return max + pf_dlog_seq(tree_d(v));
+  return (double)top + pf_dlog_seq(tree_d(v));
 }
 
 double PF_FN(kl)(size_t n, const float *p, double lse_p, const float *q, double lse_q) {
-  double v[PF_LANES] = {0};
+  d4 v[4] = {{0}}, zero = d4_set1(0.0);
   for (size_t i = 0; i < n; i += PF_LANES) {
     float s[PF_LANES], t[PF_LANES];
     v_store(s, load_or_neg_inf(p, i, n));
     v_store(t, load_or_neg_inf(q, i, n));
-#pragma omp simd
-    for (int l = 0; l < PF_LANES; l++) {
-      double a = (double)s[l] - lse_p, b = (double)t[l] - lse_q;
-      double e = pf_dexp_seq(a), term = e * (a - b);
-      v[l] = v[l] + (e == 0.0 ? 0.0 : term);
+    for (int l = 0; l < 4; l++) {
+      d4 a = d4_widen(s + 4 * l) - d4_set1(lse_p), b = d4_widen(t + 4 * l) - d4_set1(lse_q);
+      d4 e = d4_exp(a);
+      v[l] = v[l] + d4_select(e == zero, zero, e * (a - b));
     }
   }
   return tree_d(v) + 0.0;

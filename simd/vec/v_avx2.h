@@ -7,6 +7,7 @@
 #error "simd/vec for AVX2 needs the flags of AVX2_CFLAGS"
 #endif
 #include <immintrin.h>
+#include <string.h>
 
 #define PF_FN(op)     pf_##op##_avx2
 #define PF_X3_ROWS    2 /* tile of gemm_x3_bf16: 2 rows x 3 parts x 2 registers = 12 chains */
@@ -36,22 +37,17 @@ static inline void v_store(float *p, v16 x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
 }
-/* Masks of the lanes < n; masked-out lanes are neither read nor written. */
-static inline i16 v_first(size_t n) {
-  __m256i c = _mm256_set1_epi32((int)n);
-  return (i16){_mm256_cmpgt_epi32(c, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
-               _mm256_cmpgt_epi32(c, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15))};
-}
+/* Through memory: vmaskmov would do, but emulators read the lanes that it masks out. */
 static inline v16 v_loadn(const float *p, size_t n) {
-  i16 m = v_first(n);
-  return (v16){_mm256_maskload_ps(p, m.a),
-               n > 8 ? _mm256_maskload_ps(p + 8, m.b) : _mm256_setzero_ps()};
+  float t[16] = {0};
+  memcpy(t, p, n * sizeof *p);
+  return v_load(t);
 }
+
 static inline void v_storen(float *p, v16 x, size_t n) {
-  i16 m = v_first(n);
-  _mm256_maskstore_ps(p, m.a, x.a);
-  if (n > 8)
-    _mm256_maskstore_ps(p + 8, m.b, x.b);
+  float t[16];
+  v_store(t, x);
+  memcpy(p, t, n * sizeof *p);
 }
 
 static inline v16 v_add(v16 x, v16 y) {

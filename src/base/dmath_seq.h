@@ -4,6 +4,7 @@
 #ifndef PF_BASE_DMATH_SEQ_H
 #define PF_BASE_DMATH_SEQ_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -24,27 +25,27 @@ static inline uint64_t pf_bits_of_f64(double x) {
 #define PF_D_LN2_LO 0x1.ef35793c7673p-45
 #define PF_D_MAGIC  0x1.8p52 /* t = z + magic leaves rint(z) in the low bits of t */
 
+#define PF_D_EXP_LO -708.396
+#define PF_D_EXP_HI 709.7827128933
+/* 1/13!, 1/12!, ..., 1/2! */
+#define PF_D_EXP_TAYLOR                                                                            \
+  0x1.6124613a86d09p-33, 0x1.1eed8eff8d898p-29, 0x1.ae64567f544e4p-26, 0x1.27e4fb7789f5cp-22,      \
+      0x1.71de3a556c734p-19, 0x1.a01a01a01a01ap-16, 0x1.a01a01a01a01ap-13, 0x1.6c16c16c16c17p-10,  \
+      0x1.1111111111111p-7, 0x1.5555555555555p-5, 0x1.5555555555555p-3, 0.5
+
 /* x = k ln2 + r, |r| <= 0.3466; exp(x) = 2^k (1 + (r + r^2 q(r))), q the Taylor series to r^13. */
 static inline double pf_dexp_seq(double x) {
   double t = x * PF_D_LOG2E + PF_D_MAGIC;
   double k = t - PF_D_MAGIC;
   double r = (x - k * PF_D_LN2_HI) - k * PF_D_LN2_LO;
-  double q = 0x1.6124613a86d09p-33;
-  q = q * r + 0x1.1eed8eff8d898p-29;
-  q = q * r + 0x1.ae64567f544e4p-26;
-  q = q * r + 0x1.27e4fb7789f5cp-22;
-  q = q * r + 0x1.71de3a556c734p-19;
-  q = q * r + 0x1.a01a01a01a01ap-16;
-  q = q * r + 0x1.a01a01a01a01ap-13;
-  q = q * r + 0x1.6c16c16c16c17p-10;
-  q = q * r + 0x1.1111111111111p-7;
-  q = q * r + 0x1.5555555555555p-5;
-  q = q * r + 0x1.5555555555555p-3;
-  q = q * r + 0.5;
+  static const double c[] = {PF_D_EXP_TAYLOR};
+  double q = c[0];
+  for (size_t i = 1; i < sizeof c / sizeof *c; i++)
+    q = q * r + c[i];
   double y = 1.0 + (r + (r * r) * q);
   y = pf_f64_of_bits(pf_bits_of_f64(y) + (pf_bits_of_f64(t) << 52));
-  y = x < -708.396 ? 0.0 : y;
-  y = x > 709.7827128933 ? pf_f64_of_bits(UINT64_C(0x7ff) << 52) : y;
+  y = x < PF_D_EXP_LO ? 0.0 : y;
+  y = x > PF_D_EXP_HI ? pf_f64_of_bits(UINT64_C(0x7ff) << 52) : y;
   return x != x ? x : y;
 }
 
