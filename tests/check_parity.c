@@ -29,7 +29,7 @@ static size_t n_names;
 /* ---- one model and one branch ------------------------------------- */
 
 typedef struct run {
-  fixture fx;
+  fixture_file fx;
   pf_model *model;
   const pf_model_info *info;
   pf_ctx *ctx;

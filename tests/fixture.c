@@ -59,7 +59,7 @@ size_t fixture_list(const char *folder, const char *suffix, char (*names)[64], s
   return n;
 }
 
-void fixture_open(fixture *f, const char *folder, const char *name) {
+void fixture_open(fixture_file *f, const char *folder, const char *name) {
   memset(f, 0, sizeof *f);
   snprintf(f->name, sizeof f->name, "%s", name);
   const char *path = src_path("%s/%s.safetensors", folder, name);
@@ -71,12 +71,12 @@ void fixture_open(fixture *f, const char *folder, const char *name) {
   f->data = f->file.s + 8 + n;
 }
 
-void fixture_close(fixture *f) {
+void fixture_close(fixture_file *f) {
   json_decref(f->header);
   pf_buf_free(&f->file);
 }
 
-static const void *tensor(const fixture *f, size_t *n, const char *name, const char *dtype,
+static const void *tensor(const fixture_file *f, size_t *n, const char *name, const char *dtype,
                           size_t size) {
   json_t *t = json_object_get(f->header, name), *o = json_object_get(t, "data_offsets");
   ck_assert_msg(t != NULL, "%s has no tensor %s", f->name, name);
@@ -96,16 +96,16 @@ static const void *tensor(const fixture *f, size_t *n, const char *name, const c
   vsnprintf(name, sizeof name, fmt, ap);                                                           \
   va_end(ap)
 
-const float *fixture_f32(const fixture *f, size_t *n, const char *fmt, ...) {
+const float *fixture_f32(const fixture_file *f, size_t *n, const char *fmt, ...) {
   NAME_FROM(fmt);
   return tensor(f, n, name, "F32", sizeof(float));
 }
 
-const double *fixture_f64(const fixture *f, size_t *n, const char *fmt, ...) {
+const double *fixture_f64(const fixture_file *f, size_t *n, const char *fmt, ...) {
   NAME_FROM(fmt);
   return tensor(f, n, name, "F64", sizeof(double));
 }
 
-const int64_t *fixture_i64(const fixture *f, size_t *n, const char *name) {
+const int64_t *fixture_i64(const fixture_file *f, size_t *n, const char *name) {
   return tensor(f, n, name, "I64", sizeof(int64_t));
 }

@@ -11,12 +11,12 @@
 #include "base/buf.h"
 
 /* A safetensors file with F32, F64 and I64 tensors, whole in memory. */
-typedef struct fixture {
+typedef struct fixture_file {
   char name[64]; /* the file's name without its suffix: the model's name */
   pf_buf file;
   json_t *header;
   const char *data;
-} fixture;
+} fixture_file;
 
 /* Path of a file of the source tree (the folder of configure is $srcdir when tests run, else ".").
  * The text is overwritten by the next call but three. */
@@ -30,13 +30,13 @@ const char *fixture_model_dir(const char *name);
 size_t fixture_list(const char *folder, const char *suffix, char (*names)[64], size_t max);
 
 /* These stop the test with a line when the fixture is not what it should be. */
-void fixture_open(fixture *f, const char *folder, const char *name);
-void fixture_close(fixture *f);
+void fixture_open(fixture_file *f, const char *folder, const char *name);
+void fixture_close(fixture_file *f);
 /* Number of elements in *n (may be NULL). */
-const float *fixture_f32(const fixture *f, size_t *n, const char *fmt, ...)
+const float *fixture_f32(const fixture_file *f, size_t *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-const double *fixture_f64(const fixture *f, size_t *n, const char *fmt, ...)
+const double *fixture_f64(const fixture_file *f, size_t *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-const int64_t *fixture_i64(const fixture *f, size_t *n, const char *name);
+const int64_t *fixture_i64(const fixture_file *f, size_t *n, const char *name);
 
 #endif
