@@ -30,15 +30,19 @@
 /* Pieces in the spelling of the file, by id and by text. */
 typedef struct pf_vocab {
   pf_buf arena;
-  uint32_t *off, *len; /* (n_ids) off = PF_NO_PIECE: no such id */
-  size_t n_ids, off_cap, len_cap, n_pieces;
+  struct pf_piece {
+    uint32_t off, len; /* off = PF_NO_PIECE: no such id */
+  } * pieces;          /* (n_ids) */
+  size_t n_ids, cap, n_pieces;
   struct pf_piece_slot {
     uint32_t hash, id1; /* id + 1; 0: empty */
+    struct pf_piece at; /* the id's, here too: one cache miss less */
   } * slots;
   size_t mask;
 } pf_vocab;
 
-/* Adds a piece at an id that is free; not found by pf_vocab_find before pf_vocab_index. */
+/* Gives an id its text (a new one replaces the old when decoding); not found by pf_vocab_find
+ * before pf_vocab_index. */
 int pf_vocab_add(pf_vocab *v, int32_t id, const char *s, size_t n);
 /* Builds the table by text. A text with two ids is PF_EINPUT. */
 int pf_vocab_index(pf_vocab *v, const char *name);
@@ -83,7 +87,9 @@ int pf_scan_merges(const char *name, pf_slice in, const pf_tok *t, pf_merges *m)
  * ---------------------------------------------------------------------------------------------- */
 
 typedef struct pf_added {
-  char *text; /* as matched: the content, or the normalised content for normalized tokens */
+  char *content;
+  char *text; /* as matched and decoded: the content, or the normalised content for normalized
+                 tokens */
   size_t n;
   int32_t id;
   bool special, normalized, lstrip, rstrip, single_word;

@@ -318,8 +318,6 @@ static int read_model(reader *r, const json_t *root) {
   const json_t *m = json_object_get(root, "model");
   pf_tok *t = r->t;
   r->section = "model";
-  if (!json_is_object(m))
-    return malformed(r, "missing: this is not a tokenizer.json");
   if (strcmp(text_of(m, "type"), "BPE") && json_object_get(m, "type"))
     return refuse_type(r, text_of(m, "type"));
   for (size_t i = 0; i < sizeof must_be_empty / sizeof *must_be_empty; i++)
@@ -366,12 +364,15 @@ static int read_added_token(reader *r, const json_t *o, pf_added *a) {
                   .single_word = is_on(o, "single_word")};
   int rc = claim_id(r, text, id);
   a->id = (int32_t)id;
-  if (rc == PF_OK && !(a->text = pf_strdup(text)))
+  a->content = rc == PF_OK ? pf_strdup(text) : NULL;
+  a->text = rc == PF_OK ? pf_strdup(text) : NULL;
+  if (rc == PF_OK && (!a->content || !a->text))
     rc = PF_ENOMEM;
   return rc;
 }
 
-/* Tokens of the kind "normalized" are matched in normalised text, by their own normalised content.
+/* Tokens of the kind "normalized" are matched in normalised text by their own normalised content,
+ * which is also what they decode to.
  */
 static int normalise_added(pf_tok *t, pf_added *a) {
   pf_job j = {.t = t, .text = a->text, .n = a->n};
@@ -383,6 +384,7 @@ static int normalise_added(pf_tok *t, pf_added *a) {
     pf_free(a->text);
     a->text = s;
     a->n = j.a.n;
+    rc = pf_vocab_add(&t->vocab, a->id, s, a->n);
   }
   pf_job_free(&j);
   return rc == PF_OK && !s ? PF_ENOMEM : rc;
@@ -516,6 +518,8 @@ int pf_tok_parse(pf_tok **out, const char *name, const char *text, size_t n) {
   pf_sha256_hex(text, n, t->sha256);
   pf_scan_big_members(text, n, &vocab, &merges);
   int rc = parse_rest(name, text, n, vocab, merges, &root);
+  if (rc == PF_OK && !json_is_object(json_object_get(root, "model")))
+    rc = pf_fail(PF_EINPUT, "%s: no model in it: this is not a tokenizer.json", name);
   if (rc == PF_OK)
     rc = pf_scan_vocab(name, vocab, &t->vocab);
   reader r = {t, name, ""};
@@ -535,8 +539,10 @@ void pf_tok_close(pf_tok *t) {
     return;
   pf_vocab_free(&t->vocab);
   pf_free(t->merges.slots);
-  for (size_t i = 0; i < t->n_added; i++)
+  for (size_t i = 0; i < t->n_added; i++) {
+    pf_free(t->added[i].content);
     pf_free(t->added[i].text);
+  }
   for (size_t i = 0; i < t->n_norms; i++) {
     pf_free(t->norms[i].from);
     pf_free(t->norms[i].to);
@@ -651,12 +657,9 @@ int32_t pf_tok_bos(const pf_tok *t) {
 }
 
 int32_t pf_tok_id(const pf_tok *t, const char *piece) {
-  for (size_t i = 0; i < t->n_added; i++) {
-    size_t n;
-    const char *s = pf_vocab_text(&t->vocab, t->added[i].id, &n);
-    if (n == strlen(piece) && !memcmp(s, piece, n))
+  for (size_t i = 0; i < t->n_added; i++)
+    if (!strcmp(t->added[i].content, piece))
       return t->added[i].id;
-  }
   return pf_vocab_find(&t->vocab, piece, strlen(piece));
 }
 

@@ -71,14 +71,15 @@ static int prepend(const pf_norm *step, const pf_ntext *in, pf_ntext *out) {
 
 /* The end of the cluster that begins at i. No character composes across a grapheme boundary, and
  * none below U+0300 composes with what stands before it, so clusters can be normalised one by one.
- */
+ * U+11A7 composes with nothing, but utf8proc 2.8 takes it for a Hangul final and drops it: it
+ * stands alone. */
 static size_t cluster_end(const pf_ntext *in, size_t i) {
   uint32_t a = 0, b = 0;
   utf8proc_int32_t state = 0;
   i += (size_t)pf_utf8_step(in->s + i, in->n - i, &a);
   while (i < in->n) {
     int n = pf_utf8_step(in->s + i, in->n - i, &b);
-    if (b < 0x300 ||
+    if (b < 0x300 || b == 0x11a7 ||
         utf8proc_grapheme_break_stateful((utf8proc_int32_t)a, (utf8proc_int32_t)b, &state))
       break;
     i += (size_t)n;
