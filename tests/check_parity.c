@@ -164,6 +164,7 @@ START_TEST(logits_and_residuals) {
   bool good = true;
   run_open(&r, names[_i]);
   fixture_open(&r.fx, FOLDER, names[_i]);
+  fixture_check_about(&r.fx, r.info->dir);
   const int64_t *ids = fixture_i64(&r.fx, &t, "ids");
   const int64_t *at = fixture_i64(&r.fx, &kept, "positions_kept");
   size_t d = (size_t)r.info->d_model, n_layers = (size_t)r.info->n_layers;

@@ -12,6 +12,7 @@
 
 #include "base/io.h"
 #include "base/js.h"
+#include "base/sha256.h"
 #include "personaflow/types.h"
 
 enum { PATHS = 4, PATH_SIZE = 1024, FILE_LIMIT = 64 << 20 };
@@ -74,6 +75,31 @@ void fixture_open(fixture_file *f, const char *folder, const char *name) {
 void fixture_close(fixture_file *f) {
   json_decref(f->header);
   pf_buf_free(&f->file);
+}
+
+void fixture_check_model(const char *dir, const json_t *sha256) {
+  const char *name;
+  json_t *want;
+  ck_assert_uint_gt(json_object_size(sha256), 0);
+  json_object_foreach((json_t *)sha256, name, want) {
+    pf_buf b = {0};
+    char path[PATH_SIZE], hex[65];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    ck_assert_msg(pf_read_file(path, FILE_LIMIT, &b) == PF_OK, "%s", pf_last_error());
+    pf_sha256_hex(b.s, b.n, hex);
+    ck_assert_msg(strcmp(hex, json_string_value(want)) == 0,
+                  "%s is not the file that the fixture was made from: run tools/fixtures", path);
+    pf_buf_free(&b);
+  }
+}
+
+void fixture_check_about(const fixture_file *f, const char *dir) {
+  json_t *meta = json_object_get(f->header, "__metadata__"), *about;
+  const char *text = json_string_value(json_object_get(meta, "about"));
+  ck_assert_ptr_nonnull(text);
+  ck_assert_msg(pf_js_text(f->name, text, strlen(text), &about) == PF_OK, "%s", pf_last_error());
+  fixture_check_model(dir, json_object_get(about, "sha256"));
+  json_decref(about);
 }
 
 static const void *tensor(const fixture_file *f, size_t *n, const char *name, const char *dtype,

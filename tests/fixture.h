@@ -25,12 +25,18 @@ const char *src_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)))
 /* The directory of a model by name: tests/mini or data/models; NULL if there is none. */
 const char *fixture_model_dir(const char *name);
 
+/* Stops the test if a file of the model is not the one that the fixture was made from. sha256: an
+ * object of file names and hex digests. */
+void fixture_check_model(const char *dir, const json_t *sha256);
+
 /* Names (without suffix) of the files `suffix` in a folder of the source tree, sorted; at most max.
  */
 size_t fixture_list(const char *folder, const char *suffix, char (*names)[64], size_t max);
 
 /* These stop the test with a line when the fixture is not what it should be. */
 void fixture_open(fixture_file *f, const char *folder, const char *name);
+/* fixture_check_model with what the fixture says of itself. */
+void fixture_check_about(const fixture_file *f, const char *dir);
 void fixture_close(fixture_file *f);
 /* Number of elements in *n (may be NULL). */
 const float *fixture_f32(const fixture_file *f, size_t *n, const char *fmt, ...)
