@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The plan of a study: model, tokenizer, grid, layers, every prompt with its spans, and the keys of
+ * the units. */
+#include <stdio.h>
+#include <string.h>
+
+#include "analysis/jsonout.h"
+#include "analysis/study.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "base/status.h"
+#include "personaflow/personaflow.h"
+
+int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe) {
+  return probe == PF_P_USER_LAST ? q->p_user_last : q->p_last + pf_probe_prefix(probe);
+}
+
+int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit) {
+  int32_t n = 0;
+  while (n < limit && (size_t)n < a->enc.n && (size_t)n < b->enc.n &&
+         a->enc.ids[n] == b->enc.ids[n])
+    n++;
+  return n;
+}
+
+void pf_plan_rows(const pf_plan *p, size_t cell, size_t *prefill, size_t *changed) {
+  const pf_role_prompt *q = &p->xy[cell], *xb = &p->xb[cell / p->grid.n_tasks];
+  *prefill = q->enc.n - (size_t)pf_shared_prefix(q, xb, q->p_user_last);
+  *changed = 0;
+  for (size_t i = 0; i < p->grid.n_probes; i++) {
+    int32_t s = pf_plan_site(q, p->grid.probes[i]);
+    *changed +=
+        p->layers.n * (size_t)(q->p_last + pf_probe_prefix(p->grid.probes[i]) + PF_SCORED - s);
+  }
+}
+
+/* ---- prompts
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+static int make_prompt(const pf_plan *p, const char *persona, const char *task,
+                       pf_role_prompt *out) {
+  int rc = pf_role_prompt_make(p->tok, p->grid.template_, persona, task, out);
+  if (rc == PF_OK && out->enc.n + PF_Y_MAX > (size_t)p->info->max_positions)
+    rc = pf_fail(PF_EINPUT,
+                 "the prompt for '%.40s' and '%.40s' has %zu tokens; the model has %d positions",
+                 persona, task, out->enc.n, p->info->max_positions);
+  if (rc == PF_OK && out->p_user_last >= out->p_last)
+    rc = pf_fail(PF_EINPUT,
+                 "chat template: it has no generation header: p_user_last and p_last are the same");
+  return rc;
+}
+
+static int make_prompts(pf_plan *p) {
+  const pf_grid *g = &p->grid;
+  p->n_cells = g->n_personas * g->n_tasks;
+  p->xb = pf_calloc(g->n_personas, sizeof *p->xb);
+  p->by = pf_calloc(g->n_tasks, sizeof *p->by);
+  p->xy = pf_calloc(p->n_cells, sizeof *p->xy);
+  p->unit = pf_calloc(p->n_cells, sizeof *p->unit);
+  if (!p->xb || !p->by || !p->xy || !p->unit)
+    return PF_ENOMEM;
+  int rc = make_prompt(p, g->base.key, g->base.text, &p->bb);
+  for (size_t i = 0; i < g->n_personas && rc == PF_OK; i++)
+    rc = make_prompt(p, g->personas[i].text, g->base.text, &p->xb[i]);
+  for (size_t i = 0; i < g->n_tasks && rc == PF_OK; i++)
+    rc = make_prompt(p, g->base.key, g->tasks[i].text, &p->by[i]);
+  for (size_t c = 0; c < p->n_cells && rc == PF_OK; c++)
+    rc = make_prompt(p, g->personas[c / g->n_tasks].text, g->tasks[c % g->n_tasks].text, &p->xy[c]);
+  return rc;
+}
+
+/* ---- keys
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static json_t *int_list(const pf_ids *v) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < v->n; i++)
+    json_array_append_new(a, json_integer(v->v[i]));
+  return a;
+}
+
+static json_t *probe_list(const pf_grid *g) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < g->n_probes; i++)
+    json_array_append_new(a, json_string(pf_probe_names[g->probes[i]]));
+  return a;
+}
+
+/* The names of the members stand in the line that refuses to mix runs ("another grid"). */
+static json_t *make_head(const pf_plan *p, const char *protocol) {
+  return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:o,s:o}", "schema", "personaflow-journal/1",
+                   "protocol", protocol, "model", p->info->weights_sha256, "tokenizer",
+                   pf_tok_sha256(p->tok), "contract", pf_contract_version(), "precision", "f32",
+                   "grid", p->grid.sha256, "layers", int_list(&p->layers), "probes",
+                   probe_list(&p->grid));
+}
+
+static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
+  pf_sha256_add(h, &q->p_user_last, sizeof q->p_user_last);
+  pf_sha256_add(h, q->enc.ids, q->enc.n * sizeof *q->enc.ids);
+  pf_sha256_add(h, &(int32_t){-1}, sizeof(int32_t));
+}
+
+static int make_keys(pf_plan *p, const char *protocol) {
+  pf_buf head = {0};
+  p->head = make_head(p, protocol);
+  if (!p->head)
+    return PF_ENOMEM;
+  pf_js_dump(p->head, 0, &head);
+  for (size_t c = 0; c < p->n_cells; c++) {
+    pf_sha256 *h = pf_sha256_new();
+    const pf_grid_item *x = &p->grid.personas[c / p->grid.n_tasks],
+                       *y = &p->grid.tasks[c % p->grid.n_tasks];
+    if (!h)
+      return PF_ENOMEM;
+    pf_sha256_add(h, pf_buf_str(&head), head.n);
+    pf_sha256_add(h, x->key, strlen(x->key) + 1);
+    pf_sha256_add(h, y->key, strlen(y->key) + 1);
+    add_prompt(h, &p->bb);
+    add_prompt(h, &p->xb[c / p->grid.n_tasks]);
+    add_prompt(h, &p->by[c % p->grid.n_tasks]);
+    add_prompt(h, &p->xy[c]);
+    pf_sha256_end(h, p->unit[c]);
+  }
+  int rc = pf_buf_status(&head);
+  pf_buf_free(&head);
+  return rc;
+}
+
+/* ---- all of it
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static int check_protocol(const char *protocol) {
+  if (strcmp(protocol, "paper") != 0)
+    return pf_fail(PF_EUSAGE, "protocol '%s': there is 'paper'", protocol);
+  return PF_OK;
+}
+
+/* Cheap checks first: grid, configuration, layers and tokenizer before gigabytes of weights. */
+int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
+  char dir[4096];
+  pf_model *config = NULL;
+  *p = (pf_plan){0};
+  const char *protocol = o->protocol ? o->protocol : "paper";
+  int rc = check_protocol(protocol);
+  if (rc == PF_OK)
+    rc = pf_grid_open(&p->grid, o->grid);
+  if (rc == PF_OK)
+    rc = pf_model_resolve(o->model, dir, sizeof dir);
+  if (rc == PF_OK)
+    rc = pf_model_open_config(&config, dir);
+  if (rc == PF_OK)
+    rc = pf_grid_layers(&p->grid, o->layers, pf_model_get_info(config)->n_layers, &p->layers);
+  pf_model_close(config);
+  if (rc == PF_OK)
+    rc = pf_tok_open(&p->tok, dir);
+  pf_model_opts mo = {
+      .threads = o->threads, .progress = o->progress, .progress_user = o->progress_user};
+  if (rc == PF_OK)
+    rc = pf_model_open(&p->model, dir, &mo);
+  if (rc == PF_OK) {
+    p->info = pf_model_get_info(p->model);
+    rc = make_prompts(p);
+  }
+  if (rc == PF_OK)
+    rc = make_keys(p, protocol);
+  if (rc != PF_OK)
+    pf_plan_free(p);
+  return rc;
+}
+
+static void free_prompts(pf_role_prompt *v, size_t n) {
+  for (size_t i = 0; v && i < n; i++)
+    pf_role_prompt_free(&v[i]);
+  pf_free(v);
+}
+
+void pf_plan_free(pf_plan *p) {
+  pf_role_prompt_free(&p->bb);
+  free_prompts(p->xb, p->grid.n_personas);
+  free_prompts(p->by, p->grid.n_tasks);
+  free_prompts(p->xy, p->n_cells);
+  pf_free(p->unit);
+  json_decref(p->head);
+  pf_ids_free(&p->layers);
+  pf_grid_free(&p->grid);
+  pf_tok_close(p->tok);
+  pf_model_close(p->model);
+  *p = (pf_plan){0};
+}

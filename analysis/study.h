@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the files of the study share: the plan of a run, and the names of what it leaves behind. */
+#ifndef PF_ANALYSIS_STUDY_H
+#define PF_ANALYSIS_STUDY_H
+
+#include "analysis/grid.h"
+#include "analysis/journal.h"
+
+/* The paper's protocol: tokens of y that are scored at a site, and the tokens before them at g2. */
+enum { PF_SCORED = 10, PF_Y_MAX = PF_SCORED + 2 };
+
+/* Tokens of y that stand before the scored ones at a probe. */
+static inline int32_t pf_probe_prefix(pf_probe p) {
+  return p == PF_G1 ? 1 : p == PF_G2 ? 2 : 0;
+}
+
+/* Everything that fixes a run's bits, and its prompts. Cell c is persona c / n_tasks, task c %
+ * n_tasks. */
+typedef struct pf_plan {
+  pf_grid grid;
+  pf_ids layers; /* tested, ascending */
+  pf_model *model;
+  pf_tok *tok;
+  const pf_model_info *info;
+  pf_role_prompt bb, *xb, *by, *xy; /* (n_personas), (n_tasks), (n_cells) */
+  size_t n_cells;
+  json_t *head;     /* the journal's */
+  char (*unit)[65]; /* (n_cells) journal keys: SHA-256 of head and the cell's four prompts */
+} pf_plan;
+
+int pf_plan_make(pf_plan *p, const pf_study_opts *o);
+void pf_plan_free(pf_plan *p);
+/* Position of a probe in a prompt. */
+int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe);
+/* Rows that a cell needs at most: the XY prompt beyond what it shares with XB (*prefill), and the
+ * rows of its substitutions (*changed). */
+void pf_plan_rows(const pf_plan *p, size_t cell, size_t *prefill, size_t *changed);
+/* Tokens that two prompts share from the start, at most `limit`. */
+int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit);
+
+/* Files of a finished run; NULL-terminated. */
+extern const char *const pf_study_outputs[];
+
+/* Writes results.jsonl, generated.jsonl, summary.json and manifest.json from a journal that holds
+ * every cell. */
+int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j);
+/* The table of medians, line by line, from DIR/summary.json. */
+int pf_export_table(const char *dir, void (*log)(void *user, const char *line), void *user);
+
+/* ---- published.c: the paper's models and their published medians ------------------------------
+ */
+
+typedef struct pf_published {
+  const char *key, *name; /* as the published files name the model */
+} pf_published;
+/* The paper's model with the same configuration and so the same tensor shapes; NULL if it is none.
+ */
+const pf_published *pf_published_match(const pf_model_info *i);
+/* The published file for a model key and grid name ("paper-short", "paper-long"); PF_EINPUT if
+ * there is none. */
+int pf_published_load(const char *model_key, const char *grid, json_t **out);
+
+#endif

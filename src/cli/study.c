@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * personaflow study: the additive-substitution study of a model. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const char help[] =
+    "usage: personaflow study MODEL --out DIR [OPTIONS]\n"
+    "Runs the study of \"As X, Do Y\" (arXiv 2605.23147): for every persona and task, how much the "
+    "model's\n"
+    "answer changes when a residual of the prompt is replaced by the sum of a persona part and a "
+    "task part.\n"
+    "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n\n"
+    "  --out DIR          where the results go: summary.json, results.jsonl, ...\n"
+    "  --grid G           short, long (the paper's), demo, or a grid file; default short\n"
+    "  --layers LIST      layers to substitute at, such as 3,5,8-10 or all; default: the grid's, "
+    "else at 25, 40,\n"
+    "                     55, 70 and 85 % of the depth\n"
+    "  --protocol paper   the paper's protocol (the only one)\n"
+    "  --resume           go on with what DIR holds\n"
+    "  --force            start again over what DIR holds\n"
+    "  --dry-run          print cells, rows, memory and time; write nothing\n"
+    "  -t, --threads N    threads; default OMP_NUM_THREADS, else the CPUs of the process\n"
+    "  --quiet            no progress and no table\n"
+    "  --json             print summary.json instead of the table\n\n"
+    "An interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished cell; --resume gives the "
+    "same bytes as a run\n"
+    "without a break. Exit codes: 0 done, 2 usage or results exist, 3 input or output, 4 "
+    "incomplete and resumable,\n"
+    "5 environment.\n";
+
+static volatile int stop;
+
+static void on_signal(int sig) {
+  (void)sig;
+  stop = 1;
+}
+
+static void catch_signals(void) {
+  struct sigaction a = {.sa_handler = on_signal};
+  a.sa_flags = (int)SA_RESETHAND; /* a second one ends the program at once */
+  sigaction(SIGINT, &a, NULL);
+  sigaction(SIGTERM, &a, NULL);
+}
+
+static void print_line(void *user, const char *line) {
+  fprintf(user, "%s\n", line);
+}
+
+enum {
+  OPT_OUT = 256,
+  OPT_GRID,
+  OPT_LAYERS,
+  OPT_PROTOCOL,
+  OPT_RESUME,
+  OPT_FORCE,
+  OPT_DRY,
+  OPT_QUIET,
+  OPT_JSON,
+  OPT_HELP
+};
+
+static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT},
+                                        {"grid", required_argument, NULL, OPT_GRID},
+                                        {"layers", required_argument, NULL, OPT_LAYERS},
+                                        {"protocol", required_argument, NULL, OPT_PROTOCOL},
+                                        {"resume", no_argument, NULL, OPT_RESUME},
+                                        {"force", no_argument, NULL, OPT_FORCE},
+                                        {"dry-run", no_argument, NULL, OPT_DRY},
+                                        {"threads", required_argument, NULL, 't'},
+                                        {"quiet", no_argument, NULL, OPT_QUIET},
+                                        {"json", no_argument, NULL, OPT_JSON},
+                                        {"help", no_argument, NULL, OPT_HELP},
+                                        {NULL, 0, NULL, 0}};
+
+typedef struct args {
+  pf_study_opts o;
+  bool quiet, json, help;
+} args;
+
+static bool take_option(int c, args *a) {
+  long n;
+  switch (c) {
+  case OPT_OUT:
+    a->o.out_dir = optarg;
+    return true;
+  case OPT_GRID:
+    a->o.grid = optarg;
+    return true;
+  case OPT_LAYERS:
+    a->o.layers = optarg;
+    return true;
+  case OPT_PROTOCOL:
+    a->o.protocol = optarg;
+    return true;
+  case OPT_RESUME:
+    a->o.resume = 1;
+    return true;
+  case OPT_FORCE:
+    a->o.force = 1;
+    return true;
+  case OPT_DRY:
+    a->o.dry_run = 1;
+    return true;
+  case OPT_QUIET:
+    a->quiet = true;
+    return true;
+  case OPT_JSON:
+    a->json = true;
+    return true;
+  case OPT_HELP:
+    a->help = true;
+    return true;
+  case 't':
+    if (!cli_int("study", "--threads", optarg, 1, 1024, &n))
+      return false;
+    a->o.threads = (int)n;
+    return true;
+  default:
+    return cli_usage("study", "see above"), false;
+  }
+}
+
+static bool take_args(int argc, char **argv, args *a) {
+  *a = (args){.o = {.protocol = "paper", .grid = "short"}};
+  optind = 1;
+  for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;)
+    if (!take_option(c, a))
+      return false;
+  if (a->help)
+    return true;
+  if (optind + 1 != argc)
+    return cli_usage("study", optind == argc ? "which MODEL?" : "unexpected argument '%s'",
+                     argv[argc - 1]),
+           false;
+  a->o.model = argv[optind];
+  if (!a->o.out_dir && !a->o.dry_run)
+    return cli_usage("study", "where do the results go? --out DIR"), false;
+  return true;
+}
+
+static int print_summary(const char *dir) {
+  char path[4400];
+  size_t n;
+  snprintf(path, sizeof path, "%s/summary.json", dir);
+  char *s = cli_read_text(path, &n);
+  if (!s)
+    return 3;
+  fwrite(s, 1, n, stdout);
+  free(s);
+  return 0;
+}
+
+int cmd_study(int argc, char **argv) {
+  args a;
+  if (!take_args(argc, argv, &a))
+    return 2;
+  if (a.help) {
+    fputs(help, stdout);
+    return 0;
+  }
+  if (!a.quiet) {
+    a.o.progress = cli_progress;
+    a.o.log = print_line;
+    a.o.log_user = a.json && !a.o.dry_run ? stderr : stdout;
+  }
+  a.o.stop = &stop;
+  catch_signals();
+  int rc = pf_study_run(&a.o);
+  if (rc != PF_OK)
+    return cli_fail(rc);
+  return a.json && !a.o.dry_run ? print_summary(a.o.out_dir) : 0;
+}
