@@ -24,7 +24,7 @@
 /* ---- pieces and merges
  * ------------------------------------------------------------------------------------------ */
 
-#define PF_TOK_MAX_IDS (1 << 24)
+#define PF_TOK_MAX_IDS (1 << 22)
 #define PF_NO_PIECE    UINT32_MAX
 
 /* Pieces in the spelling of the file, by id and by text. */

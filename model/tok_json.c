@@ -342,7 +342,7 @@ static int claim_id(reader *r, const char *text, json_int_t id) {
   pf_vocab *v = &r->t->vocab;
   size_t n;
   if (id < 0 || id >= PF_TOK_MAX_IDS)
-    return malformed(r, "an id that is not a whole number below 16777216");
+    return malformed(r, "an id that is not a whole number below 4194304");
   const char *have = pf_vocab_text(v, (int32_t)id, &n);
   int32_t other = pf_vocab_find(v, text, strlen(text));
   if (have ? n != strlen(text) || memcmp(have, text, n) : other >= 0)

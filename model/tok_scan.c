@@ -199,7 +199,7 @@ static int whole_number(scan *s, int32_t *out) {
   for (; s->p < s->end && *s->p >= '0' && *s->p <= '9' && u < PF_TOK_MAX_IDS; s->p++)
     u = u * 10 + (uint32_t)(*s->p - '0');
   if (s->p == from || u >= PF_TOK_MAX_IDS)
-    return bad(s, "an id that is not a whole number below 16777216");
+    return bad(s, "an id that is not a whole number below 4194304");
   *out = (int32_t)u;
   return PF_OK;
 }
