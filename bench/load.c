@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -30,6 +31,18 @@ static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double seconds(struct timeval t) {
+  return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+}
+
+/* CPU time of the process, user and system. */
+static void cpu(double *user, double *sys) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  *user = seconds(u.ru_utime);
+  *sys = seconds(u.ru_stime);
 }
 
 /* High-water mark of resident memory, bytes. */
@@ -68,6 +81,21 @@ static double read_all(const pf_ckpt *k, bool direct) {
   return total;
 }
 
+/* Seconds to touch fresh memory, one byte a page: what any loader that fills its own memory pays at
+ * least. */
+static double touch(size_t bytes) {
+  char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  double t = now();
+  if (p == MAP_FAILED)
+    return -1;
+  (void)madvise(p, bytes, MADV_HUGEPAGE);
+  for (size_t i = 0; i < bytes; i += 4096)
+    ((volatile char *)p)[i] = 1;
+  t = now() - t;
+  munmap(p, bytes);
+  return t;
+}
+
 static const char *io_kind(void) {
   static char kind[16] = "?";
   pf_aio *a;
@@ -81,6 +109,7 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
   char dir[4096];
   pf_ckpt k;
   pf_model *m;
+  size_t weights = 0;
   int rc = pf_model_resolve(path, dir, sizeof dir);
   if (rc == PF_OK)
     rc = pf_ckpt_open(&k, dir);
@@ -88,15 +117,20 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
     return rc;
   if (cold)
     drop(&k);
-  double before = peak(), t = now();
+  double before = peak(), user0, sys0, user, sys;
+  cpu(&user0, &sys0);
+  double t = now();
   rc = pf_model_open(&m, dir, o);
   t = now() - t;
+  cpu(&user, &sys);
   if (rc == PF_OK) {
     double bytes = (double)pf_model_get_info(m)->weight_bytes, rss = peak();
     printf("load: %.0f bytes of weights, io %s, %.2f s, %.2f GB/s, sha256 %s\n", bytes, io_kind(),
            t, bytes / t * 1e-9, o->no_checksum ? "off" : pf_model_get_info(m)->weights_sha256);
+    printf("cpu: %.2f s user, %.2f s system\n", user - user0, sys - sys0);
     printf("memory: peak resident %.0f bytes (%.0f before), %.4f of the weights\n", rss, before,
            rss / bytes);
+    weights = (size_t)pf_model_get_info(m)->weight_bytes;
     pf_model_close(m);
     if (cold)
       drop(&k);
@@ -106,6 +140,9 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
     printf("plain read(2), 4 MiB%s: %.0f bytes, %.2f s, %.2f GB/s\n", direct ? ", O_DIRECT" : "",
            bytes, t, bytes / t * 1e-9);
   }
+  if (rc == PF_OK)
+    printf("fresh memory, one thread: %.2f s to touch %.0f bytes\n", touch(weights),
+           (double)weights);
   pf_ckpt_close(&k);
   return rc;
 }

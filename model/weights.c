@@ -29,7 +29,7 @@
 #define STAGING   ((size_t)48 << 20)  /* of all threads together */
 #define DEPTH     64                  /* reads in flight, of all threads together */
 #define JOB_BYTES ((size_t)16 << 20)  /* when tensors may be split */
-#define PAGE      ((size_t)4096) /* reads start and end on this, so that O_DIRECT files work too */
+#define PAGE      ((size_t)4096) /* reads start and end on this, as the page cache and the disk do */
 #define HUGE_PAGE ((size_t)2 << 20)
 
 /* ---- what the configuration calls for

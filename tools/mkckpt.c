@@ -103,18 +103,29 @@ typedef struct writer {
 /* ---- order and files
  * --------------------------------------------------------------------------------------------- */
 
+/* Within a layer, as transformers' modules are declared: with it the files of the Gemma-2-2B shape
+ * have the sizes of the published ones. */
+static const char *const in_layer[] = {
+    "q_proj.weight", "q_proj.bias",     "k_proj.weight",    "k_proj.bias",      "v_proj.weight",
+    "v_proj.bias",   "o_proj.",         "gate_proj.",       "up_proj.",         "down_proj.",
+    "input_",        "post_attention_", "pre_feedforward_", "post_feedforward_"};
+#define N_IN_LAYER (sizeof in_layer / sizeof *in_layer)
+
 /* Embedding, layers in order, what follows them. */
-static long rank(const char *name) {
+static size_t rank(const char *name) {
   static const char layer[] = "model.layers.";
-  if (!strncmp(name, layer, sizeof layer - 1))
-    return atol(name + sizeof layer - 1) + 1;
-  return strstr(name, "embed") ? 0 : 1L << 30;
+  size_t k = 0;
+  if (strncmp(name, layer, sizeof layer - 1) != 0)
+    return strstr(name, "embed") ? 0 : SIZE_MAX;
+  while (k < N_IN_LAYER && !strstr(name, in_layer[k]))
+    k++;
+  return ((size_t)atol(name + sizeof layer - 1) + 1) * (N_IN_LAYER + 1) + k;
 }
 
 static int by_rank(const void *a, const void *b) {
   const pf_want *x = a, *y = b;
-  long p = rank(x->name), q = rank(y->name);
-  return p != q ? (p < q ? -1 : 1) : strcmp(x->name, y->name);
+  size_t p = rank(x->name), q = rank(y->name);
+  return p != q ? (p < q ? -1 : 1) : -strcmp(x->name, y->name); /* model.norm before lm_head */
 }
 
 static size_t values(const pf_want *t) {
