@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/dmath.h"
 #include "base/fpenv.h"
 #include "base/rng.h"
 #include "personaflow/types.h"
@@ -219,6 +220,25 @@ static bool golden_has(const char *op, const char *hex) {
   return same;
 }
 
+/* Hash of the fp64 functions and the rotation angles; they have no variants, so the hash is their
+ * test. */
+static void hash_dmath(char hex[65]) {
+  pf_sha256 *h = pf_sha256_new();
+  for (unsigned i = 0; i < 4000; i++) {
+    double u = pf_uniform(11, 12, i), x = u * 1400 - 700;
+    double y[] = {pf_dexp(x), pf_dlog(u), pf_dsin(x * 1000), pf_dcos(x * 1000),
+                  pf_dpow(u * 1e6 + 1, u - 0.5)};
+    pf_sha256_add(h, y, sizeof y);
+  }
+  for (int i = 0; i < 64; i++)
+    for (int32_t pos = 0; pos < 140000; pos += 1 + pos / 2) {
+      float f = pf_rope_inv_freq(i % 2 ? 10000 : 1000000, i, 128), y[3] = {f};
+      pf_rope_angle(pos, f, &y[1], &y[2]);
+      pf_sha256_add(h, y, sizeof y);
+    }
+  pf_sha256_end(h, hex);
+}
+
 static bool required(const char *isa) {
   const char *list = getenv("PERSONAFLOW_REQUIRE_ISA");
   char words[256];
@@ -263,13 +283,13 @@ int main(int argc, char **argv) {
     return bench(k, n);
   setvbuf(stdout, NULL, _IOLBF, 0);
   unsigned passed = 0, failed = 0, skipped = 0;
+  char hex[65];
   make_slots();
   pf_simd ref;
   for (size_t i = 0; i < n; i++)
     if (!strcmp(k[i].isa, "scalar"))
       pf_kernel_install(&ref, &k[i]);
   for (size_t i = 0; i < n; i++) {
-    char hex[65];
     bool scalar = !strcmp(k[i].isa, "scalar");
     if (golden && !scalar)
       continue;
@@ -286,6 +306,11 @@ int main(int argc, char **argv) {
       ok ? passed++ : failed++;
     }
   }
+  hash_dmath(hex);
+  if (golden)
+    fprintf(stderr, "dmath %s\n", hex);
+  else
+    golden_has("dmath", hex) ? passed++ : failed++;
   failed += missing_required(k, n);
   unsigned bad = cs_naive();
   bad ? failed++ : passed++;

@@ -59,12 +59,13 @@ extern const size_t cs_n_sizes;
 
 /* One test per operation. */
 typedef void (*cs_fn)(cs *t);
-#define CS_OPS(F)                                                                                  \
-  F(split3)                                                                                        \
-  F(gemm_x3_bf16)                                                                                  \
-  F(gemm_f32) F(rms_scale) F(rms_apply) F(rms_weight) F(rope) F(qk) F(softcap) F(softmax) F(pv)    \
-      F(gelu_tanh) F(silu) F(mul) F(add) F(scale) F(finite) F(argmax) F(logsumexp) F(kl) F(vexp)   \
-          F(vtanh) F(vsigmoid) F(canary)
+/* clang-format off */
+#define CS_OPS(F) \
+  F(split3) F(gemm_x3_bf16) F(gemm_f32) F(rms_scale) F(rms_apply) F(rms_weight) \
+  F(rope) F(qk) F(softcap) F(softmax) F(pv) F(gelu_tanh) \
+  F(silu) F(mul) F(add) F(scale) F(finite) F(argmax) \
+  F(logsumexp) F(kl) F(vexp) F(vtanh) F(vsigmoid) F(canary)
+/* clang-format on */
 #define CS_PROTO(op) void cs_##op(cs *t);
 CS_OPS(CS_PROTO)
 #undef CS_PROTO

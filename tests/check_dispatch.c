@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The choice of kernels: caps, names that do not exist, the public list. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "personaflow/model.h"
+#include "simd/kernels.h"
+
+static int cap_status(const char *cap) {
+  const pf_kernel *chosen[PF_N_OPS];
+  return pf_kernel_choose(chosen, cap);
+}
+
+START_TEST(cap_limits_every_operation) {
+  const pf_kernel *chosen[PF_N_OPS];
+  ck_assert_int_eq(pf_kernel_choose(chosen, "scalar"), PF_OK);
+  for (size_t i = 0; i < PF_N_OPS; i++) {
+    ck_assert_ptr_nonnull(chosen[i]);
+    ck_assert_str_eq(chosen[i]->isa, "scalar");
+    ck_assert_uint_eq(chosen[i]->slot, i * sizeof chosen[i]->fn);
+  }
+}
+END_TEST
+
+START_TEST(without_a_cap_the_last_allowed_line_wins) {
+  const pf_kernel *chosen[PF_N_OPS];
+  size_t n;
+  const pf_kernel *k = pf_kernel_table(&n);
+  unsetenv("PERSONAFLOW_ISA");
+  ck_assert_int_eq(pf_kernel_choose(chosen, NULL), PF_OK);
+  for (size_t i = 0; i < n; i++)
+    if ((k[i].features & pf_cpu_bits()) == k[i].features)
+      ck_assert(chosen[k[i].slot / sizeof k->fn] >= &k[i]);
+}
+END_TEST
+
+START_TEST(unknown_name_is_refused_with_the_names) {
+  ck_assert_int_eq(cap_status("sse9"), PF_EENV);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "sse9"));
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "scalar, avx2, avx512 or neon"));
+  ck_assert_int_eq(pf_exit_code(PF_EENV), 5);
+}
+END_TEST
+
+START_TEST(absent_isa_is_refused) {
+#if defined(__aarch64__)
+  const char *foreign = "avx2";
+#else
+  const char *foreign = "neon";
+#endif
+  pf_simd s;
+  ck_assert_int_eq(pf_simd_init(&s, foreign), PF_EENV);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), foreign));
+}
+END_TEST
+
+START_TEST(the_environment_is_the_default_cap) {
+  const pf_kernel *chosen[PF_N_OPS];
+  setenv("PERSONAFLOW_ISA", "scalar", 1);
+  ck_assert_int_eq(pf_kernel_choose(chosen, NULL), PF_OK);
+  ck_assert_str_eq(chosen[0]->isa, "scalar");
+  setenv("PERSONAFLOW_ISA", "nonsense", 1);
+  ck_assert_int_eq(cap_status(NULL), PF_EENV);
+  setenv("PERSONAFLOW_ISA", "", 1);
+  ck_assert_int_eq(cap_status(NULL), PF_OK);
+}
+END_TEST
+
+START_TEST(the_public_list_names_every_operation) {
+  const pf_kernel_choice *c;
+  size_t n;
+  setenv("PERSONAFLOW_ISA", "scalar", 1);
+  ck_assert_int_eq(pf_kernels(&c, &n), PF_OK);
+  ck_assert_uint_eq(n, PF_N_OPS);
+  for (size_t i = 0; i < n; i++) {
+    ck_assert_str_eq(c[i].isa, "scalar");
+    ck_assert_ptr_nonnull(strstr(c[i].symbol, c[i].op));
+    ck_assert_uint_gt(strlen(c[i].why), 0);
+  }
+  ck_assert_uint_gt(strlen(pf_cpu_name()), 0);
+  ck_assert_ptr_nonnull(pf_cpu_features());
+}
+END_TEST
+
+int main(void) {
+  TCase *t = tcase_create("dispatch");
+  tcase_add_test(t, cap_limits_every_operation);
+  tcase_add_test(t, without_a_cap_the_last_allowed_line_wins);
+  tcase_add_test(t, unknown_name_is_refused_with_the_names);
+  tcase_add_test(t, absent_isa_is_refused);
+  tcase_add_test(t, the_environment_is_the_default_cap);
+  tcase_add_test(t, the_public_list_names_every_operation);
+  Suite *s = suite_create("dispatch");
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int bad = srunner_ntests_failed(r);
+  srunner_free(r);
+  return bad != 0;
+}
