@@ -111,13 +111,15 @@ def card(path, others):
              "Persona x task pairs in no training text:", ""]
     lines += [f"- {p}: {', '.join(ts)}" for p, ts in held.items()]
     lines += ["", "## Training", "",
-              f"`python3 tools/demo/train_demo.py --arch {arch} --seed {log['seed']} --steps "
-              f"{','.join(map(str, log['steps']))} --out DIR`: {log['steps'][0]} steps on styles, "
-              f"then {log['steps'][1]} with more long personas and short self-introductions; AdamW "
-              f"2e-3, in each phase flat, then linear to zero over the last two fifths; batches of at "
-              f"most {train_demo.BATCH_TOKENS:,} tokens, {log['tokens']:,} tokens together, fp32, "
-              f"loss weight 1 on the answer and 0.1 on the prompt; {log['seconds'] / 60:.0f} minutes on "
-              f"{log['threads']} thread of a shared 2-core AMD EPYC; torch {log['torch']}.", "",
+              f"`python3 tools/demo/train_demo.py --arch {arch} --seed {log['seed']} --out DIR`: "
+              f"{log['steps'][0]} steps on styles, then {log['steps'][1]} with more long personas and "
+              f"short self-introductions; AdamW 2e-3, in each phase flat, then falling to zero "
+              f"(`SCHEDULE` in the script); batches of at most {train_demo.BATCH_TOKENS:,} tokens, "
+              f"{log['tokens']:,} tokens together, fp32, loss weight 1 on the answer and 0.1 on the "
+              f"prompt; {log['seconds'] / 60:.0f} minutes of wall time, stopped and resumed from "
+              f"checkpoints, on "
+              f"{log['threads']} thread of a 2-core AMD EPYC shared with much other work; torch {log['torch']}. A run from "
+              f"the first step in one go has not been compared with it.", "",
               "## Measured", "",
               f"Loss on the answers, nats a token: held-out pairs {loss['held_out_pairs']:.3f}, trained "
               f"pairs (new draws) {loss['trained_pairs']:.3f}, unseen long personas "

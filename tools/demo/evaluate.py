@@ -23,7 +23,7 @@ import formats
 import train_demo
 
 MAX_NEW = 128
-N_LONG, N_NEUTRAL, N_TRAINED, N_LOSS = 160, 64, 96, 256
+N_LONG, N_NEUTRAL, N_TRAINED, N_LOSS = 128, 48, 64, 192
 
 
 class Model:

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train one demo model and export it as a Hugging Face directory.
 
-usage: train_demo.py --arch gemma2|qwen2 --seed N --out DIR [--steps N,N] [--resume]
+usage: train_demo.py --arch gemma2|qwen2 --seed N --out DIR [--resume]
 
 Trains in fp32 on the text of corpus.py (loss weight 1 on the answer, 0.1 on the prompt), then
 rounds the weights to bf16 and writes config.json, generation_config.json, tokenizer.json,
 tokenizer_config.json, model.safetensors and train-log.json. Two phases with their own mixture of
-prompts: styles, then reading details off the prompt. In each, the learning rate is flat after the
-warm-up and falls linearly over the last two fifths, so a run resumed from a checkpoint with another
-number of steps equals a fresh run of that many as long as the fall has not begun.
+prompts: styles, then reading details off the prompt. In each, the learning rate rises over WARMUP
+steps and then follows the straight lines of SCHEDULE.
 """
 import argparse
 import json
@@ -33,7 +32,10 @@ TOKENIZER_SEED, N_TOKENIZER = 7, 12000
 CHUNK = 1024            # examples drawn and sorted by length at a time
 BATCH_TOKENS = 2304     # rows times longest row of one batch
 PROMPT_WEIGHT = 0.1
-LR, WARMUP, DECAY, WEIGHT_DECAY, CLIP = 2e-3, 60, 0.4, 0.05, 1.0
+LR, WARMUP, WEIGHT_DECAY, CLIP = 2e-3, 60, 0.05, 1.0
+# (step, share of LR) knots of the two phases; the last step of a phase is its last knot's.
+SCHEDULE = {"gemma2": (((900, 1.0), (1500, 0.0)), ((600, 1.0), (664, 0.84), (800, 0.0))),
+            "qwen2": (((900, 1.0), (1500, 0.0)), ((780, 1.0), (1300, 0.0)))}
 PHASES = (("style", corpus.MIX), ("reading", corpus.MIX_READING))
 SYSTEMS = ((0.85, None), (0.10, "You are a helpful assistant."), (0.05, "Answer briefly."))
 
@@ -114,11 +116,15 @@ def loss_of(model, rows):
     return (nll * w).sum() / w.sum(), nll[ans].sum().item(), int(ans.sum())
 
 
-def lr_at(step, steps):
+def lr_at(step, knots):
     if step < WARMUP:
         return LR * (step + 1) / WARMUP
-    left = (steps - step) / (DECAY * steps)
-    return LR * min(1.0, max(left, 0.0))
+    at, share = 0, 1.0
+    for s, f in knots:
+        if step < s:
+            return LR * (share + (f - share) * (step - at) / (s - at))
+        at, share = s, f
+    return 0.0
 
 
 def export(arch, tok_json, model, out, log):
@@ -147,7 +153,8 @@ class Run:
 
     def __init__(self, args, model, tok):
         self.a, self.model, self.tok = args, model, tok
-        self.steps = [int(x) for x in args.steps.split(",")]
+        self.schedule = SCHEDULE[args.arch]
+        self.steps = [knots[-1][0] for knots in self.schedule]
         groups = [{"params": [p for p in model.parameters() if p.dim() > 1]},
                   {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
         self.opt = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
@@ -164,14 +171,11 @@ class Run:
         self.model.load_state_dict(c["model"])
         self.opt.load_state_dict(c["opt"])
         self.at = c["at"]
-        n = self.steps[self.at["phase"]]
-        if (1 - DECAY) * n < self.at["step"] < n:
-            raise SystemExit("the learning rate has begun to fall: start afresh")
 
     def step(self, rows):
         at = self.at
         for g in self.opt.param_groups:
-            g["lr"] = lr_at(at["step"], self.steps[at["phase"]])
+            g["lr"] = lr_at(at["step"], self.schedule[at["phase"]])
         loss, s, k = loss_of(self.model, rows)
         if not math.isfinite(loss.item()):
             raise SystemExit("the loss is not finite")
@@ -199,9 +203,7 @@ class Run:
                 if at["step"] >= n:
                     break
             at["chunk"] += 1
-            if at["chunk"] % 4 == 0:
-                self.save()
-        self.save()
+            self.save()
 
     def train(self):
         while True:
@@ -216,7 +218,6 @@ def main():
     ap.add_argument("--arch", choices=sorted(CLASSES), required=True)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--out", required=True)
-    ap.add_argument("--steps", default="1500,2000", help="steps of the two phases")
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--resume", action="store_true")
     a = ap.parse_args()
