@@ -129,7 +129,7 @@ START_TEST(files_that_fail) {
   pf_buf b;
   ck_assert_int_eq(pf_read_file(in_dir("none"), 10, &b), PF_EINPUT);
   ck_assert_int_eq(pf_read_file(dir, 10, &b), PF_EINPUT);
-  ck_assert_ptr_nonnull(strstr(pf_last_error(), "not a file"));
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "not a regular file"));
   ck_assert_int_eq(pf_write_file(in_dir("none/x"), "x", 1), PF_EIO);
   ck_assert_int_eq(mkdir(in_dir("d"), 0700), 0);
   ck_assert_int_eq(pf_write_file(in_dir("d"), "x", 1), PF_EIO); /* a folder is in the way */

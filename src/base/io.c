@@ -33,13 +33,14 @@ static int read_fd(int fd, const char *path, size_t limit, pf_buf *out) {
 
 int pf_read_file(const char *path, size_t limit, pf_buf *out) {
   *out = (pf_buf){0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  /* Without O_NONBLOCK the opening of a pipe that nobody writes to would wait for ever. */
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0)
     return pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
   struct stat st;
   int rc;
-  if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode))
-    rc = pf_fail(PF_EINPUT, "%s: not a file", path);
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+    rc = pf_fail(PF_EINPUT, "%s: not a regular file", path);
   else
     rc = read_fd(fd, path, limit, out);
   close(fd);
