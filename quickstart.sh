@@ -105,15 +105,12 @@ build_it() {
   logged make make -C "$build" -j"$jobs"
 }
 
+# Results that are there are kept: --resume computes what is missing, and prints the table either way.
 run_study() {
-  local pf=$build/personaflow
-  if [ -f "$out/report.html" ]; then
-    say "results are in $out already; remove that folder to compute them again"
-  else
-    say "personaflow study $model --grid $grid --out $out"
-    "$pf" study "$model" --grid "$grid" --out "$out" --resume || exit $?
-  fi
-  say "report: $root/$out/report.html"
+  say "personaflow study $model --grid $grid --out $out --resume"
+  "$build/personaflow" study "$model" --grid "$grid" --out "$out" --resume || exit $?
+  case $out in /*) ;; *) out=$root/$out ;; esac
+  say "report: $out/report.html"
 }
 
 # Automake's totals as one closing line; what a passing program left out is listed above it.

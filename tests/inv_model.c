@@ -273,15 +273,14 @@ static void make_prompt(subject *s) {
   }
 }
 
-/* The big tier runs the whole matrix. Scalar kernels on a model of megabytes take ten seconds a
- * run: one comparison then, with the digest that the other kernels reach over the matrix. */
+/* The big tier runs the whole matrix; normal tests do with vector kernels, and once each of its
+ * values with scalar ones (models of megabytes: one comparison, as the other kernels reach that
+ * digest). */
 static int extent_of(const char *tier, const char *isa, uint64_t weight_bytes) {
-  bool scalar = !strcmp(isa, "scalar"), large = weight_bytes >= 2u << 20;
-  if (!strcmp(tier, "big"))
+  bool scalar = !strcmp(isa, "scalar");
+  if (!strcmp(tier, "big") || (!strcmp(tier, "normal") && !scalar))
     return WHOLE;
-  if (scalar && large)
-    return ONCE;
-  return !strcmp(tier, "normal") && !scalar && !large ? WHOLE : SHORT;
+  return scalar && weight_bytes >= 2u << 20 ? ONCE : SHORT;
 }
 
 static int with_model(const char *path, const char *tier, const char *isa,
