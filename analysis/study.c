@@ -31,6 +31,8 @@ const char *const pf_study_outputs[] = {
 
 /* A call to pf_eval in the substitutions holds at most this many bytes of logits, and rows. */
 enum { ROWS_MAX = 2048 };
+/* Rows of y_0 and y_1 behind BB, XB and BY. */
+enum { APPENDED = 6 };
 static const size_t LOGITS_MAX = (size_t)512 << 20;
 
 typedef enum run_id { BB, XB, BY, XY, N_RUNS } run_id;
@@ -65,8 +67,8 @@ static double now(void) {
 
 static void progress(study *s, size_t rows) {
   s->done += rows;
-  if (s->o->progress)
-    s->o->progress(s->o->progress_user, "study", s->done < s->total ? s->done : s->total, s->total);
+  if (s->o->progress && s->done < s->total) /* the end is told once, when it is the end */
+    s->o->progress(s->o->progress_user, "study", s->done, s->total);
 }
 
 static bool stopped(const study *s) {
@@ -234,7 +236,7 @@ static int append_y(study *s, cell *c) {
     rc = pf_eval(s->ctx, rows, n_rows, NULL);
   for (int k = 0; k < N_RUNS; k++)
     pf_seq_free(fork[k]);
-  progress(s, 6);
+  progress(s, APPENDED);
   return rc;
 }
 
@@ -388,11 +390,23 @@ static json_t *span(pf_span s) {
   return json_pack("[i,i]", s.lo, s.hi);
 }
 
+/* The text of the tokens [lo, hi). */
+static json_t *part(const pf_role_prompt *q, pf_span s) {
+  if (s.hi <= s.lo)
+    return json_string("");
+  uint32_t lo = q->enc.start[s.lo], hi = q->enc.end[s.hi - 1];
+  return hi > lo ? json_stringn(q->text + lo, hi - lo) : json_string("");
+}
+
 static json_t *prompt_json(const pf_role_prompt *q) {
-  return json_pack("{s:i,s:i,s:o,s:o,s:o,s:o,s:o,s:s}", "tokens", (int)q->enc.n, "p_user_last",
-                   q->p_user_last, "bos", span(q->bos), "template", span(q->template_), "persona",
-                   span(q->persona), "task", span(q->task), "header", span(q->header), "text",
-                   q->text);
+  static const char *const names[] = {"bos", "template", "persona", "task", "header"};
+  const pf_span spans[] = {q->bos, q->template_, q->persona, q->task, q->header};
+  json_t *out = json_pack("{s:i,s:i,s:s}", "tokens", (int)q->enc.n, "p_user_last", q->p_user_last,
+                          "text", q->text);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    json_object_set_new(
+        out, names[i], json_pack("{s:o,s:o}", "tokens", span(spans[i]), "text", part(q, spans[i])));
+  return out;
 }
 
 static json_t *y_json(const study *s, const cell *c) {
@@ -521,14 +535,23 @@ static bool is_done(const study *s, size_t c) {
   return pf_journal_get(s->journal, s->plan.unit[c]) != NULL;
 }
 
+static uint64_t prompt_rows(const pf_role_prompt *q, const pf_role_prompt *from) {
+  return q->enc.n - (uint64_t)pf_shared_prefix(q, from, q->p_user_last);
+}
+
 static uint64_t rows_left(const study *s) {
   const pf_plan *p = &s->plan;
   uint64_t n = p->bb.enc.n;
+  size_t n_tasks = p->grid.n_tasks;
   for (size_t c = 0; c < p->n_cells; c++) {
     size_t prefill, changed;
     pf_plan_rows(p, c, &prefill, &changed);
-    n += is_done(s, c) ? 0 : prefill + PF_Y_MAX - 1 + 6 + changed;
+    n += is_done(s, c) ? 0 : prefill + PF_Y_MAX - 1 + APPENDED + changed;
   }
+  for (size_t i = 0; i < p->grid.n_personas; i++)
+    n += prompt_rows(&p->xb[i], &p->bb);
+  for (size_t i = 0; i < n_tasks; i++)
+    n += prompt_rows(&p->by[i], &p->bb);
   return n;
 }
 
@@ -625,16 +648,16 @@ static double total_rows(const pf_plan *p, double *prefill, double *changed) {
   *prefill = (double)p->bb.enc.n;
   *changed = 0;
   for (size_t i = 0; i < p->grid.n_personas; i++)
-    *prefill += (double)p->xb[i].enc.n - pf_shared_prefix(&p->xb[i], &p->bb, p->xb[i].p_user_last);
+    *prefill += (double)prompt_rows(&p->xb[i], &p->bb);
   for (size_t i = 0; i < p->grid.n_tasks; i++)
-    *prefill += (double)p->by[i].enc.n - pf_shared_prefix(&p->by[i], &p->bb, p->by[i].p_user_last);
+    *prefill += (double)prompt_rows(&p->by[i], &p->bb);
   for (size_t c = 0; c < p->n_cells; c++) {
     size_t a, b;
     pf_plan_rows(p, c, &a, &b);
     *prefill += (double)a;
     *changed += (double)b;
   }
-  return *prefill + *changed + 17.0 * (double)p->n_cells;
+  return *prefill + *changed + (double)(PF_Y_MAX - 1 + APPENDED) * (double)p->n_cells;
 }
 
 /* Bytes beside the weights: K,V of the runs that live at once, captured residuals, logits. */
@@ -668,14 +691,14 @@ static int dry_run(study *s) {
   if (decode < 0 || many < 0)
     return PF_ENOMEM;
   double seconds =
-      (double)p->n_cells * ((PF_Y_MAX - 1) * decode + 6 * many) + (prefill + changed) * many;
+      (double)p->n_cells * ((PF_Y_MAX - 1) * decode + APPENDED * many) + (prefill + changed) * many;
   say(s, "model    %s, %d layers, width %d, %.1f MB of weights", p->info->arch, p->info->n_layers,
       p->info->d_model, (double)p->info->weight_bytes / 1e6);
   say(s, "cells    %zu (%zu personas x %zu tasks), %zu probes x %zu layers: %zu substitutions",
       p->n_cells, p->grid.n_personas, p->grid.n_tasks, p->grid.n_probes, p->layers.n,
       p->n_cells * p->grid.n_probes * p->layers.n);
   say(s, "rows     %.0f: prompts %.0f, continuations %.0f, substitutions %.0f", rows, prefill,
-      17.0 * (double)p->n_cells, changed);
+      (double)(PF_Y_MAX - 1 + APPENDED) * (double)p->n_cells, changed);
   say(s, "memory   %.1f MB beside the weights", memory_needed(s) / 1e6);
   say(s,
       "time     about %.0f s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
@@ -723,7 +746,7 @@ static int compute(study *s, double load) {
     rc = pf_export(&s->plan, s->o, s->journal);
   if (rc == PF_OK)
     rc = write_timings(s, load, now() - t, s->plan.n_cells - before);
-  return rc;
+  return rc == PF_OK ? pf_report_make(s->o->out_dir) : rc;
 }
 
 static int check_opts(const pf_study_opts *o) {
@@ -747,7 +770,7 @@ int pf_study_run(const pf_study_opts *o) {
     rc = o->dry_run ? dry_run(&s) : compute(&s, load);
   if (rc == PF_OK && !o->dry_run && o->log) {
     rc = pf_export_table(o->out_dir, o->log, o->log_user);
-    say(&s, "results: %s", o->out_dir);
+    say(&s, "report: %s/report.html", o->out_dir);
   }
   tear_down(&s);
   return rc;

@@ -14,7 +14,7 @@ static const char help[] =
     "answer changes when a residual of the prompt is replaced by the sum of a persona part and a "
     "task part.\n"
     "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n\n"
-    "  --out DIR          where the results go: summary.json, results.jsonl, ...\n"
+    "  --out DIR          where the results go: report.html, summary.json, results.jsonl, ...\n"
     "  --grid G           short, long (the paper's), demo, or a grid file; default short\n"
     "  --layers LIST      layers to substitute at, such as 3,5,8-10 or all; default: the grid's, "
     "else at 25, 40,\n"

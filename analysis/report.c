@@ -1,0 +1,758 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * report.html: one page, no network, from manifest.json, summary.json and generated.jsonl of a
+ * finished study. It says what was asked, what was found and what that does not show; figures are
+ * inline SVG; light and dark; prints on paper. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "analysis/jsonout.h"
+#include "analysis/study.h"
+#include "analysis/svg.h"
+#include "base/io.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+enum { LAYERS_MAX = 1024 };
+static const size_t FILE_LIMIT = (size_t)1 << 30;
+/* The paper's reference line for "essentially clean", nats over 10 tokens. */
+static const double CLEAN_LINE = 0.1;
+/* KL below this is drawn on the lower edge of the logarithmic axis. */
+static const double KL_FLOOR = 1e-6;
+
+typedef struct page {
+  const char *dir;
+  json_t *manifest, *summary, *texts,
+      *published;          /* published: NULL if the model or the grid is not the paper's */
+  json_t *probes, *layers; /* of the manifest */
+  int n_layers, n_cells;
+  pf_buf b;
+} page;
+
+static const struct {
+  const char *key, *name, *what;
+} probe_texts[] = {
+    {"p_user_last", "p_user_last", "last token of the user's message"},
+    {"p_last", "p_last", "last token of the prompt, just before the answer"},
+    {"g1", "g1", "first token of the answer"},
+    {"g2", "g2", "second token of the answer"},
+};
+
+static const char style[] =
+    "<style>\n"
+    ":root{--bg:#fff;--fg:#1b1f24;--soft:#59636e;--rule:#d1d9e0;--card:#f6f8fa;--c0:#0072b2;--c1:#"
+    "d55e00;--c2:#009e73;"
+    "--p0:#dbeafe;--p1:#fde9d3;--p2:#d9f2e6;--p3:#efe4f7;--p4:#eceff2}\n"
+    "@media(prefers-color-scheme:dark){:root{--bg:#0f1318;--fg:#e6e9ed;--soft:#9aa4af;--rule:#"
+    "313a44;--card:#171d24;"
+    "--c0:#56b4e9;--c1:#f0894a;--c2:#3fc79a;--p0:#17324d;--p1:#4a2f14;--p2:#12402e;--p3:#3a2450;--"
+    "p4:#2a323b}}\n"
+    "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 "
+    "system-ui,-apple-system,"
+    "'Segoe UI',Roboto,'Noto Sans',sans-serif}\n"
+    "main{max-width:1020px;margin:0 auto;padding:32px 20px "
+    "64px}h1{font-size:30px;line-height:1.2;margin:0 0 4px}\n"
+    "h2{font-size:21px;margin:44px 0 8px;padding-top:14px;border-top:1px solid "
+    "var(--rule)}p{max-width:86ch;margin:10px 0}\n"
+    ".sub{color:var(--soft);margin:0 0 18px}.card{background:var(--card);border:1px solid "
+    "var(--rule);border-radius:8px;"
+    "padding:6px 20px;margin:18px 0}.card li{margin:8px 0;max-width:92ch}.card "
+    "ul{padding-left:20px}\n"
+    "figure{margin:18px "
+    "0;overflow-x:auto}figcaption{color:var(--soft);font-size:14px;max-width:110ch;margin-top:4px}"
+    "\n"
+    "svg{display:block;width:100%;min-width:720px;height:auto;font:13px system-ui,'Segoe "
+    "UI',sans-serif}\n"
+    "svg .tick{fill:var(--soft);font-size:12px}svg "
+    ".panel{fill:var(--fg);font-weight:600;font-size:14px}\n"
+    "svg .key{fill:var(--fg);font-size:13px}svg .frame{fill:none;stroke:var(--rule)}svg "
+    ".grid{stroke:var(--rule);"
+    "stroke-width:.6}svg .rule{stroke:var(--soft);stroke-dasharray:5 4}\n"
+    "svg .line{fill:none;stroke-width:2.2;stroke-linejoin:round}svg .band{opacity:.2;stroke:none}\n"
+    "svg .line.c0{stroke:var(--c0)}svg .line.c1{stroke:var(--c1);stroke-dasharray:7 3}svg "
+    ".line.c2{stroke:var(--c2);"
+    "stroke-dasharray:2 3}svg .band.c0,svg .dot.c0{fill:var(--c0)}svg .band.c1,svg "
+    ".dot.c1{fill:var(--c1)}svg .band.c2,"
+    "svg .dot.c2{fill:var(--c2)}\n"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px;margin:14px "
+    "0;font-variant-numeric:tabular-nums}\n"
+    "th,td{text-align:right;padding:5px 12px;border-bottom:1px solid "
+    "var(--rule);vertical-align:top}th{font-weight:600;"
+    "color:var(--soft)}td.t,th.t{text-align:left}td small{color:var(--soft);white-space:nowrap}\n"
+    "code,.mono{font:13px ui-monospace,'DejaVu Sans Mono',monospace;overflow-wrap:anywhere}\n"
+    ".prompt{font:14px/2 ui-monospace,'DejaVu Sans "
+    "Mono',monospace;white-space:pre-wrap;background:var(--card);border:1px solid "
+    "var(--rule);border-radius:8px;padding:12px 16px}.prompt span{padding:2px "
+    "1px;border-radius:3px}\n"
+    ".s0{background:var(--p0)}.s1{background:var(--p4)}.s2{background:var(--p1)}.s3{background:var("
+    "--p2)}"
+    ".s4{background:var(--p3)}\n"
+    ".tag{font-size:12px;color:var(--soft);border:1px solid "
+    "var(--rule);border-radius:9px;padding:0 7px;white-space:nowrap}\n"
+    "@media "
+    "print{body{font-size:11px}main{max-width:none;padding:0}h2{break-after:avoid}figure,tr,.card{"
+    "break-inside:avoid}"
+    "svg{min-width:0}.wide,figure{overflow:visible}*{print-color-adjust:exact;-webkit-print-color-"
+    "adjust:exact}}\n"
+    "</style>\n";
+
+/* ---- small things
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static void text(page *g, const char *s) {
+  pf_html_text(&g->b, s ? s : "");
+}
+
+static void puts_(page *g, const char *s) {
+  pf_buf_puts(&g->b, s);
+}
+
+static const char *str(const json_t *o, const char *key) {
+  const char *s = json_string_value(json_object_get(o, key));
+  return s ? s : "";
+}
+
+/* NaN when it is not a number. */
+static double num(const json_t *v) {
+  return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+static const char *probe_at(const page *g, size_t i) {
+  const char *s = json_string_value(json_array_get(g->probes, i));
+  return s ? s : "";
+}
+
+static const char *probe_what(const char *probe) {
+  for (size_t i = 0; i < sizeof probe_texts / sizeof *probe_texts; i++)
+    if (!strcmp(probe_texts[i].key, probe))
+      return probe_texts[i].what;
+  return "";
+}
+
+static int layer_at(const page *g, size_t i) {
+  return (int)json_integer_value(json_array_get(g->layers, i));
+}
+
+static const json_t *by_layer(const json_t *o, int layer) {
+  char key[16];
+  snprintf(key, sizeof key, "%d", layer);
+  return json_object_get(o, key);
+}
+
+static const json_t *causal(const json_t *root, const char *probe, int layer) {
+  return by_layer(json_object_get(json_object_get(root, "causal"), probe), layer);
+}
+
+static const json_t *decomposition(const page *g, const char *probe, int layer) {
+  return by_layer(json_object_get(json_object_get(g->summary, "decomposition"), probe), layer);
+}
+
+/* A number for people: three figures, small ones as they are. */
+static void figure(pf_buf *b, double v) {
+  if (isnan(v))
+    pf_buf_puts(b, "&ndash;");
+  else if (v == 0)
+    pf_buf_puts(b, "0");
+  else if (fabs(v) < 1e-3)
+    pf_buf_printf(b, "%.1e", v);
+  else
+    pf_buf_printf(b, fabs(v) < 0.01 ? "%.4f" : fabs(v) < 10 ? "%.3f" : "%.1f", v);
+}
+
+/* Cells of a site whose KL is below the paper's line. */
+static int below_line(const json_t *site, int *n) {
+  const char *key;
+  json_t *v;
+  int below = 0;
+  *n = 0;
+  json_object_foreach(json_object_get(site, "per_cell"), key, v) {
+    *n += json_is_number(v);
+    below += json_is_number(v) && json_number_value(v) < CLEAN_LINE;
+  }
+  return below;
+}
+
+/* ---- head and answer
+ * ---------------------------------------------------------------------------------------------- */
+
+static void head(page *g) {
+  const json_t *m = json_object_get(g->manifest, "model"),
+               *grid = json_object_get(g->manifest, "grid");
+  puts_(g, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+           "<meta name=\"color-scheme\" content=\"light dark\">\n<title>Persona + task: ");
+  text(g, str(m, "name"));
+  puts_(g, "</title>\n");
+  puts_(g, style);
+  puts_(g, "</head><body><main>\n<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
+  text(g, str(m, "name"));
+  pf_buf_printf(&g->b,
+                " &middot; grid %s &middot; %d cells &middot; protocol of the paper &ldquo;As X, "
+                "Do Y&rdquo; (",
+                str(grid, "name"), g->n_cells);
+  puts_(g, "arXiv 2605.23147)</p>\n");
+}
+
+static void question(page *g) {
+  const json_t *grid = json_object_get(g->manifest, "grid"),
+               *base = json_object_get(grid, "baseline");
+  puts_(g, "<h2>What was asked</h2>\n<p>A prompt such as &ldquo;");
+  text(g, str(grid, "template"));
+  puts_(g, "&rdquo; gives a model a persona X and a task Y. Inside the model, at one token and one "
+           "layer, the prompt has become a vector. "
+           "Is that vector the sum of a persona part and a task part, near enough that the answer "
+           "does not change when the sum is put "
+           "in its place?</p>\n<p>Four prompts are run for every cell: baseline persona and task "
+           "(BB), persona only (XB), task only "
+           "(BY), both (XY). The baseline persona is &ldquo;");
+  text(g, str(base, "persona"));
+  puts_(g, "&rdquo;, the baseline task &ldquo;");
+  text(g, str(base, "task"));
+  puts_(g, "&rdquo;. In the XY run one vector is replaced by h<sub>BB</sub> + (h<sub>XB</sub> "
+           "&minus; h<sub>BB</sub>) + "
+           "(h<sub>BY</sub> &minus; h<sub>BB</sub>), and the change is measured as the "
+           "Kullback&ndash;Leibler divergence of the "
+           "next-token distributions, clean against changed, summed over 10 tokens of the clean "
+           "continuation (nats; 0 means nothing "
+           "changed).</p>\n");
+}
+
+/* One sentence on a probe: where its medians lie, how many cells are under the paper's line. */
+static void answer_probe(page *g, const char *probe) {
+  size_t n = json_array_size(g->layers), lo = 0, hi = 0;
+  double v[LAYERS_MAX];
+  for (size_t i = 0; i < n; i++) {
+    v[i] = num(json_object_get(
+        json_object_get(causal(g->summary, probe, layer_at(g, i)), "summary"), "median"));
+    lo = v[i] < v[lo] ? i : lo;
+    hi = v[i] > v[hi] ? i : hi;
+  }
+  int cells, below = below_line(causal(g->summary, probe, layer_at(g, hi)), &cells);
+  pf_buf_printf(&g->b, "<li><b>%s</b> (%s): the median KL over cells is between ", probe,
+                probe_what(probe));
+  figure(&g->b, v[lo]);
+  pf_buf_printf(&g->b, " (layer %d) and ", layer_at(g, lo));
+  figure(&g->b, v[hi]);
+  pf_buf_printf(
+      &g->b,
+      " (layer %d). At layer %d, %d of %d cells are below 0.1, the paper&rsquo;s line for "
+      "&ldquo;essentially clean&rdquo;.</li>\n",
+      layer_at(g, hi), layer_at(g, hi), below, cells);
+}
+
+static void answer_geometry(page *g, const char *probe) {
+  int layer = layer_at(g, json_array_size(g->layers) / 2);
+  const json_t *d = decomposition(g, probe, layer);
+  const char *const names[] = {"cos_xy_sum", "cos_x_y", "inter_over_xy"};
+  double v[3];
+  for (int i = 0; i < 3; i++)
+    v[i] = num(json_object_get(json_object_get(d, names[i]), "median"));
+  pf_buf_printf(&g->b,
+                "<li>Geometry at %s, layer %d (medians): the joint change and the sum of the two "
+                "parts have a cosine of "
+                "%.2f; the two parts have a cosine of %.2f with each other; what the sum misses is "
+                "%.2f times as long as the "
+                "joint change.</li>\n",
+                probe, layer, v[0], v[1], v[2]);
+}
+
+static void answer(page *g) {
+  puts_(g, "<h2>What was found</h2>\n<div class=\"card\"><ul>\n");
+  for (size_t i = 0; i < json_array_size(g->probes); i++)
+    answer_probe(g, probe_at(g, i));
+  const char *main_probe = probe_at(g, 0);
+  for (size_t i = 0; i < json_array_size(g->probes); i++)
+    if (!strcmp(probe_at(g, i), "p_last"))
+      main_probe = "p_last";
+  answer_geometry(g, main_probe);
+  puts_(g,
+        "</ul></div>\n<p><b>What this does not show.</b> These runs have no null controls. A small "
+        "KL can mean that the vector is a sum, "
+        "or that this token at this layer hardly matters for the next ten tokens; the numbers here "
+        "cannot tell the two apart. Early layers "
+        "are additive in part because little has happened yet: at layer 0 nothing differs at all. "
+        "No confidence intervals or tests stand "
+        "behind the medians, and cells that share a persona or a task are not independent.</p>\n");
+}
+
+/* ---- figures
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+enum { PANEL_W = 210, PANEL_H = 190, LEFT = 62, GAP = 24, TOP = 30, BOTTOM = 44 };
+
+typedef struct series {
+  size_t n;
+  double x[LAYERS_MAX], median[LAYERS_MAX], q25[LAYERS_MAX], q75[LAYERS_MAX];
+} series;
+
+static void add_point(series *s, double x, const json_t *summary) {
+  const json_t *iqr = json_object_get(summary, "iqr");
+  if (s->n == LAYERS_MAX)
+    return;
+  s->x[s->n] = x;
+  s->median[s->n] = num(json_object_get(summary, "median"));
+  s->q25[s->n] = num(json_array_get(iqr, 0));
+  s->q75[s->n++] = num(json_array_get(iqr, 1));
+}
+
+static void kl_series(const page *g, const json_t *root, const char *probe, series *s) {
+  s->n = 0;
+  for (size_t i = 0; i < json_array_size(g->layers); i++)
+    add_point(s, layer_at(g, i), json_object_get(causal(root, probe, layer_at(g, i)), "summary"));
+}
+
+/* Decades that hold every quartile of every probe, KL_FLOOR at the lowest. */
+static void kl_range(const page *g, series *s, double *lo, double *hi) {
+  *lo = 0.1;
+  *hi = 1;
+  for (size_t i = 0; i < json_array_size(g->probes); i++) {
+    kl_series(g, g->summary, probe_at(g, i), s);
+    for (size_t k = 0; k < s->n; k++) {
+      *lo = s->q25[k] < *lo ? s->q25[k] : *lo;
+      *hi = s->q75[k] > *hi ? s->q75[k] : *hi;
+    }
+  }
+  *lo = pow(10, floor(log10(*lo > KL_FLOOR ? *lo : KL_FLOOR)));
+  *hi = pow(10, ceil(log10(*hi)));
+}
+
+static pf_axes panel(size_t i, double xmin, double xmax, double ymin, double ymax, bool log) {
+  return (pf_axes){
+      LEFT + (double)i * (PANEL_W + GAP), TOP, PANEL_W, PANEL_H, xmin, xmax, ymin, ymax, log};
+}
+
+static double figure_width(const page *g) {
+  return LEFT + (double)json_array_size(g->probes) * (PANEL_W + GAP);
+}
+
+static void key(pf_buf *b, double x, double y, int colour, const char *label) {
+  pf_buf_printf(b,
+                "<line class=\"line c%d\" x1=\"%g\" y1=\"%g\" x2=\"%g\" y2=\"%g\"/><text "
+                "class=\"key\" x=\"%g\" y=\"%g\">",
+                colour, x, y, x + 26, y, x + 33, y + 4);
+  pf_html_text(b, label);
+  pf_buf_puts(b, "</text>\n");
+}
+
+static int kl_figure(page *g) {
+  series *s = pf_alloc(1, sizeof *s);
+  if (!s)
+    return PF_ENOMEM;
+  double lo, hi;
+  kl_range(g, s, &lo, &hi);
+  puts_(g, "<h2>How much the answer changes</h2>\n<figure>\n");
+  pf_svg_open(&g->b, figure_width(g), TOP + PANEL_H + BOTTOM + 24, "KL by layer at each position");
+  for (size_t i = 0; i < json_array_size(g->probes); i++) {
+    pf_axes a = panel(i, 0, g->n_layers - 1, lo, hi, true);
+    pf_svg_axes(&g->b, &a, probe_at(g, i), "layer", i == 0);
+    pf_svg_rule(&g->b, &a, CLEAN_LINE, "0.1");
+    if (g->published) {
+      kl_series(g, g->published, probe_at(g, i), s);
+      pf_svg_line(&g->b, &a, s->x, s->median, s->n, 1, true);
+    }
+    kl_series(g, g->summary, probe_at(g, i), s);
+    pf_svg_band(&g->b, &a, s->x, s->q25, s->q75, s->n, 0);
+    pf_svg_line(&g->b, &a, s->x, s->median, s->n, 0, true);
+  }
+  key(&g->b, LEFT, TOP + PANEL_H + 54, 0, "median over cells (band: middle half)");
+  if (g->published)
+    key(&g->b, LEFT + 300, TOP + PANEL_H + 54, 1, "the paper's published median");
+  pf_svg_close(&g->b);
+  puts_(g, "<figcaption>KL(clean &Vert; changed) over 10 tokens, logarithmic, when the vector at "
+           "this position and layer is replaced by "
+           "the sum. Dashed line: 0.1. Values below 10<sup>&minus;6</sup> lie on the lower "
+           "edge.</figcaption></figure>\n");
+  pf_free(s);
+  return PF_OK;
+}
+
+static void geometry_series(const page *g, const char *probe, const char *name, series *s) {
+  s->n = 0;
+  for (int l = 1; l <= g->n_layers; l++)
+    add_point(s, l, json_object_get(decomposition(g, probe, l), name));
+}
+
+static int geometry_figure(page *g) {
+  static const struct {
+    const char *name, *label;
+  } m[] = {{"cos_xy_sum", "cosine of the joint change and the sum"},
+           {"cos_x_y", "cosine of persona part and task part"},
+           {"inter_over_xy", "what the sum misses / joint change"}};
+  series *s = pf_alloc(1, sizeof *s);
+  if (!s)
+    return PF_ENOMEM;
+  double lo = 0, hi = 1;
+  for (size_t i = 0; i < json_array_size(g->probes); i++)
+    for (int k = 0; k < 3; k++) {
+      geometry_series(g, probe_at(g, i), m[k].name, s);
+      for (size_t j = 0; j < s->n; j++) {
+        lo = s->q25[j] < lo ? s->q25[j] : lo;
+        hi = s->q75[j] > hi ? s->q75[j] : hi;
+      }
+    }
+  lo = floor(lo * 5) / 5;
+  hi = ceil(hi * 5) / 5;
+  puts_(g, "<h2>Directions and lengths</h2>\n<figure>\n");
+  pf_svg_open(&g->b, figure_width(g), TOP + PANEL_H + BOTTOM + 24,
+              "Cosines and interaction ratio by layer at each position");
+  for (size_t i = 0; i < json_array_size(g->probes); i++) {
+    pf_axes a = panel(i, 1, g->n_layers, lo, hi, false);
+    pf_svg_axes(&g->b, &a, probe_at(g, i), "layer", i == 0);
+    for (int k = 0; k < 3; k++) {
+      geometry_series(g, probe_at(g, i), m[k].name, s);
+      pf_svg_band(&g->b, &a, s->x, s->q25, s->q75, s->n, k);
+      pf_svg_line(&g->b, &a, s->x, s->median, s->n, k, false);
+    }
+  }
+  for (int k = 0; k < 3; k++)
+    key(&g->b, LEFT + 310 * k, TOP + PANEL_H + 54, k, m[k].label);
+  pf_svg_close(&g->b);
+  pf_buf_printf(
+      &g->b,
+      "<figcaption>Medians over cells with the middle half as bands. Layer %d is what the final "
+      "norm hands to the "
+      "unembedding. A perfect sum has a first cosine of 1 and misses 0.</figcaption></figure>\n",
+      g->n_layers);
+  pf_free(s);
+  return PF_OK;
+}
+
+static void heat_cell(page *g, double x, double y, double w, double v, double lo, double hi) {
+  char colour[8];
+  bool dark;
+  double t = v > 0 ? log(v / lo) / log(hi / lo) : 0;
+  pf_svg_scale(hi > lo ? t : 0.5, colour, &dark);
+  pf_buf_printf(&g->b, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"24\" fill=\"%s\"/>", x,
+                y, w - 2, isnan(v) ? "none" : colour);
+  pf_buf_printf(&g->b,
+                "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"12\" fill=\"%s\">",
+                x + w / 2 - 1, y + 16.5,
+                isnan(v) ? "#888"
+                : dark   ? "#fff"
+                         : "#111");
+  if (isnan(v))
+    pf_buf_puts(&g->b, "-");
+  else
+    pf_buf_printf(&g->b, v != 0 && v < 5e-4 ? "%.0e" : v < 1 ? "%.3f" : "%.2f", v);
+  pf_buf_puts(&g->b, "</text>\n");
+}
+
+static double cell_kl(const json_t *site, const char *persona, const char *task) {
+  char name[160];
+  snprintf(name, sizeof name, "%s__%s", persona, task);
+  return num(json_object_get(json_object_get(site, "per_cell"), name));
+}
+
+static void heat_range(const page *g, int layer, double *lo, double *hi) {
+  *lo = 1;
+  *hi = KL_FLOOR;
+  for (size_t i = 0; i < json_array_size(g->probes); i++) {
+    const char *name;
+    json_t *v;
+    json_object_foreach(json_object_get(causal(g->summary, probe_at(g, i), layer), "per_cell"),
+                        name, v) {
+      double x = num(v);
+      x = x < KL_FLOOR ? KL_FLOOR : x;
+      *lo = x < *lo ? x : *lo;
+      *hi = x > *hi ? x : *hi;
+    }
+  }
+}
+
+static void heat_map(page *g, size_t i, int layer, double x, double y, double w, double lo,
+                     double hi) {
+  const json_t *personas = json_object_get(g->summary, "personas"),
+               *tasks = json_object_get(g->summary, "tasks");
+  const json_t *site = causal(g->summary, probe_at(g, i), layer);
+  pf_buf_printf(&g->b, "<text class=\"panel\" x=\"%g\" y=\"%g\">%s</text>\n", x, y - 24,
+                probe_at(g, i));
+  for (size_t t = 0; t < json_array_size(tasks); t++) {
+    const char *task = json_string_value(json_array_get(tasks, t));
+    pf_buf_printf(&g->b,
+                  "<text class=\"tick\" x=\"%g\" y=\"%g\" text-anchor=\"middle\">%.10s</text>\n",
+                  x + w * ((double)t + .5) - 1, y - 7, task);
+    for (size_t p = 0; p < json_array_size(personas); p++) {
+      const char *persona = json_string_value(json_array_get(personas, p));
+      heat_cell(g, x + w * (double)t, y + 26 * (double)p, w, cell_kl(site, persona, task), lo, hi);
+      if (t == 0)
+        pf_buf_printf(&g->b,
+                      "<text class=\"tick\" x=\"%g\" y=\"%g\" text-anchor=\"end\">%.14s</text>\n",
+                      x - 6, y + 26 * (double)p + 16.5, persona);
+    }
+  }
+}
+
+static void heat_figure(page *g) {
+  const json_t *personas = json_object_get(g->summary, "personas"),
+               *tasks = json_object_get(g->summary, "tasks");
+  size_t n = json_array_size(g->probes), columns = json_array_size(tasks) > 4 ? 1 : 2;
+  int layer = layer_at(g, json_array_size(g->layers) / 2);
+  double lo, hi, w = columns == 2 ? 84 : 110, each = 130 + w * (double)json_array_size(tasks),
+                 tall = 26 * (double)json_array_size(personas) + 76;
+  heat_range(g, layer, &lo, &hi);
+  pf_buf_printf(&g->b, "<h2>Cell by cell, layer %d</h2>\n<figure>\n", layer);
+  pf_svg_open(&g->b, each * (double)columns, tall * (double)((n + columns - 1) / columns),
+              "KL of every cell at each position");
+  for (size_t i = 0; i < n; i++)
+    heat_map(g, i, layer, 110 + each * (double)(i % columns), 52 + tall * (double)(i / columns), w,
+             lo, hi);
+  pf_svg_close(&g->b);
+  puts_(g, "<figcaption>KL over 10 tokens of every persona (row) and task (column); one "
+           "logarithmic colour scale for all maps, dark is "
+           "small.</figcaption></figure>\n");
+}
+
+/* ---- tables
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+static void kl_table_cell(page *g, const json_t *site) {
+  const json_t *s = json_object_get(site, "summary"), *iqr = json_object_get(s, "iqr");
+  int n, below = below_line(site, &n);
+  puts_(g, "<td>");
+  figure(&g->b, num(json_object_get(s, "median")));
+  puts_(g, "<br><small>[");
+  figure(&g->b, num(json_array_get(iqr, 0)));
+  puts_(g, ", ");
+  figure(&g->b, num(json_array_get(iqr, 1)));
+  pf_buf_printf(&g->b, "]</small><br><small>%d/%d</small></td>", below, n);
+}
+
+static void kl_table(page *g) {
+  puts_(g, "<div class=\"wide\"><table><tr><th class=\"t\">position</th>");
+  for (size_t k = 0; k < json_array_size(g->layers); k++)
+    pf_buf_printf(&g->b, "<th>layer %d</th>", layer_at(g, k));
+  puts_(g, "</tr>\n");
+  for (size_t i = 0; i < json_array_size(g->probes); i++) {
+    pf_buf_printf(&g->b, "<tr><td class=\"t\"><b>%s</b><br><small>%s</small></td>", probe_at(g, i),
+                  probe_what(probe_at(g, i)));
+    for (size_t k = 0; k < json_array_size(g->layers); k++)
+      kl_table_cell(g, causal(g->summary, probe_at(g, i), layer_at(g, k)));
+    puts_(g, "</tr>\n");
+  }
+  puts_(g,
+        "</table></div>\n<p class=\"sub\">Median KL, [25 %, 75 %], and the cells below 0.1.</p>\n");
+}
+
+static void published_row(page *g, const char *probe, int layer) {
+  const json_t *ours = json_object_get(causal(g->summary, probe, layer), "summary"),
+               *theirs = json_object_get(causal(g->published, probe, layer), "summary");
+  if (!theirs)
+    return;
+  double a = num(json_object_get(ours, "median")), b = num(json_object_get(theirs, "median"));
+  pf_buf_printf(&g->b, "<tr><td class=\"t\">%s</td><td>%d</td><td>", probe, layer);
+  figure(&g->b, a);
+  puts_(g, "</td><td>");
+  figure(&g->b, b);
+  pf_buf_printf(&g->b, "</td><td>%.2f</td></tr>\n", a / b);
+}
+
+static void published_table(page *g) {
+  const json_t *m = json_object_get(g->manifest, "model");
+  if (!g->published)
+    return;
+  puts_(g, "<h2>Next to the paper</h2>\n<p>The configuration and every tensor shape are those of ");
+  text(g, str(m, "shaped_as"));
+  pf_buf_printf(&g->b,
+                ", one of the paper&rsquo;s models. Whether the weights are the same cannot be "
+                "checked against a published "
+                "value; theirs here hash to <code>%s</code>. This run computes in precision f32; "
+                "the paper ran Gemma in "
+                "float32 and Qwen in bfloat16.</p>\n",
+                str(m, "weights_sha256"));
+  puts_(g, "<table><tr><th class=\"t\">position</th><th>layer</th><th>median KL "
+           "here</th><th>published</th><th>ratio</th></tr>\n");
+  for (size_t i = 0; i < json_array_size(g->probes); i++)
+    for (size_t k = 0; k < json_array_size(g->layers); k++)
+      published_row(g, probe_at(g, i), layer_at(g, k));
+  puts_(g, "</table>\n");
+}
+
+static void prompt_echo(page *g) {
+  static const char *const parts[] = {"bos", "template", "persona", "task", "header"};
+  const json_t *q = json_object_get(json_array_get(g->texts, 0), "prompt");
+  puts_(g, "<h2>The prompt and its parts</h2>\n<div class=\"prompt\">");
+  for (int i = 0; i < 5; i++) {
+    pf_buf_printf(&g->b, "<span class=\"s%d\">", i);
+    text(g, str(json_object_get(q, parts[i]), "text"));
+    puts_(g, "</span>");
+  }
+  puts_(g, "</div>\n<p class=\"sub\">The first cell&rsquo;s prompt in this model&rsquo;s chat "
+           "format. Token spans: ");
+  for (int i = 0; i < 5; i++) {
+    const json_t *s = json_object_get(json_object_get(q, parts[i]), "tokens");
+    pf_buf_printf(&g->b, "%s%s %d&ndash;%d", i ? ", " : "", parts[i],
+                  (int)json_integer_value(json_array_get(s, 0)),
+                  (int)json_integer_value(json_array_get(s, 1)) - 1);
+  }
+  json_int_t n = json_integer_value(json_object_get(q, "tokens"));
+  pf_buf_printf(&g->b,
+                "; p_user_last = %d, p_last = %d, g1 = %d, g2 = %d (counted from 0; an empty part "
+                "ends before it begins).</p>\n",
+                (int)json_integer_value(json_object_get(q, "p_user_last")), (int)n - 1, (int)n,
+                (int)n + 1);
+}
+
+static void texts_table(page *g) {
+  puts_(g, "<h2>What the model says</h2>\n<p>The clean greedy continuation of every cell, up to 12 "
+           "tokens: what the ten scored tokens are "
+           "taken from.</p>\n<div class=\"wide\"><table><tr><th class=\"t\">persona</th><th "
+           "class=\"t\">task</th><th class=\"t\">continuation</th>"
+           "</tr>\n");
+  for (size_t i = 0; i < json_array_size(g->texts); i++) {
+    const json_t *e = json_array_get(g->texts, i);
+    puts_(g, "<tr><td class=\"t\">");
+    text(g, str(e, "persona"));
+    puts_(g, "</td><td class=\"t\">");
+    text(g, str(e, "task"));
+    puts_(g, json_is_true(json_object_get(e, "held_out"))
+                 ? " <span class=\"tag\">held out</span></td><td class=\"t\">"
+                 : "</td><td class=\"t\">");
+    text(g, str(json_object_get(e, "y"), "text"));
+    puts_(g, "</td></tr>\n");
+  }
+  puts_(g, "</table></div>\n");
+}
+
+static void row(page *g, const char *name, const char *value) {
+  puts_(g, "<tr><td class=\"t\">");
+  text(g, name);
+  puts_(g, "</td><td class=\"t mono\">");
+  text(g, value);
+  puts_(g, "</td></tr>\n");
+}
+
+static void run_table(page *g) {
+  const json_t *m = json_object_get(g->manifest, "model"),
+               *p = json_object_get(g->manifest, "program"),
+               *cpu = json_object_get(g->manifest, "cpu");
+  pf_buf b = {0};
+  puts_(g, "<h2>This run</h2>\n<table>\n");
+  pf_buf_printf(&b, "%s: %s, %d layers, width %d, %d query and %d key heads, vocabulary %d, %s",
+                str(m, "name"), str(m, "arch"), g->n_layers,
+                (int)json_integer_value(json_object_get(m, "d_model")),
+                (int)json_integer_value(json_object_get(m, "n_heads")),
+                (int)json_integer_value(json_object_get(m, "n_kv_heads")),
+                (int)json_integer_value(json_object_get(m, "vocab_size")), str(m, "weights_dtype"));
+  row(g, "model", pf_buf_str(&b));
+  row(g, "weights, SHA-256", str(m, "weights_sha256"));
+  row(g, "tokenizer, SHA-256", str(json_object_get(g->manifest, "tokenizer"), "sha256"));
+  row(g, "grid, SHA-256", str(json_object_get(g->manifest, "grid"), "sha256"));
+  pf_buf_free(&b);
+  char number[32];
+  pf_format_double(num(json_object_get(m, "repetition_penalty")), number, sizeof number);
+  pf_buf_printf(&b, "%s (in the clean continuation; not in the scored log-probabilities)", number);
+  row(g, "repetition penalty", pf_buf_str(&b));
+  pf_buf_free(&b);
+  pf_buf_printf(&b, "personaflow %s, numerics contract %d, precision %s", str(p, "version"),
+                (int)json_integer_value(json_object_get(p, "contract")),
+                str(g->manifest, "precision"));
+  row(g, "program", pf_buf_str(&b));
+  row(g, "processor", str(cpu, "name"));
+  pf_buf_free(&b);
+  puts_(
+      g,
+      "</table>\n<p class=\"sub\">The same model, grid and contract give the same bytes of "
+      "results.jsonl on every machine. Per cell and "
+      "layer: <code>results.jsonl</code>; statistics under the paper&rsquo;s names: "
+      "<code>summary.json</code>; kernels and arguments: "
+      "<code>manifest.json</code>; times: <code>timings.json</code>.</p>\n</main></body></html>\n");
+}
+
+/* ---- files
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static int read_part(const page *g, const char *name, json_t **out) {
+  char path[4400];
+  snprintf(path, sizeof path, "%s/%s", g->dir, name);
+  int rc = pf_js_file(path, FILE_LIMIT, out);
+  return rc == PF_OK ? rc : pf_fail_prefix(rc, "no finished study");
+}
+
+static int read_lines(page *g) {
+  char path[4400];
+  pf_buf b;
+  snprintf(path, sizeof path, "%s/generated.jsonl", g->dir);
+  int rc = pf_read_file(path, FILE_LIMIT, &b);
+  g->texts = json_array();
+  for (size_t at = 0; rc == PF_OK && at < b.n;) {
+    const char *end = memchr(b.s + at, '\n', b.n - at);
+    size_t n = end ? (size_t)(end - b.s) - at : b.n - at;
+    json_t *line = NULL;
+    rc = pf_js_text(path, b.s + at, n, &line);
+    if (rc == PF_OK && json_array_append_new(g->texts, line) != 0)
+      rc = PF_ENOMEM;
+    at += n + 1;
+  }
+  pf_buf_free(&b);
+  return rc;
+}
+
+/* A manifest made by hand may hold anything: what the page indexes with must be sane. */
+static int check_parts(page *g) {
+  g->probes = json_object_get(g->manifest, "probes");
+  g->layers = json_object_get(g->manifest, "layers");
+  g->n_layers =
+      (int)json_integer_value(json_object_get(json_object_get(g->manifest, "model"), "n_layers"));
+  g->n_cells = (int)json_integer_value(json_object_get(g->manifest, "cells"));
+  size_t n = json_array_size(g->layers), p = json_array_size(g->probes);
+  if (g->n_layers < 1 || g->n_layers >= LAYERS_MAX || n < 1 || n > LAYERS_MAX || p < 1 ||
+      p > PF_N_PROBES || !json_is_object(json_object_get(g->summary, "causal")))
+    return pf_fail(PF_EINPUT, "%s: manifest.json or summary.json is not of a study", g->dir);
+  return PF_OK;
+}
+
+static int read_all(page *g) {
+  int rc = read_part(g, "manifest.json", &g->manifest);
+  if (rc == PF_OK)
+    rc = read_part(g, "summary.json", &g->summary);
+  if (rc == PF_OK)
+    rc = read_lines(g);
+  if (rc == PF_OK)
+    rc = check_parts(g);
+  const json_t *m = json_object_get(g->manifest, "model");
+  if (rc == PF_OK && *str(m, "shaped_as_key") &&
+      pf_published_load(str(m, "shaped_as_key"), str(json_object_get(g->manifest, "grid"), "name"),
+                        &g->published) != PF_OK)
+    g->published =
+        NULL; /* another grid, or the data files are not here: the page stands without them */
+  return rc;
+}
+
+static int write_page(page *g) {
+  char path[4400];
+  head(g);
+  question(g);
+  answer(g);
+  int rc = kl_figure(g);
+  kl_table(g);
+  published_table(g);
+  if (rc == PF_OK)
+    rc = geometry_figure(g);
+  heat_figure(g);
+  prompt_echo(g);
+  texts_table(g);
+  run_table(g);
+  snprintf(path, sizeof path, "%s/report.html", g->dir);
+  if (rc == PF_OK)
+    rc = pf_buf_status(&g->b);
+  return rc == PF_OK ? pf_write_file(path, g->b.s, g->b.n) : rc;
+}
+
+int pf_report_make(const char *dir) {
+  page g = {.dir = dir};
+  int rc =
+      strlen(dir) > 4096 ? pf_fail(PF_EUSAGE, "the path of the folder is too long") : read_all(&g);
+  if (rc == PF_OK)
+    rc = write_page(&g);
+  json_decref(g.manifest);
+  json_decref(g.summary);
+  json_decref(g.texts);
+  json_decref(g.published);
+  pf_buf_free(&g.b);
+  return rc;
+}

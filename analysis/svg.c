@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Small charts as inline SVG. */
+#include "analysis/svg.h"
+
+#include <math.h>
+#include <stdio.h>
+
+void pf_html_text(pf_buf *b, const char *s) {
+  static const struct {
+    char c;
+    const char *entity;
+  } map[] = {{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}, {'\'', "&#39;"}};
+  for (; *s; s++) {
+    size_t i = 0;
+    while (i < sizeof map / sizeof *map && map[i].c != *s)
+      i++;
+    if (i < sizeof map / sizeof *map)
+      pf_buf_puts(b, map[i].entity);
+    else
+      pf_buf_add(b, s, 1);
+  }
+}
+
+void pf_svg_open(pf_buf *b, double width, double height, const char *label) {
+  pf_buf_printf(b, "<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"", width, height);
+  pf_html_text(b, label);
+  pf_buf_puts(b, "\">\n");
+}
+
+void pf_svg_close(pf_buf *b) {
+  pf_buf_puts(b, "</svg>\n");
+}
+
+static double clamp(double v, double lo, double hi) {
+  return v < lo ? lo : v > hi ? hi : v;
+}
+
+static double at_x(const pf_axes *a, double v) {
+  return a->x + a->w * (v - a->xmin) / (a->xmax > a->xmin ? a->xmax - a->xmin : 1);
+}
+
+static double at_y(const pf_axes *a, double v) {
+  v = clamp(v, a->ymin, a->ymax);
+  double t =
+      a->log ? log10(v / a->ymin) / log10(a->ymax / a->ymin) : (v - a->ymin) / (a->ymax - a->ymin);
+  return a->y + a->h * (1 - t);
+}
+
+static void y_tick(pf_buf *b, const pf_axes *a, double v, bool label) {
+  double y = at_y(a, v);
+  pf_buf_printf(b, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", a->x,
+                y, a->x + a->w, y);
+  if (label)
+    pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
+                  a->x - 6, y + 4, v);
+}
+
+static void y_ticks(pf_buf *b, const pf_axes *a, bool labels) {
+  if (a->log) {
+    for (double e = ceil(log10(a->ymin) - 1e-9); e <= log10(a->ymax) + 1e-9; e++)
+      y_tick(b, a, pow(10, e), labels);
+    return;
+  }
+  double step = a->ymax - a->ymin > 3 ? 1 : a->ymax - a->ymin > 1.2 ? 0.5 : 0.2;
+  for (double k = ceil(a->ymin / step - 1e-9); k * step <= a->ymax + 1e-9; k++)
+    y_tick(b, a, k * step, labels);
+}
+
+static void x_ticks(pf_buf *b, const pf_axes *a) {
+  double range = a->xmax - a->xmin, step = range <= 10 ? 1 : range <= 20 ? 2 : range <= 45 ? 5 : 10;
+  step = range > 5 && range <= 10 ? 2 : step;
+  for (double k = ceil(a->xmin / step); k * step <= a->xmax + 1e-9; k++)
+    pf_buf_printf(b,
+                  "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
+                  at_x(a, k * step), a->y + a->h + 16, k * step);
+}
+
+void pf_svg_axes(pf_buf *b, const pf_axes *a, const char *title, const char *x_name,
+                 bool y_labels) {
+  y_ticks(b, a, y_labels);
+  x_ticks(b, a);
+  pf_buf_printf(b, "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
+                a->x, a->y, a->w, a->h);
+  pf_buf_printf(b, "<text class=\"panel\" x=\"%.1f\" y=\"%.1f\">", a->x, a->y - 8);
+  pf_html_text(b, title);
+  pf_buf_printf(b, "</text>\n<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">",
+                a->x + a->w / 2, a->y + a->h + 33);
+  pf_html_text(b, x_name);
+  pf_buf_puts(b, "</text>\n");
+}
+
+void pf_svg_band(pf_buf *b, const pf_axes *a, const double *x, const double *lo, const double *hi,
+                 size_t n, int colour) {
+  size_t seen = 0;
+  pf_buf_printf(b, "<polygon class=\"band c%d\" points=\"", colour);
+  for (size_t k = 0; k < 2 * n; k++) {
+    size_t i = k < n ? k : 2 * n - 1 - k;
+    double y = k < n ? lo[i] : hi[i];
+    if (isnan(y))
+      continue;
+    pf_buf_printf(b, "%.1f,%.1f ", at_x(a, x[i]), at_y(a, y));
+    seen++;
+  }
+  pf_buf_puts(b, seen ? "\"/>\n" : "0,0\"/>\n");
+}
+
+void pf_svg_line(pf_buf *b, const pf_axes *a, const double *x, const double *y, size_t n,
+                 int colour, bool dots) {
+  pf_buf_printf(b, "<polyline class=\"line c%d\" points=\"", colour);
+  for (size_t i = 0; i < n; i++)
+    if (!isnan(y[i]))
+      pf_buf_printf(b, "%.1f,%.1f ", at_x(a, x[i]), at_y(a, y[i]));
+  pf_buf_puts(b, "\"/>\n");
+  for (size_t i = 0; dots && i < n; i++)
+    if (!isnan(y[i]))
+      pf_buf_printf(b,
+                    "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>layer %g: "
+                    "%.4g</title></circle>\n",
+                    colour, at_x(a, x[i]), at_y(a, y[i]), x[i], y[i]);
+}
+
+void pf_svg_rule(pf_buf *b, const pf_axes *a, double y, const char *label) {
+  if (y < a->ymin || y > a->ymax)
+    return;
+  pf_buf_printf(b, "<line class=\"rule\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", a->x,
+                at_y(a, y), a->x + a->w, at_y(a, y));
+  pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">",
+                a->x + a->w - 4, at_y(a, y) - 4);
+  pf_html_text(b, label);
+  pf_buf_puts(b, "</text>\n");
+}
+
+void pf_svg_scale(double t, char out[8], bool *dark) {
+  /* stops of cividis (Nunez, Anderton, Renslow 2018, PLoS ONE 13(7)), rounded */
+  static const double stop[][3] = {{0, 34, 78},     {53, 69, 108},   {102, 105, 112},
+                                   {148, 142, 119}, {200, 184, 102}, {254, 232, 56}};
+  enum { N = sizeof stop / sizeof *stop };
+  t = clamp(isnan(t) ? 0 : t, 0, 1) * (N - 1);
+  int i = t >= N - 1 ? N - 2 : (int)t;
+  double f = t - i, c[3];
+  for (int k = 0; k < 3; k++)
+    c[k] = stop[i][k] + f * (stop[i + 1][k] - stop[i][k]);
+  snprintf(out, 8, "#%02x%02x%02x", (unsigned)c[0] & 255u, (unsigned)c[1] & 255u,
+           (unsigned)c[2] & 255u);
+  *dark = 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2] < 140;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Small charts as inline SVG. Colours are CSS classes of the page (c0 .. c5), so that light and
+ * dark share one figure. */
+#ifndef PF_ANALYSIS_SVG_H
+#define PF_ANALYSIS_SVG_H
+
+#include "base/buf.h"
+
+/* A panel at (x, y) of w x h units that shows [xmin, xmax] x [ymin, ymax]; y is logarithmic if
+ * `log`. */
+typedef struct pf_axes {
+  double x, y, w, h, xmin, xmax, ymin, ymax;
+  bool log;
+} pf_axes;
+
+/* Text with &, <, >, " and ' as entities. */
+void pf_html_text(pf_buf *b, const char *s);
+
+void pf_svg_open(pf_buf *b, double width, double height, const char *label);
+void pf_svg_close(pf_buf *b);
+/* Frame, grid lines, tick labels (those of y only if `y_labels`) and a title. */
+void pf_svg_axes(pf_buf *b, const pf_axes *a, const char *title, const char *x_name, bool y_labels);
+/* Series of n points; points that are not numbers are left out. */
+void pf_svg_band(pf_buf *b, const pf_axes *a, const double *x, const double *lo, const double *hi,
+                 size_t n, int colour);
+void pf_svg_line(pf_buf *b, const pf_axes *a, const double *x, const double *y, size_t n,
+                 int colour, bool dots);
+/* A horizontal dashed line with a label at its right end. */
+void pf_svg_rule(pf_buf *b, const pf_axes *a, double y, const char *label);
+/* Colour of t in [0,1] on a sequential scale that keeps its order for the colour-blind, as
+ * "#rrggbb"; *dark says that white text is read on it. */
+void pf_svg_scale(double t, char out[8], bool *dark);
+
+#endif
