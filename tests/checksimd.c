@@ -5,6 +5,7 @@
  *
  *   checksimd             the test      --golden   hashes on stderr      --bench   times the
  * products PERSONAFLOW_REQUIRE_ISA="avx2 avx512": a skip of those is a failure. */
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +171,19 @@ static cs_fn test_of(const char *op) {
   return NULL;
 }
 
+static const cs *running;
+
+/* A kernel that leaves its extents meets a guard page; say which one. */
+static void on_fault(int sig) {
+  char line[160];
+  int n = snprintf(
+      line, sizeof line,
+      "FAIL  %s %s: signal %d after %u cases, guard %s: outside the extents or a bad instruction\n",
+      running ? running->k->op : "?", running ? running->k->isa : "?", sig,
+      running ? running->cases : 0, running && running->place ? "after" : "before");
+  _exit(write(STDOUT_FILENO, line, (size_t)n) == n ? 1 : 2);
+}
+
 /* The seed belongs to the operation, so that every variant of it sees the same inputs. */
 static uint64_t seed_of(const char *op) {
   uint64_t h = UINT64_C(1469598103934665603);
@@ -189,10 +203,12 @@ static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
     printf("FAIL  %s: no test for this operation\n", k->op);
     return false;
   }
+  running = &t;
   uint64_t env = pf_fp_enter();
   for (t.place = 0; t.place < 2 && !t.failed; t.place++)
     fn(&t);
   pf_fp_leave(env);
+  running = NULL;
   if (hex)
     pf_sha256_end(t.hash, hex);
   if (!t.failed)
@@ -284,6 +300,9 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   unsigned passed = 0, failed = 0, skipped = 0;
   char hex[65];
+  signal(SIGSEGV, on_fault);
+  signal(SIGBUS, on_fault);
+  signal(SIGILL, on_fault);
   make_slots();
   pf_simd ref;
   for (size_t i = 0; i < n; i++)
