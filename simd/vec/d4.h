@@ -10,6 +10,7 @@
 
 typedef double d4 __attribute__((vector_size(32)));
 typedef int64_t l4 __attribute__((vector_size(32)));
+typedef uint64_t u4 __attribute__((vector_size(32)));
 typedef float f4 __attribute__((vector_size(16)));
 
 static inline d4 d4_set1(double x) {
@@ -37,7 +38,7 @@ static inline d4 d4_exp(d4 x) {
   for (size_t i = 1; i < sizeof c / sizeof *c; i++)
     q = q * r + d4_set1(c[i]);
   d4 y = d4_set1(1.0) + (r + (r * r) * q);
-  y = (d4)((l4)y + ((l4)t << 52));
+  y = (d4)((u4)y + ((u4)t << 52));
   y = d4_select(x < d4_set1(PF_D_EXP_LO), d4_set1(0.0), y);
   y = d4_select(x > d4_set1(PF_D_EXP_HI), d4_set1(__builtin_inf()), y);
   return d4_select(x != x, x, y);
