@@ -47,6 +47,10 @@ int pf_vocab_add(pf_vocab *v, int32_t id, const char *s, size_t n);
 /* Builds the table by text. A text with two ids is PF_EINPUT. */
 int pf_vocab_index(pf_vocab *v, const char *name);
 int32_t pf_vocab_find(const pf_vocab *v, const char *s, size_t n);
+/* The same in parts, for many look-ups at once: hash, bring the place near, find. */
+uint32_t pf_vocab_hash(const char *s, size_t n);
+void pf_vocab_prefetch(const pf_vocab *v, uint32_t hash);
+int32_t pf_vocab_find_hashed(const pf_vocab *v, uint32_t hash, const char *s, size_t n);
 /* The text of an id (NULL when absent), not NUL-terminated. */
 const char *pf_vocab_text(const pf_vocab *v, int32_t id, size_t *n);
 void pf_vocab_free(pf_vocab *v);
@@ -64,6 +68,7 @@ typedef struct pf_merges {
 } pf_merges;
 
 int pf_merges_reserve(pf_merges *m, size_t n);
+void pf_merges_prefetch(const pf_merges *m, int32_t left, int32_t right);
 /* A pair that is there already takes the later rank, as in the reference implementation. */
 void pf_merges_add(pf_merges *m, int32_t left, int32_t right, uint32_t rank, int32_t id);
 const pf_merge *pf_merges_find(const pf_merges *m, int32_t left, int32_t right);

@@ -282,71 +282,115 @@ int pf_scan_vocab(const char *name, pf_slice in, pf_vocab *v) {
  * -----------------------------------------------------------------------------------------------------
  */
 
-struct merge_reader {
-  pf_buf left, right;
-  const pf_tok *t;
-  pf_merges *m;
-  uint32_t rank;
+/* Every merge needs three pieces and one place in tables that no cache holds. Merges are taken in
+ * batches: all their pieces are asked for, then all found, then all placed, so that the memory
+ * works on a batch at once. */
+enum { BATCH = 32 };
+
+struct waiting_merge {
+  pf_buf text; /* both halves */
+  size_t cut;  /* bytes of the left one */
+  uint32_t hash[3];
+  int32_t left, right, id;
 };
 
-/* "a b": exactly one space; the halves go to left and right. */
-static int split_at_space(scan *s, struct merge_reader *r) {
-  const char *sp = memchr(r->left.s, ' ', r->left.n);
-  size_t at = sp ? (size_t)(sp - r->left.s) : 0;
-  if (!sp || memchr(sp + 1, ' ', r->left.n - at - 1))
-    return pf_fail(PF_EINPUT, "%s: model.merges: merge %u is not of the form \"a b\": '%.*s'",
-                   s->name, r->rank, (int)(r->left.n < 64 ? r->left.n : 64), r->left.s);
-  r->right.n = 0;
-  pf_buf_add(&r->right, sp + 1, r->left.n - at - 1);
-  r->left.n = at;
-  return pf_buf_status(&r->right);
+struct merge_reader {
+  struct waiting_merge wait[BATCH];
+  size_t n;
+  pf_buf right;
+  const pf_tok *t;
+  pf_merges *m;
+  uint32_t rank; /* of wait[0] */
+};
+
+/* "a b": exactly one space, which is taken out. */
+static int split_at_space(scan *s, struct merge_reader *r, struct waiting_merge *w) {
+  char *sp = memchr(w->text.s, ' ', w->text.n);
+  w->cut = sp ? (size_t)(sp - w->text.s) : 0;
+  size_t n = sp ? w->text.n - w->cut - 1 : 0;
+  if (!sp || memchr(sp + 1, ' ', n))
+    return pf_fail(PF_EINPUT, "%s: model.merges: merge %zu is not of the form \"a b\": '%.*s'",
+                   s->name, r->rank + r->n, (int)(w->text.n < 64 ? w->text.n : 64), w->text.s);
+  memmove(sp, sp + 1, n);
+  w->text.n--;
+  return PF_OK;
 }
 
-static int read_pair(scan *s, struct merge_reader *r) {
-  int rc = string(s, &r->left);
+static int read_pair(scan *s, struct merge_reader *r, struct waiting_merge *w) {
+  int rc = string(s, &w->text);
+  w->cut = w->text.n;
   if (rc == PF_OK && !take(s, ','))
     return bad(s, "a pair of strings is expected");
   if (rc == PF_OK)
     rc = string(s, &r->right);
   if (rc == PF_OK && !take(s, ']'))
     return bad(s, "a pair of strings is expected");
-  return rc;
+  if (rc == PF_OK)
+    pf_buf_add(&w->text, r->right.s, r->right.n);
+  return rc == PF_OK ? pf_buf_status(&w->text) : rc;
 }
 
-static int missing_piece(const scan *s, const struct merge_reader *r, const pf_buf *b) {
-  return pf_fail(PF_EINPUT,
-                 "%s: model.merges: merge %u needs the piece '%.*s', which the vocabulary lacks",
-                 s->name, r->rank, (int)(b->n < 64 ? b->n : 64), b->s);
+/* The three texts of a merge: left, right, both. */
+static pf_slice part(const struct waiting_merge *w, int i) {
+  const char *s = w->text.s;
+  return i == 0   ? (pf_slice){s, w->cut}
+         : i == 1 ? (pf_slice){s + w->cut, w->text.n - w->cut}
+                  : (pf_slice){s, w->text.n};
 }
 
-static int add_merge(scan *s, struct merge_reader *r) {
-  const pf_vocab *v = &r->t->vocab;
-  int32_t a = pf_vocab_find(v, r->left.s, r->left.n), b = pf_vocab_find(v, r->right.s, r->right.n);
-  if (a < 0 || b < 0)
-    return missing_piece(s, r, a < 0 ? &r->left : &r->right);
-  pf_buf_add(&r->left, r->right.s, r->right.n);
-  if (pf_buf_status(&r->left) != PF_OK)
-    return PF_ENOMEM;
-  int32_t id = pf_vocab_find(v, r->left.s, r->left.n);
-  if (id < 0)
-    return missing_piece(s, r, &r->left);
-  /* A control token is never put together from text: only the special-token matcher makes one. */
-  if (!pf_tok_is_special(r->t, id))
-    pf_merges_add(r->m, a, b, r->rank, id);
-  r->rank++;
+static void ask(const pf_vocab *v, struct waiting_merge *w) {
+  for (int i = 0; i < 3; i++) {
+    pf_slice p = part(w, i);
+    w->hash[i] = pf_vocab_hash(p.p, p.n);
+    pf_vocab_prefetch(v, w->hash[i]);
+  }
+}
+
+static int find(const scan *s, struct merge_reader *r, size_t k) {
+  struct waiting_merge *w = &r->wait[k];
+  int32_t *ids[3] = {&w->left, &w->right, &w->id};
+  for (int i = 0; i < 3; i++) {
+    pf_slice p = part(w, i);
+    *ids[i] = pf_vocab_find_hashed(&r->t->vocab, w->hash[i], p.p, p.n);
+    if (*ids[i] < 0)
+      return pf_fail(
+          PF_EINPUT,
+          "%s: model.merges: merge %zu needs the piece '%.*s', which the vocabulary lacks", s->name,
+          r->rank + k, (int)(p.n < 64 ? p.n : 64), p.p);
+  }
+  pf_merges_prefetch(r->m, w->left, w->right);
   return PF_OK;
+}
+
+/* A control token is never put together from text: only the special-token matcher makes one. */
+static int flush(const scan *s, struct merge_reader *r) {
+  int rc = PF_OK;
+  for (size_t k = 0; rc == PF_OK && k < r->n; k++)
+    rc = find(s, r, k);
+  for (size_t k = 0; rc == PF_OK && k < r->n; k++) {
+    const struct waiting_merge *w = &r->wait[k];
+    if (!pf_tok_is_special(r->t, w->id))
+      pf_merges_add(r->m, w->left, w->right, r->rank + (uint32_t)k, w->id);
+  }
+  r->rank += (uint32_t)r->n;
+  r->n = 0;
+  return rc;
 }
 
 static int merge_element(scan *s, void *user) {
   struct merge_reader *r = user;
+  struct waiting_merge *w = &r->wait[r->n];
   bool pair = take(s, '[');
-  int rc = pair ? read_pair(s, r) : string(s, &r->left);
-  if (rc == PF_OK && !pair && r->rank == 0 && r->m->n == 0 && r->left.n >= 8 &&
-      !memcmp(r->left.s, "#version", 8))
+  int rc = pair ? read_pair(s, r, w) : string(s, &w->text);
+  if (rc == PF_OK && !pair && r->rank + r->n == 0 && w->text.n >= 8 &&
+      !memcmp(w->text.s, "#version", 8))
     return PF_OK;
   if (rc == PF_OK && !pair)
-    rc = split_at_space(s, r);
-  return rc == PF_OK ? add_merge(s, r) : rc;
+    rc = split_at_space(s, r, w);
+  if (rc != PF_OK)
+    return rc;
+  ask(&r->t->vocab, w);
+  return ++r->n == BATCH ? flush(s, r) : PF_OK;
 }
 
 /* An upper bound of the number of elements: their separators are commas outside strings, or half
@@ -363,11 +407,14 @@ int pf_scan_merges(const char *name, pf_slice in, const pf_tok *t, pf_merges *m)
   if (!in.p)
     return pf_fail(PF_EINPUT, "%s: model.merges is missing", name);
   scan s = {in.p, in.p + in.n, in.p, name, "model.merges"};
-  struct merge_reader r = {.t = t, .m = m};
+  struct merge_reader r = {.n = 0, .t = t, .m = m};
   int rc = pf_merges_reserve(m, count_quotes(in) / 2 + 1);
   if (rc == PF_OK)
     rc = each(&s, '[', ']', merge_element, &r);
-  pf_buf_free(&r.left);
+  if (rc == PF_OK)
+    rc = flush(&s, &r);
+  for (size_t i = 0; i < BATCH; i++)
+    pf_buf_free(&r.wait[i].text);
   pf_buf_free(&r.right);
   return rc;
 }

@@ -9,7 +9,7 @@
 #include "model/tok.h"
 
 /* FNV-1a, 32 bits. */
-static uint32_t hash_text(const char *s, size_t n) {
+uint32_t pf_vocab_hash(const char *s, size_t n) {
   uint32_t h = 2166136261u;
   for (size_t i = 0; i < n; i++)
     h = (h ^ (unsigned char)s[i]) * 16777619u;
@@ -79,7 +79,7 @@ int pf_vocab_index(pf_vocab *v, const char *name) {
     const char *s = pf_vocab_text(v, (int32_t)id, &n);
     if (!s)
       continue;
-    uint32_t h = hash_text(s, n);
+    uint32_t h = pf_vocab_hash(s, n);
     struct pf_piece_slot *p = piece_slot(v, h, s, n);
     if (p->id1)
       return pf_fail(PF_EINPUT, "%s: model.vocab: piece '%.*s' has two ids, %u and %zu", name,
@@ -89,8 +89,16 @@ int pf_vocab_index(pf_vocab *v, const char *name) {
   return PF_OK;
 }
 
+void pf_vocab_prefetch(const pf_vocab *v, uint32_t hash) {
+  __builtin_prefetch(&v->slots[place(hash) & v->mask]);
+}
+
+int32_t pf_vocab_find_hashed(const pf_vocab *v, uint32_t hash, const char *s, size_t n) {
+  return (int32_t)piece_slot(v, hash, s, n)->id1 - 1;
+}
+
 int32_t pf_vocab_find(const pf_vocab *v, const char *s, size_t n) {
-  return (int32_t)piece_slot(v, hash_text(s, n), s, n)->id1 - 1;
+  return pf_vocab_find_hashed(v, pf_vocab_hash(s, n), s, n);
 }
 
 void pf_vocab_free(pf_vocab *v) {
@@ -107,9 +115,12 @@ int pf_merges_reserve(pf_merges *m, size_t n) {
   return m->slots ? PF_OK : PF_ENOMEM;
 }
 
+static size_t pair_place(uint64_t pair) {
+  return (size_t)(pair * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
 static pf_merge *merge_slot(const pf_merges *m, uint64_t pair) {
-  uint64_t h = pair * UINT64_C(0x9e3779b97f4a7c15);
-  for (size_t i = (size_t)(h >> 32);; i++) {
+  for (size_t i = pair_place(pair);; i++) {
     pf_merge *s = &m->slots[i & m->mask];
     if (!s->rank1 || s->pair == pair)
       return s;
@@ -118,6 +129,10 @@ static pf_merge *merge_slot(const pf_merges *m, uint64_t pair) {
 
 static uint64_t pair_of(int32_t left, int32_t right) {
   return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
+void pf_merges_prefetch(const pf_merges *m, int32_t left, int32_t right) {
+  __builtin_prefetch(&m->slots[pair_place(pair_of(left, right)) & m->mask], 1);
 }
 
 void pf_merges_add(pf_merges *m, int32_t left, int32_t right, uint32_t rank, int32_t id) {
