@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The program: finds the sub-command and runs it. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +25,15 @@ static void help(FILE *f) {
         f);
 }
 
+/* A command that could not write all of its output did not succeed. */
+static int finish(int code) {
+  if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
+    fprintf(stderr, "personaflow: standard output: cannot write: %s\n", strerror(errno));
+    return 3;
+  }
+  return code;
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) {
     help(stderr);
@@ -39,7 +49,7 @@ int main(int argc, char **argv) {
   }
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (!strcmp(argv[1], commands[i].name))
-      return commands[i].run(argc - 1, argv + 1);
+      return finish(commands[i].run(argc - 1, argv + 1));
   fprintf(stderr, "personaflow: unknown command '%s'; 'personaflow --help' lists them\n", argv[1]);
   return 2;
 }

@@ -1,0 +1,101 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Studies that are broken off: SIGINT, SIGTERM, kill -9 in the middle, a full disk. Each keeps what is finished, says so with
+# the right exit code, and --resume then gives the bytes of a run without a break. Results are never written over unasked.
+set -u
+: "${srcdir:=.}" "${PF_EMULATOR:=}"
+srcdir=$(cd "$srcdir" && pwd)
+model=$srcdir/data/models/demo-gemma2
+T=$(mktemp -d "${TMPDIR:-/tmp}/pf-broken-XXXXXX") || exit 99
+trap 'mountpoint -q "$T/full" && umount "$T/full"; rm -rf "$T"' EXIT
+export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
+n_ok=0 n_bad=0
+
+ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
+bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
+
+# Two personas and two tasks: six prompts, four cells.
+cat >"$T/grid.json" <<'G'
+{"schema": "personaflow-grid/1", "name": "broken-runs", "description": "four cells",
+ "template": "As {persona}, {task}",
+ "baseline": {"persona": "a thoughtful person", "task": "Give advice to someone facing a difficult decision."},
+ "personas": [{"key": "pirate", "text": "a pirate"}, {"key": "cook", "text": "a chef"}],
+ "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."},
+           {"key": "rain", "text": "Describe what a rainy day is like."}]}
+G
+study=(study "$model" --grid "$T/grid.json" -t 1 --quiet)
+
+run() { # DIR ARGUMENTS...: exit code in rc, the line in $T/err
+  local dir=$1
+  shift
+  $PF_EMULATOR ./personaflow "${study[@]}" --out "$dir" "$@" >"$T/out" 2>"$T/err"
+  rc=$?
+}
+same() { # WHAT DIR: the results are those of the unbroken run
+  local f
+  for f in results.jsonl generated.jsonl summary.json report.html; do
+    cmp "$T/whole/$f" "$2/$f" 2>&1 || { bad "$1: $f differs from a run without a break"; return; }
+  done
+  ok "$1: the bytes of a run without a break"
+}
+expect() { # WHAT CODE PATTERN
+  if [ "$rc" != "$2" ]; then
+    bad "$1: exit code $rc, not $2: $(tail -n 2 "$T/err")"
+  elif [ -n "$3" ] && ! { grep -qE -e "$3" "$T/err" && [ "$(grep -c . "$T/err")" = 1 ]; }; then
+    bad "$1: the line is '$(cat "$T/err")', not one that matches /$3/"
+  else
+    ok "$1: exit code $rc${3:+, $(cut -c1-120 "$T/err")}"
+  fi
+}
+
+records() { cat "$1/journal.jsonl" 2>/dev/null | wc -l; }
+
+# broken SIGNAL CODE PATTERN: stops a study after its first record, then resumes it.
+broken() {
+  local dir=$T/$1 pid i
+  $PF_EMULATOR ./personaflow "${study[@]}" --out "$dir" >"$T/out" 2>"$T/err" &
+  pid=$!
+  for i in $(seq 6000); do # the first line is the head, the second a cell
+    [ "$(records "$dir")" -ge 2 ] && break
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.01
+  done
+  kill -s "$1" $pid 2>/dev/null
+  wait $pid 2>/dev/null
+  rc=$?
+  expect "SIG$1 in the middle" "$2" "$3"
+  [ ! -e "$dir/summary.json" ] || bad "SIG$1: it had finished before the signal; the case is void"
+  run "$dir" --resume
+  expect "resumed after SIG$1" 0 ''
+  same "SIG$1" "$dir"
+}
+
+full_disk() {
+  mkdir "$T/full"
+  if ! mount -t tmpfs -o size=16k pf-full "$T/full" 2>/dev/null; then
+    echo "SKIP: full disk: mounting a tmpfs is not permitted here"
+    return
+  fi
+  run "$T/full/r"
+  expect 'full disk' 4 'No space left on device.*--resume'
+  mount -o remount,size=16m "$T/full"
+  run "$T/full/r" --resume
+  expect 'resumed after a full disk' 0 ''
+  same 'full disk' "$T/full/r"
+}
+
+run "$T/whole"
+expect 'a run without a break' 0 ''
+sums=$(cd "$T/whole" && sha256sum ./*.jsonl summary.json report.html)
+run "$T/whole"
+expect 'results are there' 2 'holds results already'
+run "$T/whole" --resume
+expect 'resume of a finished study' 0 ''
+[ "$sums" = "$(cd "$T/whole" && sha256sum ./*.jsonl summary.json report.html)" ] ||
+  bad 'resuming a finished study changed its results'
+broken INT 4 'resum'
+broken TERM 4 'resum'
+broken KILL 137 ''
+full_disk
+echo "broken runs: $n_ok ok, $n_bad failed"
+[ $n_bad = 0 ] && [ $n_ok -gt 0 ]
