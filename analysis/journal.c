@@ -254,6 +254,23 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
   return rc;
 }
 
+int pf_journal_look(const char *dir, const char *const *outputs) {
+  pf_journal j = {.fd = -1, .lock_fd = -1, .dir = (char *)dir};
+  bool there = access(dir, F_OK) == 0;
+  int rc = make_dirs(dir);
+  if (rc != PF_OK)
+    return rc;
+  j.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  rc = j.dir_fd < 0 || access(dir, W_OK) != 0
+           ? pf_fail(PF_EIO, "%s: cannot write there: %s", dir, strerror(errno))
+           : prepare(&j, PF_JOURNAL_NEW, outputs);
+  if (j.dir_fd >= 0)
+    close(j.dir_fd);
+  if (!there)
+    rmdir(dir); /* the work may fail before it has something to write */
+  return rc;
+}
+
 const json_t *pf_journal_get(const pf_journal *j, const char *unit) {
   return json_object_get(j->units, unit);
 }

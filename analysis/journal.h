@@ -23,6 +23,9 @@ typedef enum pf_journal_mode {
  * that a run leaves in dir, NULL-terminated, the journal's own included. head: flat object. */
 int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const json_t *head,
                     const char *const *outputs);
+/* The part of PF_JOURNAL_NEW that needs no head: PF_EEXIST if dir holds one of `outputs`; PF_EIO if
+ * dir cannot be made or written to. For a look before long work. */
+int pf_journal_look(const char *dir, const char *const *outputs);
 /* The data of a finished unit (the journal's), NULL if it is not there. */
 const json_t *pf_journal_get(const pf_journal *j, const char *unit);
 /* Takes the reference `data`. PF_EINCOMPLETE when the disk is full: the journal stays valid. */

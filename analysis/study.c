@@ -754,6 +754,8 @@ static int check_opts(const pf_study_opts *o) {
     return pf_fail(PF_EUSAGE, "a study wants a model, a grid and an output folder");
   if (o->resume && o->force)
     return pf_fail(PF_EUSAGE, "--resume and --force exclude each other");
+  if (!o->dry_run && !o->resume && !o->force)
+    return pf_journal_look(o->out_dir, pf_study_outputs);
   return PF_OK;
 }
 

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The study on the Gemma-2 demo model: what must be exactly 0, the same bytes for any thread count
+ * and after stops, early EOS, results that are not overwritten, the page. Agreement with another
+ * implementation: check_studyref. */
+#include "config.h"
+
+#include <stdarg.h>
+
+#include "analysis/grid.h"
+#include "analysis/study.h"
+#include "base/io.h"
+#include "base/js.h"
+#include "tests/tmpdir.h"
+
+#define MODEL  "data/models/demo-gemma2"
+#define BASE_X "a thoughtful person"
+#define BASE_Y "Give advice to someone facing a difficult decision."
+#define HAIKU  "Write a haiku about Monday mornings."
+
+static char dir[256], model[1024], grid[300];
+
+static void setup(void) {
+  tmp_make(dir);
+  snprintf(model, sizeof model, "%s/" MODEL, getenv("srcdir") ? getenv("srcdir") : ".");
+  snprintf(grid, sizeof grid, "%s/grid.json", dir);
+}
+
+static void teardown(void) {
+  tmp_remove(dir);
+}
+
+/* Personas and tasks: key=text pairs already as JSON. */
+static void make_grid(const char *personas, const char *tasks) {
+  char text[2048];
+  snprintf(
+      text, sizeof text,
+      "{\"schema\":\"personaflow-grid/1\",\"name\":\"test\",\"template\":\"As {persona}, {task}\","
+      "\"baseline\":{\"persona\":\"" BASE_X "\",\"task\":\"" BASE_Y
+      "\"},\"personas\":[%s],\"tasks\":[%s]}",
+      personas, tasks);
+  tmp_text(dir, "grid.json", text);
+}
+
+static const char *out(const char *name) {
+  static char path[4][400];
+  static int turn;
+  turn = (turn + 1) % 4;
+  snprintf(path[turn], sizeof path[turn], "%s/%s", dir, name);
+  return path[turn];
+}
+
+static pf_study_opts opts(const char *name, const char *layers) {
+  return (pf_study_opts){.model = model,
+                         .protocol = "paper",
+                         .grid = grid,
+                         .layers = layers,
+                         .out_dir = out(name),
+                         .threads = 1};
+}
+
+static void run(const pf_study_opts *o) {
+  int rc = pf_study_run(o);
+  ck_assert_msg(rc == PF_OK, "%d: %s", rc, pf_last_error());
+}
+
+static void read_file(const char *name, const char *file, pf_buf *b) {
+  char path[700];
+  snprintf(path, sizeof path, "%s/%s", out(name), file);
+  ck_assert_msg(pf_read_file(path, 1 << 26, b) == PF_OK, "%s", pf_last_error());
+}
+
+static void same_file(const char *a, const char *b, const char *file) {
+  pf_buf x, y;
+  read_file(a, file, &x);
+  read_file(b, file, &y);
+  ck_assert_msg(x.n == y.n && !memcmp(x.s, y.s, x.n), "%s of %s and %s differ", file, a, b);
+  pf_buf_free(&x);
+  pf_buf_free(&y);
+}
+
+/* Calls fn on every line of results.jsonl; returns their number. */
+static size_t each_result(const char *name, void (*fn)(const json_t *line)) {
+  pf_buf b;
+  size_t n = 0;
+  read_file(name, "results.jsonl", &b);
+  for (char *p = b.s, *end; *p; p = end + 1, n++) {
+    json_t *line;
+    end = strchr(p, '\n');
+    ck_assert(pf_js_text("results.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+    fn(line);
+    json_decref(line);
+  }
+  pf_buf_free(&b);
+  return n;
+}
+
+static bool flagged(const json_t *line, const char *flag) {
+  const json_t *flags = json_object_get(line, "flags");
+  for (size_t i = 0; i < json_array_size(flags); i++)
+    if (!strcmp(json_string_value(json_array_get(flags, i)), flag))
+      return true;
+  return false;
+}
+
+static double value(const json_t *line, const char *key) {
+  const json_t *v = json_object_get(line, key);
+  ck_assert_msg(json_is_number(v), "%s is no number", key);
+  return json_number_value(v);
+}
+
+#define HAIKU_TASK "{\"key\":\"haiku\",\"text\":\"" HAIKU "\"}"
+#define PIRATE     "{\"key\":\"pirate\",\"text\":\"a pirate\"}"
+#define COOK       "{\"key\":\"cook\",\"text\":\"a chef\"}"
+
+/* ---- what must be 0 ---- */
+
+static void all_zero(const json_t *line) {
+  ck_assert(flagged(line, "zero_difference"));
+  ck_assert(value(line, "inter_over_xy") == 0 && value(line, "cos_xy_sum") == 0);
+  if (json_object_get(line, "kl"))
+    ck_assert_msg(value(line, "kl") == 0, "layer %g: %g", value(line, "layer"), value(line, "kl"));
+}
+
+/* Baseline persona and baseline task: all four runs are one, the sum is the clean value, bit for
+ * bit. */
+START_TEST(identity_is_zero) {
+  make_grid("{\"key\":\"x\",\"text\":\"" BASE_X "\"}", "{\"key\":\"y\",\"text\":\"" BASE_Y "\"}");
+  pf_study_opts o = opts("id", "all");
+  run(&o);
+  ck_assert_uint_eq(each_result("id", all_zero), 4 * 9);
+}
+END_TEST
+
+static size_t at_zero, elsewhere;
+
+/* Layer 0 sees the token's embedding only: the same in all four prompts. */
+static void layer0_zero(const json_t *line) {
+  if (value(line, "layer") == 0)
+    all_zero(line), at_zero++;
+  else if (json_object_get(line, "kl"))
+    elsewhere += value(line, "kl") > 0;
+}
+
+START_TEST(layer0_is_zero) {
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("l0", "0,4");
+  at_zero = elsewhere = 0;
+  run(&o);
+  each_result("l0", layer0_zero);
+  ck_assert_uint_eq(at_zero, 4);
+  ck_assert_uint_eq(elsewhere, 4);
+}
+END_TEST
+
+/* ---- the same bytes ---- */
+
+static volatile int stop;
+static int calls_left;
+
+static void stop_later(void *user, const char *what, uint64_t done, uint64_t total) {
+  (void)user, (void)done, (void)total;
+  if (!strcmp(what, "study") && --calls_left == 0)
+    stop = 1;
+}
+
+static void same_results(const char *a, const char *b) {
+  static const char *const files[] = {"journal.jsonl", "results.jsonl", "generated.jsonl",
+                                      "summary.json", "report.html"};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    same_file(a, b, files[i]);
+}
+
+START_TEST(threads_and_stops) {
+  make_grid(PIRATE "," COOK, HAIKU_TASK);
+  pf_study_opts o = opts("one", "2,5");
+  run(&o);
+  o = opts("three", "2,5");
+  o.threads = 3;
+  run(&o);
+  same_results("one", "three");
+  o = opts("stopped", "2,5");
+  o.stop = &stop;
+  o.progress = stop_later;
+  int rc, turns = 0;
+  for (calls_left = 1;; calls_left = 2 + turns % 3) { /* stops at every kind of step */
+    stop = 0;
+    rc = pf_study_run(&o);
+    if (rc == PF_OK || ++turns > 40)
+      break;
+    ck_assert_msg(rc == PF_EINCOMPLETE, "%d: %s", rc, pf_last_error());
+    ck_assert(strstr(pf_last_error(), "--resume") != NULL);
+    o.resume = 1;
+    if (turns > 6)
+      o.progress = NULL;
+  }
+  ck_assert_int_eq(rc, PF_OK);
+  ck_assert_int_ge(turns, 2);
+  same_results("one", "stopped");
+}
+END_TEST
+
+/* A record torn by kill -9: it is computed again. */
+START_TEST(torn_record) {
+  char path[600];
+  struct stat st;
+  make_grid(PIRATE "," COOK, HAIKU_TASK);
+  pf_study_opts o = opts("whole", "3");
+  run(&o);
+  o = opts("torn", "3");
+  run(&o);
+  snprintf(path, sizeof path, "%s/journal.jsonl", out("torn"));
+  ck_assert(stat(path, &st) == 0 && truncate(path, st.st_size - 100) == 0);
+  tmp_unlink(out("torn"), "results.jsonl");
+  tmp_unlink(out("torn"), "summary.json");
+  o.resume = 1;
+  run(&o);
+  same_results("whole", "torn");
+}
+END_TEST
+
+START_TEST(nothing_is_overwritten) {
+  pf_buf before, after;
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("keep", "3");
+  run(&o);
+  read_file("keep", "results.jsonl", &before);
+  ck_assert_int_eq(pf_study_run(&o), PF_EEXIST);
+  o.resume = 1;
+  o.layers = "4";
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "another layers") != NULL);
+  read_file("keep", "results.jsonl", &after);
+  ck_assert(before.n == after.n && !memcmp(before.s, after.s, after.n));
+  pf_buf_free(&after);
+  o.resume = 0;
+  o.force = 1;
+  run(&o);
+  read_file("keep", "results.jsonl", &after);
+  ck_assert(before.n != after.n || memcmp(before.s, after.s, after.n));
+  pf_buf_free(&before);
+  pf_buf_free(&after);
+}
+END_TEST
+
+START_TEST(dry_run_writes_nothing) {
+  struct stat st;
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("dry", NULL);
+  o.dry_run = 1;
+  run(&o);
+  ck_assert(stat(out("dry"), &st) != 0);
+}
+END_TEST
+
+START_TEST(wrong_options) {
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("x", "8");
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "0 to 7") != NULL);
+  o = opts("x", NULL);
+  o.protocol = "full";
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  o = opts("x", NULL);
+  o.resume = o.force = 1;
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  o = opts("x", NULL);
+  o.model = "/nonexistent/model";
+  ck_assert_int_eq(pf_study_run(&o), PF_EINPUT);
+  o = opts("x", NULL);
+  o.out_dir = "/proc/nowhere";
+  ck_assert_int_eq(pf_study_run(&o), PF_EIO);
+  ck_assert_int_eq(pf_report_make(dir), PF_EINPUT);
+}
+END_TEST
+
+/* ---- an early EOS ---- */
+
+static int32_t y_of(const char *name, int at, size_t *n) {
+  pf_buf b;
+  json_t *line;
+  read_file(name, "generated.jsonl", &b);
+  ck_assert(pf_js_text("generated", b.s, (size_t)(strchr(b.s, '\n') - b.s), &line) == PF_OK);
+  const json_t *ids = json_object_get(json_object_get(line, "y"), "ids");
+  *n = json_array_size(ids);
+  int32_t id = (int32_t)json_integer_value(json_array_get(ids, (size_t)at));
+  json_decref(line);
+  pf_buf_free(&b);
+  return id;
+}
+
+/* The model again, with another EOS. */
+static void model_with_eos(const char *name, int32_t eos) {
+  static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                      "tokenizer_config.json"};
+  char text[128], from[1200], *real = realpath(model, NULL);
+  snprintf(text, sizeof text, "{\"eos_token_id\":[%d]}", eos);
+  snprintf(from, sizeof from, "%s/generation_config.json", name);
+  tmp_text(dir, from, text);
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    char to[700];
+    snprintf(from, sizeof from, "%s/%s", real, files[i]);
+    snprintf(to, sizeof to, "%s/%s", out(name), files[i]);
+    ck_assert(symlink(from, to) == 0);
+  }
+  free(real);
+}
+
+static int expected_y;
+
+static void early_line(const json_t *line) {
+  const char *probe = json_string_value(json_object_get(line, "probe"));
+  int prefix = !strcmp(probe, "g1") ? 1 : !strcmp(probe, "g2") ? 2 : 0, left = expected_y - prefix;
+  const json_t *kl = json_object_get(line, "kl");
+  ck_assert(flagged(line, "no_site") == (left < 0));
+  ck_assert(json_is_null(json_object_get(line, "cos_x_y")) == (left < 0));
+  if (!kl)
+    return;
+  ck_assert_int_eq((int)value(line, "n_scored"), left < 0 ? 0 : left);
+  ck_assert(json_is_null(kl) == (left <= 0));
+  ck_assert(flagged(line, "nothing_scored") == (left == 0));
+  ck_assert(flagged(line, "stopped_at_eos") == (left > 0));
+}
+
+START_TEST(early_eos) {
+  size_t n;
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("long", "3");
+  run(&o);
+  int32_t first = y_of("long", 0, &n), third = y_of("long", 2, &n);
+  ck_assert_uint_eq(n, 12);
+  ck_assert_int_ne(first, third);
+  model_with_eos("m1", first);
+  model_with_eos("m3", third);
+  for (expected_y = 1; expected_y <= 3; expected_y += 2) {
+    o = opts(expected_y == 1 ? "e1" : "e3", "3");
+    o.model = out(expected_y == 1 ? "m1" : "m3");
+    run(&o);
+    y_of(expected_y == 1 ? "e1" : "e3", 0, &n);
+    ck_assert_int_eq((int)n, expected_y);
+    ck_assert_uint_eq(each_result(expected_y == 1 ? "e1" : "e3", early_line), 4 * 9);
+  }
+}
+END_TEST
+
+/* ---- the page ---- */
+
+START_TEST(report_page) {
+  pf_buf page;
+  make_grid("{\"key\":\"tag\",\"text\":\"a <script>alert(1)</script> & \\\"x\\\"\"}", HAIKU_TASK);
+  pf_study_opts o = opts("page", NULL);
+  run(&o);
+  read_file("page", "report.html", &page);
+  ck_assert(strstr(page.s, "<script") == NULL && strstr(page.s, "&lt;script&gt;") != NULL);
+  ck_assert(strstr(page.s, "http://") == NULL && strstr(page.s, "https://") == NULL);
+  ck_assert(strstr(page.s, "no null controls") != NULL && strstr(page.s, "<svg") != NULL);
+  ck_assert(strstr(page.s, "nan") == NULL && strstr(page.s, "inf\"") == NULL);
+  pf_buf_free(&page);
+}
+END_TEST
+
+/* The shapes of the paper's models are known by their configuration, and its files are found. */
+START_TEST(published_models) {
+  pf_model_info i = {.arch = "gemma2",
+                     .n_layers = 26,
+                     .d_model = 2304,
+                     .n_heads = 8,
+                     .n_kv_heads = 4,
+                     .d_head = 256,
+                     .d_ff = 9216,
+                     .vocab_size = 256000};
+  json_t *root;
+  char data[1200];
+  snprintf(data, sizeof data, "%s/data", getenv("srcdir") ? getenv("srcdir") : ".");
+  setenv("PERSONAFLOW_DATADIR", data, 1);
+  ck_assert_str_eq(pf_published_match(&i)->key, "gemma2b");
+  ck_assert_msg(pf_published_load("gemma2b", "paper-short", &root) == PF_OK, "%s", pf_last_error());
+  ck_assert_str_eq(json_string_value(json_object_get(root, "model_name")),
+                   pf_published_match(&i)->name);
+  json_decref(root);
+  i.d_ff++;
+  ck_assert(pf_published_match(&i) == NULL);
+  ck_assert_int_eq(pf_published_load("gemma2b", "demo", &root), PF_EINPUT);
+  ck_assert_int_eq(pf_published_load("qwen3b", "paper-long", &root), PF_EINPUT);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("study");
+  TCase *t = tcase_create("study");
+  tcase_add_checked_fixture(t, setup, teardown);
+  tcase_add_test(t, identity_is_zero);
+  tcase_add_test(t, layer0_is_zero);
+  tcase_add_test(t, threads_and_stops);
+  tcase_add_test(t, torn_record);
+  tcase_add_test(t, nothing_is_overwritten);
+  tcase_add_test(t, dry_run_writes_nothing);
+  tcase_add_test(t, wrong_options);
+  tcase_add_test(t, early_eos);
+  tcase_add_test(t, report_page);
+  tcase_add_test(t, published_models);
+  tcase_set_timeout(t, 600);
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_set_fork_status(r, CK_NOFORK);
+  srunner_run_all(r, CK_NORMAL);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
