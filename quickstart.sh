@@ -110,7 +110,7 @@ run_study() {
   say "personaflow study $model --grid $grid --out $out --resume"
   "$build/personaflow" study "$model" --grid "$grid" --out "$out" --resume || exit $?
   case $out in /*) ;; *) out=$root/$out ;; esac
-  say "report: $out/report.html"
+  say "open $out/report.html in a browser"
 }
 
 # Automake's totals as one closing line; what a passing program left out is listed above it.
