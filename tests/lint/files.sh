@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the lints: `files DIR PATTERN...` prints the tracked files of the tree (all files where there is no git).
+# Sourced by the lints: `files DIR PATTERN...` prints the tracked files that match; without git, all files but those that
+# the build makes (as .gitignore lists them).
 files() {
-  local root=$1
+  local root=$1 p
   shift
   if git -C "$root" rev-parse --git-dir >/dev/null 2>&1; then
     git -C "$root" ls-files -- "$@"
-  else
-    local p
-    for p in "$@"; do
-      (cd "$root" && find . -path './build*' -prune -o -type f -name "${p##*/}" -print | sed 's,^\./,,')
-    done
+    return
   fi
+  for p in "$@"; do
+    (cd "$root" && find . \( -name .git -o -path './build*' -o -path './out-*' -o -name autom4te.cache -o -name __pycache__ \) \
+      -prune -o -type f \( -path "./$p" -o -name "$p" \) -print |
+      sed 's,^\./,,' |
+      grep -vE '^(aclocal\.m4|configure~?|config\.h\.in~?|Makefile\.in|m4/(libtool|lt.*)\.m4|.*\.(o|lo|la|swp))$')
+  done
 }
