@@ -149,16 +149,17 @@ static const json_t *decomposition(const page *g, const char *probe, int layer) 
   return by_layer(json_object_get(json_object_get(g->summary, "decomposition"), probe), layer);
 }
 
-/* A number for people: three figures, small ones as they are. */
+/* A number for people: two figures below 0.01, three decimals up to 10; no powers of ten. */
 static void figure(pf_buf *b, double v) {
+  double a = fabs(v);
   if (isnan(v))
     pf_buf_puts(b, "&ndash;");
   else if (v == 0)
     pf_buf_puts(b, "0");
-  else if (fabs(v) < 1e-3)
-    pf_buf_printf(b, "%.1e", v);
+  else if (a < KL_FLOOR)
+    pf_buf_puts(b, "&lt;&#8239;0.000001");
   else
-    pf_buf_printf(b, fabs(v) < 0.01 ? "%.4f" : fabs(v) < 10 ? "%.3f" : "%.1f", v);
+    pf_buf_printf(b, "%.*f", a < 0.01 ? 1 - (int)floor(log10(a)) : a < 10 ? 3 : 1, v);
 }
 
 /* Cells of a site whose KL is below the paper's line. */
@@ -206,11 +207,11 @@ static void question(page *g) {
            "does not change when the sum is put "
            "in its place?</p>\n<p>Four prompts are run for every cell: baseline persona and task "
            "(BB), persona only (XB), task only "
-           "(BY), both (XY). The baseline persona is &ldquo;");
+           "(BY), both (XY). The baselines are &ldquo;");
   text(g, str(base, "persona"));
-  puts_(g, "&rdquo;, the baseline task &ldquo;");
+  puts_(g, "&rdquo; and &ldquo;");
   text(g, str(base, "task"));
-  puts_(g, "&rdquo;. In the XY run one vector is replaced by h<sub>BB</sub> + (h<sub>XB</sub> "
+  puts_(g, "&rdquo; In the XY run one vector is replaced by h<sub>BB</sub> + (h<sub>XB</sub> "
            "&minus; h<sub>BB</sub>) + "
            "(h<sub>BY</sub> &minus; h<sub>BB</sub>), and the change is measured as the "
            "Kullback&ndash;Leibler divergence of the "
@@ -219,7 +220,31 @@ static void question(page *g) {
            "changed).</p>\n");
 }
 
-/* One sentence on a probe: where its medians lie, how many cells are under the paper's line. */
+/* The largest value of any cell at any tested layer: medians hide it. */
+static void answer_worst(page *g, const char *probe) {
+  const char *name, *where = NULL;
+  json_t *v;
+  double worst = -1;
+  int layer = 0;
+  for (size_t i = 0; i < json_array_size(g->layers); i++) {
+    json_object_foreach(json_object_get(causal(g->summary, probe, layer_at(g, i)), "per_cell"),
+                        name, v) {
+      if (json_is_number(v) && json_number_value(v) > worst) {
+        worst = json_number_value(v);
+        where = name;
+        layer = layer_at(g, i);
+      }
+    }
+  }
+  const char *sep = where ? strstr(where, "__") : NULL;
+  if (!sep)
+    return;
+  puts_(g, "The largest value of any cell is ");
+  figure(&g->b, worst);
+  pf_buf_printf(&g->b, " (%.*s, %s, layer %d).", (int)(sep - where), where, sep + 2, layer);
+}
+
+/* Sentences on a probe: where its medians lie, how many cells are under the paper's line. */
 static void answer_probe(page *g, const char *probe) {
   size_t n = json_array_size(g->layers), lo = 0, hi = 0;
   double v[LAYERS_MAX];
@@ -229,17 +254,21 @@ static void answer_probe(page *g, const char *probe) {
     lo = v[i] < v[lo] ? i : lo;
     hi = v[i] > v[hi] ? i : hi;
   }
-  int cells, below = below_line(causal(g->summary, probe, layer_at(g, hi)), &cells);
-  pf_buf_printf(&g->b, "<li><b>%s</b> (%s): the median KL over cells is between ", probe,
+  pf_buf_printf(&g->b, "<li><b>%s</b> (%s): the median KL over cells is ", probe,
                 probe_what(probe));
-  figure(&g->b, v[lo]);
-  pf_buf_printf(&g->b, " (layer %d) and ", layer_at(g, lo));
+  if (n > 1) {
+    figure(&g->b, v[lo]);
+    pf_buf_printf(&g->b, " at layer %d, where it is smallest, and ", layer_at(g, lo));
+  }
   figure(&g->b, v[hi]);
-  pf_buf_printf(
-      &g->b,
-      " (layer %d). At layer %d, %d of %d cells are below 0.1, the paper&rsquo;s line for "
-      "&ldquo;essentially clean&rdquo;.</li>\n",
-      layer_at(g, hi), layer_at(g, hi), below, cells);
+  pf_buf_printf(&g->b, " at layer %d%s. ", layer_at(g, hi), n > 1 ? ", where it is largest" : "");
+  int cells, below = below_line(causal(g->summary, probe, layer_at(g, hi)), &cells);
+  pf_buf_printf(&g->b,
+                "There, %d of %d cells are below 0.1, the paper&rsquo;s line for "
+                "&ldquo;essentially clean&rdquo;. ",
+                below, cells);
+  answer_worst(g, probe);
+  puts_(g, "</li>\n");
 }
 
 static void answer_geometry(page *g, const char *probe) {

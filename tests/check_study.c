@@ -152,6 +152,117 @@ START_TEST(layer0_is_zero) {
 }
 END_TEST
 
+/* ---- against whole runs ---- */
+
+enum { SLOW_LAYER = 3, Y = 12 };
+
+typedef struct slow {
+  pf_model *m;
+  pf_ctx *c;
+  size_t d, v;
+  pf_role_prompt q[4]; /* BB XB BY XY */
+  int32_t y[Y];
+} slow;
+
+/* Runs prompt k and the first n_y tokens of y in one call on a new sequence, with one action;
+ * logits of all rows. */
+static float *whole(slow *w, int k, size_t n_y, pf_tap *tap) {
+  size_t n = w->q[k].enc.n + n_y;
+  pf_row *rows = calloc(n, sizeof *rows);
+  float *logits = calloc(n * w->v, sizeof *logits);
+  pf_seq *s;
+  ck_assert_int_eq(pf_seq_new(&s, w->c), PF_OK);
+  ck_assert_int_eq(pf_seq_set_taps(s, tap, 1), PF_OK);
+  for (size_t i = 0; i < n; i++)
+    rows[i] =
+        (pf_row){s, i < n - n_y ? w->q[k].enc.ids[i] : w->y[i - (n - n_y)], (int32_t)i, (int32_t)i};
+  ck_assert_msg(pf_eval(w->c, rows, n, logits) == PF_OK, "%s", pf_last_error());
+  ck_assert_uint_eq(tap->fired, 1);
+  pf_seq_free(s);
+  free(rows);
+  return logits;
+}
+
+/* KL of one probe by whole forward passes, without forks. */
+static double slow_kl(slow *w, int hook, const char *probe) {
+  int prefix = !strcmp(probe, "g1") ? 1 : !strcmp(probe, "g2") ? 2 : 0;
+  float *h[4], *value = calloc(w->d, sizeof *value), *clean = NULL;
+  double sum = 0;
+  for (int k = 0; k < 4; k++) {
+    int32_t at = !strcmp(probe, "p_user_last") ? w->q[k].p_user_last : w->q[k].p_last + prefix;
+    h[k] = calloc(w->d, sizeof **h);
+    pf_tap t = {hook, SLOW_LAYER, -1, at, at + 1, PF_OP_CAPTURE, .out = h[k]};
+    float *logits = whole(w, k, k == 3 ? Y : (size_t)prefix, &t);
+    if (k == 3)
+      clean = logits;
+    else
+      free(logits);
+  }
+  for (size_t i = 0; i < w->d; i++) {
+    volatile float dx = h[1][i] - h[0][i], dy = h[2][i] - h[0][i], a = h[0][i] + dx;
+    value[i] = a + dy;
+  }
+  int32_t at = !strcmp(probe, "p_user_last") ? w->q[3].p_user_last : w->q[3].p_last + prefix;
+  pf_tap t = {hook, SLOW_LAYER, -1, at, at + 1, PF_OP_REPLACE, .value = value};
+  float *changed = whole(w, 3, Y, &t);
+  for (size_t i = 0; i < 10; i++) {
+    size_t r = ((size_t)w->q[3].p_last + (size_t)prefix + i) * w->v;
+    sum += pf_kl(clean + r, changed + r, w->v);
+  }
+  for (int k = 0; k < 4; k++)
+    free(h[k]);
+  free(value);
+  free(clean);
+  free(changed);
+  return sum;
+}
+
+static slow whole_runs;
+static int slow_hook;
+
+static void equals_whole_run(const json_t *line) {
+  if (!json_object_get(line, "kl"))
+    return;
+  const char *probe = json_string_value(json_object_get(line, "probe"));
+  double want = slow_kl(&whole_runs, slow_hook, probe);
+  ck_assert_msg(value(line, "kl") == want, "%s: %.17g, whole runs %.17g", probe, value(line, "kl"),
+                want);
+  ck_assert(want > 0);
+}
+
+static int32_t y_of(const char *name, int at, size_t *n);
+
+START_TEST(forks_equal_whole_runs) {
+  slow *w = &whole_runs;
+  pf_tok *t;
+  size_t n;
+  int32_t layer;
+  char list[8];
+  static const char *const text[4][2] = {
+      {BASE_X, BASE_Y}, {"a pirate", BASE_Y}, {BASE_X, HAIKU}, {"a pirate", HAIKU}};
+  snprintf(list, sizeof list, "%d", SLOW_LAYER);
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("fast", list);
+  run(&o);
+  ck_assert(pf_model_open(&w->m, model, NULL) == PF_OK && pf_tok_open(&t, model) == PF_OK);
+  ck_assert_int_eq(pf_ctx_new(&w->c, w->m, &(pf_ctx_opts){.threads = 1}), PF_OK);
+  ck_assert_int_eq(pf_hook_find(w->m, "blocks.3.hook_resid_pre", &slow_hook, &layer), PF_OK);
+  w->d = (size_t)pf_model_get_info(w->m)->d_model;
+  w->v = (size_t)pf_model_get_info(w->m)->vocab_size;
+  for (int i = 0; i < Y; i++)
+    w->y[i] = y_of("fast", i, &n);
+  for (int k = 0; k < 4; k++)
+    ck_assert(pf_role_prompt_make(t, "As {persona}, {task}", text[k][0], text[k][1], &w->q[k]) ==
+              PF_OK);
+  each_result("fast", equals_whole_run);
+  for (int k = 0; k < 4; k++)
+    pf_role_prompt_free(&w->q[k]);
+  pf_ctx_free(w->c);
+  pf_tok_close(t);
+  pf_model_close(w->m);
+}
+END_TEST
+
 /* ---- the same bytes ---- */
 
 static volatile int stop;
@@ -390,6 +501,7 @@ int main(void) {
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_test(t, identity_is_zero);
   tcase_add_test(t, layer0_is_zero);
+  tcase_add_test(t, forks_equal_whole_runs);
   tcase_add_test(t, threads_and_stops);
   tcase_add_test(t, torn_record);
   tcase_add_test(t, nothing_is_overwritten);
