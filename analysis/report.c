@@ -79,7 +79,10 @@ static const char style[] =
     "0;font-variant-numeric:tabular-nums}\n"
     "th,td{text-align:right;padding:5px 12px;border-bottom:1px solid "
     "var(--rule);vertical-align:top}th{font-weight:600;"
-    "color:var(--soft)}td.t,th.t{text-align:left}td small{color:var(--soft);white-space:nowrap}\n"
+    "color:var(--soft)}td.t,th.t{text-align:left}td "
+    "small{color:var(--soft);white-space:nowrap}td.t "
+    "small{white-space:normal}td.t{max-width:46em}.num td.t{max-width:13em}.num td,.num "
+    "th{padding:5px 8px}\n"
     "code,.mono{font:13px ui-monospace,'DejaVu Sans Mono',monospace;overflow-wrap:anywhere}\n"
     ".prompt{font:14px/2 ui-monospace,'DejaVu Sans "
     "Mono',monospace;white-space:pre-wrap;background:var(--card);border:1px solid "
@@ -333,16 +336,24 @@ static void kl_series(const page *g, const json_t *root, const char *probe, seri
     add_point(s, layer_at(g, i), json_object_get(causal(root, probe, layer_at(g, i)), "summary"));
 }
 
-/* Decades that hold every quartile of every probe, KL_FLOOR at the lowest. */
+static void widen(const series *s, bool band, double *lo, double *hi) {
+  for (size_t k = 0; k < s->n; k++) {
+    double a = band ? s->q25[k] : s->median[k], b = band ? s->q75[k] : s->median[k];
+    *lo = a < *lo ? a : *lo;
+    *hi = b > *hi ? b : *hi;
+  }
+}
+
+/* Decades that hold every quartile of every probe and the published medians, KL_FLOOR at the
+ * lowest. */
 static void kl_range(const page *g, series *s, double *lo, double *hi) {
   *lo = 0.1;
   *hi = 1;
   for (size_t i = 0; i < json_array_size(g->probes); i++) {
     kl_series(g, g->summary, probe_at(g, i), s);
-    for (size_t k = 0; k < s->n; k++) {
-      *lo = s->q25[k] < *lo ? s->q25[k] : *lo;
-      *hi = s->q75[k] > *hi ? s->q75[k] : *hi;
-    }
+    widen(s, true, lo, hi);
+    kl_series(g, g->published, probe_at(g, i), s);
+    widen(s, false, lo, hi);
   }
   *lo = pow(10, floor(log10(*lo > KL_FLOOR ? *lo : KL_FLOOR)));
   *hi = pow(10, ceil(log10(*hi)));
@@ -551,7 +562,7 @@ static void kl_table_cell(page *g, const json_t *site) {
 }
 
 static void kl_table(page *g) {
-  puts_(g, "<div class=\"wide\"><table><tr><th class=\"t\">position</th>");
+  puts_(g, "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">position</th>");
   for (size_t k = 0; k < json_array_size(g->layers); k++)
     pf_buf_printf(&g->b, "<th>layer %d</th>", layer_at(g, k));
   puts_(g, "</tr>\n");
