@@ -272,7 +272,7 @@ int pf_grid_open(pf_grid *out, const char *what) {
   bool word = *what && !strpbrk(what, "/.");
   int rc = word ? shipped_path(what, path, sizeof path) : PF_OK;
   if (rc != PF_OK)
-    return pf_fail_prefix(rc, "grid '%s'", what);
+    return pf_fail_prefix(rc, "grid '%s' (shipped: short, long, demo; or a file's path)", what);
   rc = pf_read_file(word ? path : what, GRID_LIMIT, &b);
   if (rc == PF_OK)
     rc = pf_grid_parse(out, word ? path : what, pf_buf_str(&b), b.n);

@@ -391,18 +391,32 @@ static int span_of(const pf_interventions *iv, const item *it, const char *text,
   return PF_OK;
 }
 
-static int add_line(pf_interventions *iv, const item *it, pf_span at) {
+/* " layers 0,1"; nothing for an empty list. */
+static void line_list(pf_buf *b, const char *what, const int32_t *v, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    pf_buf_printf(b, "%s%s%s%d", i ? "," : " ", i ? "" : what, i ? "" : " ", (int)v[i]);
+}
+
+/* " positions 3..6 (task[0:3])"; text: as the file says it, NULL where it does not. */
+static void line_span(pf_buf *b, const char *what, pf_span at, const char *text) {
+  pf_buf_printf(b, " %s %d..", what, (int)at.lo);
+  if (at.hi != INT32_MAX)
+    pf_buf_printf(b, "%d", (int)at.hi - 1);
+  if (text)
+    pf_buf_printf(b, " (%s)", text);
+}
+
+/* queries: of a knockout, else NULL. */
+static int add_line(pf_interventions *iv, const item *it, pf_span at, const pf_span *queries) {
   size_t start = iv->lines.n;
   const char *site = json_string_value(json_object_get(it->js, "site"));
-  pf_buf_printf(&iv->lines, "%s %s layers", ops[it->op].name, site ? site : "attention");
-  for (size_t i = 0; i < it->n_layers; i++)
-    pf_buf_printf(&iv->lines, "%s%d", i ? "," : " ", (int)it->layers[i]);
-  if (at.hi == INT32_MAX)
-    pf_buf_printf(&iv->lines, " positions %d..", (int)at.lo);
-  else
-    pf_buf_printf(&iv->lines, " positions %d..%d", (int)at.lo, (int)at.hi - 1);
-  if (it->positions)
-    pf_buf_printf(&iv->lines, " (%s)", it->positions);
+  pf_buf_printf(&iv->lines, "%s %s", ops[it->op].name, site ? site : "attention");
+  if (it->n_layers && it->layers[0] >= 0) /* -1: a hook point that no layer has */
+    line_list(&iv->lines, "layers", it->layers, it->n_layers);
+  line_list(&iv->lines, "heads", it->heads, it->n_heads);
+  line_span(&iv->lines, "positions", at, it->positions);
+  if (queries)
+    line_span(&iv->lines, "queries", *queries, it->queries);
   pf_buf_add(&iv->lines, "", 1); /* lines are kept one after the other, each with its NUL */
   int rc = APPEND(iv, line_at, n_lines, cap_lines, start);
   return rc == PF_OK ? pf_buf_status(&iv->lines) : rc;
@@ -643,7 +657,7 @@ static int bind_taps(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
   pf_span at;
   int rc = span_of(iv, it, it->positions, it->phase, s, &at);
   if (rc == PF_OK)
-    rc = add_line(iv, it, at);
+    rc = add_line(iv, it, at, NULL);
   if (rc == PF_OK && it->prompt)
     return bind_from_prompt(iv, it, c, t, at);
   for (size_t l = 0; rc == PF_OK && l < it->n_layers; l++) {
@@ -662,7 +676,7 @@ static int bind_cut(pf_interventions *iv, const item *it, const pf_spans *s) {
   if (rc == PF_OK)
     rc = span_of(iv, it, it->queries, it->queries ? PHASE_ALL : it->phase, s, &q);
   if (rc == PF_OK)
-    rc = add_line(iv, it, keys);
+    rc = add_line(iv, it, keys, &q);
   size_t heads = it->n_heads ? it->n_heads : 1;
   for (size_t i = 0; rc == PF_OK && i < it->n_layers * heads; i++) {
     int32_t l = it->layers[i / heads], h = it->n_heads ? it->heads[i % heads] : -1;
@@ -680,7 +694,7 @@ static int bind_swap(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
   pf_seq *src = NULL;
   int rc = span_of(iv, it, it->positions, PHASE_PROMPT, s, &at);
   if (rc == PF_OK)
-    rc = add_line(iv, it, at);
+    rc = add_line(iv, it, at, NULL);
   if (rc == PF_OK)
     rc = source_ids(iv, it, t, &ids, &spans);
   if (rc == PF_OK)

@@ -87,12 +87,11 @@ static int check_head(const pf_journal *j, const char *s, size_t n, const json_t
     return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line 1 is damaged: --force starts again", j->dir);
   }
   const char *key = difference(head, old);
-  int rc =
-      key ? pf_fail(
-                PF_EUSAGE,
-                "%s: holds a run with another %s: choose another folder, or --force to start again",
-                j->dir, key)
-          : PF_OK;
+  int rc = key ? pf_fail(PF_EUSAGE,
+                         "%s: holds a run that differs in %s: choose another folder, or --force to "
+                         "start again",
+                         j->dir, key)
+               : PF_OK;
   json_decref(old);
   return rc;
 }

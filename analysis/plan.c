@@ -88,7 +88,7 @@ static json_t *probe_list(const pf_grid *g) {
   return a;
 }
 
-/* The names of the members stand in the line that refuses to mix runs ("another grid"). */
+/* The names of the members stand in the line that refuses to mix runs ("differs in grid"). */
 static json_t *make_head(const pf_plan *p, const char *protocol) {
   return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:o,s:o}", "schema", "personaflow-journal/1",
                    "protocol", protocol, "model", p->info->weights_sha256, "tokenizer",

@@ -339,7 +339,7 @@ START_TEST(nothing_is_overwritten) {
   o.resume = 1;
   o.layers = "4";
   ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
-  ck_assert(strstr(pf_last_error(), "another layers") != NULL);
+  ck_assert(strstr(pf_last_error(), "differs in layers") != NULL);
   read_file("keep", "results.jsonl", &after);
   ck_assert(before.n == after.n && !memcmp(before.s, after.s, after.n));
   pf_buf_free(&after);

@@ -88,6 +88,9 @@ static int parse(cap *c, int argc, char **argv) {
     return cli_usage("capture", "one MODEL is wanted");
   if (!c->hooks || !c->out)
     return cli_usage("capture", "--hooks and --out are wanted");
+  if (!strcmp(c->out, "-"))
+    return cli_usage("capture",
+                     "--out wants a file or a folder: values do not go to standard output");
   if (access(c->out, F_OK) == 0 && !c->force)
     return fprintf(stderr, "personaflow: %s: exists already; --force writes over it\n", c->out), 2;
   return -1;
@@ -135,6 +138,13 @@ static int add_tensor(cap *c, const pf_model *m, const char *name, int id, int32
   return t.data && t.name ? 0 : (fputs("personaflow: out of memory\n", stderr), 5);
 }
 
+static bool has_name(const cap *c, const char *name) {
+  for (size_t i = 0; i < c->n; i++)
+    if (!strcmp(c->tensors[i].name, name))
+      return true;
+  return false;
+}
+
 /* One name of --hooks, '*' in it taken as every layer. */
 static int add_name(cap *c, const pf_model *m, const char *name) {
   char one[256];
@@ -147,6 +157,8 @@ static int add_name(cap *c, const pf_model *m, const char *name) {
       snprintf(one, sizeof one, "%.*s%d%s", (int)(star - name), name, (int)l, star + 1);
     else
       snprintf(one, sizeof one, "%s", name);
+    if (has_name(c, one)) /* two tensors of one name would make a file nobody can read */
+      continue;
     int st = pf_hook_find(m, one, &id, &layer);
     int rc = st == PF_OK ? add_tensor(c, m, one, id, layer) : cli_fail(st);
     if (rc)
@@ -232,9 +244,6 @@ static int resolve_span(cap *c) {
   if (c->span.hi > (int32_t)c->ready.ids.n || c->span.lo >= c->span.hi)
     return cli_usage("capture", "--positions %s is not in the prompt's %zu tokens",
                      c->positions ? c->positions : "", c->ready.ids.n);
-  if (!c->quiet)
-    fprintf(stderr, "positions %d..%d of %zu\n", (int)c->span.lo, (int)c->span.hi - 1,
-            c->ready.ids.n);
   return 0;
 }
 
@@ -245,6 +254,9 @@ static int run(cap *c, const pf_model *m) {
   int st = pf_ctx_new(&ctx, m, &o);
   if (st == PF_OK)
     st = pf_seq_new(&seq, ctx);
+  if (!c->quiet)
+    fprintf(stderr, "positions %d..%d of %zu\n", (int)c->span.lo, (int)c->span.hi - 1,
+            c->ready.ids.n);
   int rc = st == PF_OK ? evaluate(c, m, ctx, seq) : cli_fail(st);
   if (rc == 0)
     rc = write_out(c, m);

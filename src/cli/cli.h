@@ -8,7 +8,7 @@
 
 #include "personaflow/personaflow.h"
 
-/* One sub-command: argv[0] is its name. Returns the exit code. */
+/* One sub-command: argv[0] is "personaflow NAME". Returns the exit code. */
 typedef int (*pf_command_fn)(int argc, char **argv);
 #define PF_COMMAND(name, fn, summary) int fn(int argc, char **argv);
 #include "cli/commands.def"

@@ -34,6 +34,14 @@ static int finish(int code) {
   return code;
 }
 
+/* argv[0] of a command is its full name: getopt puts it before what it has to say. */
+static int run(pf_command_fn command, int argc, char **argv) {
+  static char name[64];
+  snprintf(name, sizeof name, "personaflow %s", argv[0]);
+  argv[0] = name;
+  return finish(command(argc, argv));
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) {
     help(stderr);
@@ -49,7 +57,7 @@ int main(int argc, char **argv) {
   }
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (!strcmp(argv[1], commands[i].name))
-      return finish(commands[i].run(argc - 1, argv + 1));
+      return run(commands[i].run, argc - 1, argv + 1);
   fprintf(stderr, "personaflow: unknown command '%s'; 'personaflow --help' lists them\n", argv[1]);
   return 2;
 }

@@ -119,8 +119,8 @@ static bool take_option(int c, args *a) {
       return false;
     a->o.threads = (int)n;
     return true;
-  default:
-    return cli_usage("study", "see above"), false;
+  default: /* getopt has said what is wrong */
+    return false;
   }
 }
 
