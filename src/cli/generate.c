@@ -179,6 +179,17 @@ static void finish_text(gen *g) {
   if (g->dec && pf_decoder_finish(g->dec, &text, &n) == PF_OK)
     fwrite(text, 1, n, stdout);
   putchar('\n');
+  fflush(stdout); /* before a line on stderr */
+}
+
+/* Generation ends where the model's positions do; the last token needs none. Returns the limit, 0
+ * where it is none. */
+static int32_t limit_to_positions(gen *g, const pf_model *m) {
+  int64_t room = (int64_t)pf_model_get_info(m)->max_positions - (int64_t)g->ready.ids.n + 1;
+  if (room < 1 || g->o.max_tokens <= room)
+    return 0;
+  g->o.max_tokens = (int32_t)room;
+  return (int32_t)room;
 }
 
 /* Binds the interventions and generates; a hook that never fired is an error. */
@@ -202,6 +213,7 @@ static int run(gen *g, const pf_model *m) {
   pf_seq *seq = NULL;
   pf_ids out = {0};
   pf_ctx_opts o = {.threads = (int)g->threads, .keep_raw_k = g->interventions != NULL};
+  int32_t limit = limit_to_positions(g, m);
   int st = pf_ctx_new(&ctx, m, &o);
   if (st == PF_OK)
     st = pf_seq_new(&seq, ctx);
@@ -214,6 +226,9 @@ static int run(gen *g, const pf_model *m) {
     finish_text(g);
   if (st != PF_OK)
     rc = cli_fail(st);
+  else if (limit && out.n == (size_t)limit && !g->quiet)
+    fprintf(stderr, "stopped at the model's %d positions\n",
+            (int)pf_model_get_info(m)->max_positions);
   if (rc == 0 && fflush(stdout) != 0)
     rc = (perror("personaflow: standard output"), 3);
   pf_ids_free(&out);
