@@ -756,7 +756,8 @@ static int read_all(page *g) {
     rc = check_parts(g);
   const json_t *m = json_object_get(g->manifest, "model");
   if (rc == PF_OK && *str(m, "shaped_as_key") &&
-      pf_published_load(str(m, "shaped_as_key"), str(json_object_get(g->manifest, "grid"), "name"),
+      pf_published_load(str(m, "shaped_as_key"),
+                        str(json_object_get(g->manifest, "grid"), "sha256"),
                         &g->published) != PF_OK)
     g->published =
         NULL; /* another grid, or the data files are not here: the page stands without them */

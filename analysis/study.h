@@ -56,8 +56,7 @@ typedef struct pf_published {
 /* The paper's model with the same configuration and so the same tensor shapes; NULL if it is none.
  */
 const pf_published *pf_published_match(const pf_model_info *i);
-/* The published file for a model key and grid name ("paper-short", "paper-long"); PF_EINPUT if
- * there is none. */
-int pf_published_load(const char *model_key, const char *grid, json_t **out);
+/* The published file for a model key and the SHA-256 of a grid file; PF_EINPUT if there is none. */
+int pf_published_load(const char *model_key, const char *grid_sha256, json_t **out);
 
 #endif

@@ -469,29 +469,53 @@ START_TEST(report_page) {
 }
 END_TEST
 
-/* The shapes of the paper's models are known by their configuration, and its files are found. */
+/* pf_published_load for a shipped grid. */
+static int published_for(const char *model_key, const char *word, json_t **root) {
+  pf_grid g;
+  ck_assert_msg(pf_grid_open(&g, word) == PF_OK, "%s", pf_last_error());
+  int rc = pf_published_load(model_key, g.sha256, root);
+  pf_grid_free(&g);
+  return rc;
+}
+
+/* The paper's models are known by their configuration, its grids by their content, and its files
+ * are found. */
 START_TEST(published_models) {
-  pf_model_info i = {.arch = "gemma2",
-                     .n_layers = 26,
-                     .d_model = 2304,
-                     .n_heads = 8,
-                     .n_kv_heads = 4,
-                     .d_head = 256,
-                     .d_ff = 9216,
-                     .vocab_size = 256000};
+  const pf_model_info gemma = {.arch = "gemma2",
+                               .n_layers = 26,
+                               .d_model = 2304,
+                               .n_heads = 8,
+                               .n_kv_heads = 4,
+                               .d_head = 256,
+                               .d_ff = 9216,
+                               .vocab_size = 256000,
+                               .rms_eps = 1e-6f,
+                               .attn_softcap = 50,
+                               .final_softcap = 30,
+                               .rope_theta = 1e4,
+                               .attn_scale = 1.0 / 16,
+                               .sliding_window = 4096,
+                               .tied = 1};
+  pf_model_info i = gemma;
   json_t *root;
   char data[1200];
   snprintf(data, sizeof data, "%s/data", getenv("srcdir") ? getenv("srcdir") : ".");
   setenv("PERSONAFLOW_DATADIR", data, 1);
   ck_assert_str_eq(pf_published_match(&i)->key, "gemma2b");
-  ck_assert_msg(pf_published_load("gemma2b", "paper-short", &root) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(published_for("gemma2b", "short", &root) == PF_OK, "%s", pf_last_error());
   ck_assert_str_eq(json_string_value(json_object_get(root, "model_name")),
                    pf_published_match(&i)->name);
   json_decref(root);
   i.d_ff++;
   ck_assert(pf_published_match(&i) == NULL);
-  ck_assert_int_eq(pf_published_load("gemma2b", "demo", &root), PF_EINPUT);
-  ck_assert_int_eq(pf_published_load("qwen3b", "paper-long", &root), PF_EINPUT);
+  i = gemma;
+  i.rope_theta = 1e6;
+  ck_assert(pf_published_match(&i) == NULL);
+  i = gemma;
+  i.tied = 0;
+  ck_assert(pf_published_match(&i) == NULL);
+  ck_assert_int_eq(published_for("gemma2b", "demo", &root), PF_EINPUT);
+  ck_assert_int_eq(published_for("qwen3b", "long", &root), PF_EINPUT);
 }
 END_TEST
 
