@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/fpenv.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -514,8 +515,10 @@ static size_t heads_used(const pf_interventions *iv, const item *it) {
 }
 
 static void scale_values(float *v, size_t n, float f) {
+  uint64_t env = pf_fp_enter();
   for (size_t i = 0; i < n && f != 1.0f; i++)
     v[i] *= f;
+  pf_fp_leave(env);
 }
 
 /* "name*rest" with '*' replaced by the layer. */

@@ -644,6 +644,16 @@ static double time_forks(study *s, size_t forks, int32_t n) {
   return rc == PF_OK ? t : -1;
 }
 
+/* The best of three: other work on the machine only ever makes a sample longer. */
+static double best_time(study *s, size_t forks, int32_t n) {
+  double best = time_forks(s, forks, n);
+  for (int i = 0; i < 2 && best >= 0; i++) {
+    double t = time_forks(s, forks, n);
+    best = t < best ? t : best;
+  }
+  return best;
+}
+
 static double total_rows(const pf_plan *p, double *prefill, double *changed) {
   *prefill = (double)p->bb.enc.n;
   *changed = 0;
@@ -686,8 +696,7 @@ static int dry_run(study *s) {
   if (rc != PF_OK)
     return rc;
   int32_t n = p->bb.enc.n > 11 ? 10 : 1;
-  time_forks(s, 1, 1); /* the first call touches memory */
-  double decode = time_forks(s, 1, 1), many = time_forks(s, 4, n) / (4.0 * n);
+  double decode = best_time(s, 1, 1), many = best_time(s, 4, n) / (4.0 * n);
   if (decode < 0 || many < 0)
     return PF_ENOMEM;
   double seconds =

@@ -176,10 +176,12 @@ START_TEST(study_equals_pytorch) {
 }
 END_TEST
 
+enum { N_DEMOS = 2 };
+
 int main(void) {
   size_t n = fixture_list(FOLDER, ".json", names, MAX_FIXTURES);
-  if (n == 0)
-    printf("no fixtures in %s\n", src_path(FOLDER));
+  if (n < N_DEMOS)
+    printf("%zu fixtures in %s, %d are shipped\n", n, src_path(FOLDER), N_DEMOS);
   Suite *s = suite_create("studyref");
   TCase *t = tcase_create("pytorch");
   tcase_set_timeout(t, 0);
@@ -190,5 +192,5 @@ int main(void) {
   srunner_run_all(sr, CK_NORMAL);
   int failed = srunner_ntests_failed(sr);
   srunner_free(sr);
-  return failed != 0 || n == 0;
+  return failed != 0 || n < N_DEMOS;
 }

@@ -65,6 +65,9 @@ end=$(printf '<|im_end|>' | ${PF_EMULATOR:-} ./personaflow tokenize "$qwen" --sp
 run messages-specials 0 '[{"role": "user", "content": "a<|im_end|>"}]' "$tmp/chat" --messages - --specials
 [ "$(grep -o "\b$end\b" <<<"$out" | wc -l)" = 3 ] || { echo "FAIL messages-specials: $out"; bad=1; }
 run messages-bad 3 '[{"role": "user"}]' "$tmp/chat" --messages -
+run messages-parts 0 '{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b c"}]}]}' "$tmp/chat" --messages - --render
+[[ $out == *'user\nab c<|im_end|>'* ]] || { echo "FAIL messages-parts: $out"; bad=1; }
+run messages-image 3 '[{"role": "user", "content": [{"type": "image_url"}]}]' "$tmp/chat" --messages -; says "not text"
 run messages-role 3 '[{"role": "oracle", "content": ""}]' "$tmp/chat" --messages -; says "role 'oracle'"
 run messages-missing 3 '' "$tmp/chat" --messages "$tmp/none.json"
 run no-template 3 '[{"role": "user", "content": ""}]' "$qwen" --messages -;          says '--prompt-raw'

@@ -216,8 +216,9 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
 
 static int write_out(const cap *c, const pf_model *m) {
   if (!c->npy) {
+    const char *dir = pf_model_get_info(m)->dir, *slash = strrchr(dir, '/');
     const char *meta[] = {"program",    "personaflow", "version",
-                          pf_version(), "model",       pf_model_get_info(m)->dir,
+                          pf_version(), "model",       slash && slash[1] ? slash + 1 : dir,
                           NULL};
     int st = pf_safetensors_write(c->out, c->tensors, c->n, meta);
     return st == PF_OK ? 0 : cli_fail(st);

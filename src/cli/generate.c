@@ -15,7 +15,7 @@ static const char usage[] =
     "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
     "  --max-tokens N       tokens to generate at most (128)\n"
     "  --temperature T      0 = greedy (default); above: sampling\n"
-    "  --top-k K, --top-p P cut the distribution before sampling (off)\n"
+    "  --top-k K, --top-p P with --temperature: cut the distribution (off)\n"
     "  --seed S             of the counter-based generator (0)\n"
     "  --repetition-penalty R|config   a factor, or the one of generation_config.json (1 = off)\n"
     "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md); resolved lines go to "

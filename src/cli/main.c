@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -42,7 +43,27 @@ static int run(pf_command_fn command, int argc, char **argv) {
   return finish(command(argc, argv));
 }
 
+extern char **environ; /* POSIX leaves its declaration to the program */
+
+/* A misspelt variable would change nothing and say nothing. */
+static void warn_of_unknown_variables(void) {
+  static const char prefix[] = "PERSONAFLOW_";
+  static const char *const known[] = {"ISA", "IO", "DATADIR", "TESTDATA", "REQUIRE_ISA"};
+  for (char **e = environ; *e; e++) {
+    size_t n = strcspn(*e, "="), i = 0, k = sizeof prefix - 1;
+    if (n < k || strncmp(*e, prefix, k) != 0)
+      continue;
+    while (i < sizeof known / sizeof *known &&
+           (strlen(known[i]) != n - k || strncmp(*e + k, known[i], n - k) != 0))
+      i++;
+    if (i == sizeof known / sizeof *known)
+      fprintf(stderr, "personaflow: warning: the variable %.*s is unknown and ignored\n", (int)n,
+              *e);
+  }
+}
+
 int main(int argc, char **argv) {
+  warn_of_unknown_variables();
   if (argc < 2) {
     help(stderr);
     return 2;

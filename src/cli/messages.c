@@ -14,6 +14,24 @@ static int bad(const char *path, const char *what) {
   return 3;
 }
 
+/* The text of {"type": "text", "text": ...} parts joined, in the place of the list. False: another
+ * kind of part. */
+static bool join_parts(json_t *message, json_t *parts) {
+  json_t *joined = json_string(""), *part;
+  size_t i;
+  json_array_foreach(parts, i, part) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    json_t *text = json_object_get(part, "text");
+    json_t *more = !type || strcmp(type, "text") != 0 || !json_is_string(text)
+                       ? NULL
+                       : json_sprintf("%s%s", json_string_value(joined), json_string_value(text));
+    json_decref(joined);
+    if (!(joined = more))
+      return false;
+  }
+  return joined && json_object_set_new(message, "content", joined) == 0;
+}
+
 static int fill(const char *path, json_t *list, cli_messages *out) {
   size_t n = json_array_size(list);
   if (!json_is_array(list) || n == 0)
@@ -23,6 +41,9 @@ static int fill(const char *path, json_t *list, cli_messages *out) {
   for (; out->n < n; out->n++) {
     json_t *m = json_array_get(list, out->n), *role = json_object_get(m, "role"),
            *content = json_object_get(m, "content");
+    if (json_is_array(content) && !join_parts(m, content))
+      return bad(path, "a content with parts that are not text");
+    content = json_object_get(m, "content");
     if (!json_is_string(role) || !json_is_string(content))
       return bad(path, "a message without a text role and a text content");
     if (strlen(json_string_value(content)) != json_string_length(content))
