@@ -126,8 +126,12 @@ close_tests() { # the output of make check, its exit code
     echo "make check stopped before its end (exit code $rc); its whole output is in $log" >&2
     f=1
   fi
-  x=$(cat "$build"/tests/*.log 2>/dev/null | grep -E '^([a-z0-9_]+: )?(SKIP(PED)?[: ]|skip  )' | grep -v '^SKIP tests/')
-  [ -z "$x" ] || printf 'skipped inside the test programs (%s):\n%s\n' "$(wc -l <<<"$x")" "$x"
+  x=$(find "$build/tests" -name '*.trs' -exec grep -l '^:test-result: PASS' {} + | sort | sed 's/trs$/log/' | xargs -r cat |
+    grep -E '^([a-z0-9_]+: )?(SKIP(PED)?[: ]|skip  )' | grep -v '^SKIP tests/')
+  if [ -n "$x" ]; then # groups of cases that a program left out count as skipped, though the program passed
+    s=$((s + $(wc -l <<<"$x")))
+    printf 'skipped:\n%s\n' "$x"
+  fi
   echo "$p passed, $f failed, $s skipped"
   [ "$rc" = 0 ] && [ "$f" = 0 ] && [ "$p" -gt 0 ]
 }
