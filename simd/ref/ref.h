@@ -51,9 +51,10 @@ static inline float rroot(float x) {
 #endif
 }
 
-static inline float rexp(float x) {
-  float t = rfma(x, PF_C_LOG2E, PF_C_MAGIC);
-  float k = t - PF_C_MAGIC;
+/* e^r - 1 of the reduced argument r = x - k ln2; the low bits of *t hold k. */
+static inline float rexp_reduced(float x, float *t) {
+  *t = rfma(x, PF_C_LOG2E, PF_C_MAGIC);
+  float k = *t - PF_C_MAGIC;
   float r = rfma(k, -PF_C_LN2_HI, x);
   r = rfma(k, -PF_C_LN2_LO, r);
   float q = PF_C_Q5;
@@ -63,7 +64,11 @@ static inline float rexp(float x) {
   q = rfma(q, r, PF_C_Q1);
   q = rfma(q, r, PF_C_Q0);
   float r2 = r * r;
-  float y = rfma(q, r2, r);
+  return rfma(q, r2, r);
+}
+
+static inline float rexp(float x) {
+  float t, y = rexp_reduced(x, &t);
   y = y + 1.0f;
   y = pf_f32_of_bits(pf_bits_of_f32(y) + (pf_bits_of_f32(t) << 23));
   if (x < PF_C_EXP_LO)
@@ -78,18 +83,7 @@ static inline float rtanh(float x) {
   float a = pf_f32_of_bits(pf_bits_of_f32(x) & 0x7fffffffu);
   a = a > PF_C_TANH_MAX ? PF_C_TANH_MAX : a;
   a = a + a;
-  float t = rfma(a, PF_C_LOG2E, PF_C_MAGIC);
-  float k = t - PF_C_MAGIC;
-  float r = rfma(k, -PF_C_LN2_HI, a);
-  r = rfma(k, -PF_C_LN2_LO, r);
-  float q = PF_C_Q5;
-  q = rfma(q, r, PF_C_Q4);
-  q = rfma(q, r, PF_C_Q3);
-  q = rfma(q, r, PF_C_Q2);
-  q = rfma(q, r, PF_C_Q1);
-  q = rfma(q, r, PF_C_Q0);
-  float r2 = r * r;
-  float y = rfma(q, r2, r);
+  float t, y = rexp_reduced(a, &t);
   float p = pf_f32_of_bits(0x3f800000u + (pf_bits_of_f32(t) << 23));
   float p1 = p - 1.0f;
   float m = rfma(y, p, p1);
