@@ -259,17 +259,22 @@ END_TEST
 
 /* (1 + 2^-13)(1 - 2^-13) 2^-126 = (1 - 2^-26) 2^-126 rounds up to 2^-126, the smallest normal
  * number. x86 looks for tininess after rounding and keeps it, Arm before rounding and flushes it:
- * the one case outside the promise of equal bits (simd/CONTRACT.md). */
+ * the one case outside the promise of equal bits (simd/CONTRACT.md). An emulated x86 may do as Arm
+ * does (QEMU 7.2), so there either outcome will do, and no third. */
 START_TEST(tininess_is_the_architecture_s) {
   volatile float a = 0x1.0008p-63f, b = 0x1.fffp-64f;
   uint64_t env = pf_fp_enter();
   volatile float product = a * b; /* stored, so that it is not computed after the mode is left */
   pf_fp_leave(env);
+  const char *emulator = getenv("PF_EMULATOR");
+  uint32_t kept = 0x00800000u, got = pf_bits_of_f32(product);
 #if defined(__aarch64__)
-  ck_assert_uint_eq(pf_bits_of_f32(product), 0);
-#else
-  ck_assert_uint_eq(pf_bits_of_f32(product), 0x00800000u);
+  kept = 0;
 #endif
+  if (emulator && *emulator)
+    ck_assert(got == 0 || got == kept);
+  else
+    ck_assert_uint_eq(got, kept);
 }
 END_TEST
 
