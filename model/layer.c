@@ -13,14 +13,10 @@
 #include "model/step.h"
 
 void pf_step_operand(const pf_step *t, size_t r, const float *x, const pf_mat *w) {
-  pf_scratch *s = t->s;
-  size_t at = r * s->kp_max;
-  if (w->type == PF_W_BF16) {
-    t->f->split3(w->k, w->kp, x, s->a[0] + at, s->a[1] + at, s->a[2] + at);
-    return;
-  }
-  memcpy(s->a[3] + at, x, w->k * sizeof *x);
-  memset(s->a[3] + at + w->k, 0, (w->kp - w->k) * sizeof *x);
+  if (w->type == PF_W_BF16)
+    t->f->operand_x3_bf16(r, w->k, w->kp, x, t->s->op[w->type]);
+  else
+    t->f->operand_f32(r, w->k, w->kp, x, t->s->op[w->type]);
 }
 
 typedef struct product_job {
@@ -32,13 +28,10 @@ typedef struct product_job {
 /* Columns [16*lo, 16*hi) of one product. */
 static void columns(const product_job *j, const pf_product *p, size_t lo, size_t hi) {
   const pf_mat *w = p->w;
-  const pf_scratch *s = j->t->s;
   size_t first = lo * PF_LANES, last = hi * PF_LANES < w->n ? hi * PF_LANES : w->n;
   bool bf16 = w->type == PF_W_BF16;
-  pf_gemm g = {.m = j->m, .n = last - first, .kp = w->kp, .lda = s->kp_max, .ldy = p->ldy};
-  g.a[0] = bf16 ? s->a[0] : s->a[3];
-  g.a[1] = s->a[1];
-  g.a[2] = s->a[2];
+  pf_gemm g = {.m = j->m, .n = last - first, .k = w->k, .kp = w->kp, .ldy = p->ldy};
+  g.a = j->t->s->op[w->type];
   g.w = (const char *)w->w + first * w->kp * (bf16 ? sizeof(uint16_t) : sizeof(float));
   g.bias = p->bias ? p->bias + first : NULL;
   g.y = p->y + first;

@@ -32,16 +32,15 @@ static int carve(pf_scratch *s, const part *parts, size_t n) {
 static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
   size_t d = (size_t)i->d_model, f = (size_t)i->d_ff, hd = (size_t)i->n_heads * (size_t)i->d_head;
   size_t kd = (size_t)i->n_kv_heads * (size_t)i->d_head, half = (size_t)i->d_head / 2;
+  float *op[2];
   pf_free(s->block);
   s->block = NULL;
-  s->rows = rows;
+  s->rows = pf_round_up(rows, 16); /* operands come in groups of 16 rows */
   s->kp_max = pf_round_up(max3(d, f, hd), PF_KBLK);
   part parts[] = {{&s->x, d},
                   {&s->norm, d},
-                  {&s->a[0], s->kp_max},
-                  {&s->a[1], s->kp_max},
-                  {&s->a[2], s->kp_max},
-                  {&s->a[3], s->kp_max},
+                  {&op[PF_W_BF16], 3 * s->kp_max},
+                  {&op[PF_W_F32], s->kp_max},
                   {&s->q, hd},
                   {&s->k, kd},
                   {&s->v, kd},
@@ -54,6 +53,8 @@ static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
                   {&s->cos, half},
                   {&s->sin, half}};
   int rc = carve(s, parts, sizeof parts / sizeof *parts);
+  for (int w = 0; rc == PF_OK && w < 2; w++)
+    s->op[w] = op[w];
   if (rc != PF_OK)
     s->rows = 0;
   return rc;

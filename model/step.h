@@ -18,11 +18,11 @@ typedef struct pf_lane {
 } pf_lane;
 
 typedef struct pf_scratch {
-  size_t rows; /* rows it is made for */
+  size_t rows; /* rows it is made for, a multiple of 16 */
   size_t kp_max;
   float *x;                 /* (rows, D) residual */
   float *norm;              /* (rows, D) */
-  float *a[4];              /* (rows, kp_max): hi, mid, lo and raw operands of the next product */
+  void *op[2];              /* operands of the next product, by weight type (pf_wtype) */
   float *q, *k, *v;         /* (rows, heads*d_head) before RoPE */
   float *rot_q, *rot_k;     /* (rows, heads*d_head) */
   float *result, *result_z; /* one row: (2, H, D) per-head results, (H*d_head) one head's z; made
@@ -73,7 +73,7 @@ void pf_step_attend(pf_step *t);
 void pf_step_layer(pf_step *t);
 void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3],
                   int32_t layer, float *y);
-/* Puts x (k values) into the operand planes of row r that w needs. */
+/* Makes row r of the operands that w needs from x (k values). */
 void pf_step_operand(const pf_step *t, size_t r, const float *x, const pf_mat *w);
 
 /* y (m, n of w; stride ldy) = operands x w (+ bias), on the context's threads. */

@@ -33,10 +33,12 @@ enum {
 #undef PF_FEATURE
 };
 
-/* What the flags of the two x86 kernel libraries let the compiler use. */
+/* What the flags of the x86 kernel libraries let the compiler use. */
 #define PF_CPU_LEVEL_AVX2 (PF_CPU_AVX2 | PF_CPU_FMA | PF_CPU_F16C)
 #define PF_CPU_LEVEL_AVX512                                                                        \
   (PF_CPU_LEVEL_AVX2 | PF_CPU_AVX512F | PF_CPU_AVX512BW | PF_CPU_AVX512DQ | PF_CPU_AVX512VL)
+#define PF_CPU_LEVEL_AMX                                                                           \
+  (PF_CPU_LEVEL_AVX512 | PF_CPU_AVX512VNNI | PF_CPU_AMXTILE | PF_CPU_AMXBF16 | PF_CPU_AMXINT8)
 
 /* All bits, detected once. */
 uint32_t pf_cpu_bits(void);

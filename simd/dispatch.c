@@ -8,16 +8,14 @@
 #include "base/status.h"
 #include "simd/kernels.h"
 
-/* The levels of PERSONAFLOW_ISA: a cap allows its own level and those below. */
 static const struct {
   const char *name;
   int level;
   uint32_t features;
 } isas[] = {
-    {"scalar", 0, 0},
-    {"avx2", 1, PF_CPU_LEVEL_AVX2},
-    {"avx512", 2, PF_CPU_LEVEL_AVX512},
-    {"neon", 1, PF_CPU_NEON},
+#define PF_ISA_ENTRY(name, level, features) {#name, level, features},
+    PF_ISAS(PF_ISA_ENTRY)
+#undef PF_ISA_ENTRY
 };
 #define N_ISAS (sizeof isas / sizeof *isas)
 
@@ -65,17 +63,14 @@ static int cap_level(const char *cap, int *level) {
     return PF_OK;
   size_t i = find_isa(cap);
   if (i == N_ISAS)
-    return pf_fail(PF_EENV,
-                   "PERSONAFLOW_ISA: '%s' is no instruction set: use scalar, avx2, avx512 or neon",
+    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: '%s' is no instruction set: use one of" PF_ISA_WORDS,
                    cap);
   if (!built(cap))
-    return pf_fail(
-        PF_EENV,
-        "PERSONAFLOW_ISA: %s is not in this build: use another of scalar, avx2, avx512, neon", cap);
+    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: %s is not in this build: use another of" PF_ISA_WORDS,
+                   cap);
   if ((pf_cpu_bits() & isas[i].features) != isas[i].features)
     return pf_fail(PF_EENV,
-                   "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of scalar, avx2, "
-                   "avx512, neon",
+                   "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of" PF_ISA_WORDS,
                    pf_cpu_brand(), cap);
   *level = isas[i].level;
   return PF_OK;

@@ -11,6 +11,22 @@
 #include "simd/kernels.def"
 #undef PF_KERNEL
 
+/* PF_ISA(name, level, features): the instruction sets that PERSONAFLOW_ISA may name. A cap allows
+ * its own level and those below. */
+#define PF_ISAS(F)                                                                                 \
+  F(scalar, 0, 0)                                                                                  \
+  F(avx2, 1, PF_CPU_LEVEL_AVX2)                                                                    \
+  F(avxvnni, 2, PF_CPU_LEVEL_AVX2 | PF_CPU_AVXVNNI)                                                \
+  F(avx512, 3, PF_CPU_LEVEL_AVX512)                                                                \
+  F(avx512vnni, 4, PF_CPU_LEVEL_AVX512 | PF_CPU_AVX512VNNI)                                        \
+  F(amx, 5, PF_CPU_LEVEL_AMX)                                                                      \
+  F(neon, 1, PF_CPU_NEON)                                                                          \
+  F(neondot, 2, PF_CPU_NEON | PF_CPU_DOTPROD)                                                      \
+  F(neoni8mm, 3, PF_CPU_NEON | PF_CPU_DOTPROD | PF_CPU_I8MM)                                       \
+  F(neonbf16, 4, PF_CPU_NEON | PF_CPU_DOTPROD | PF_CPU_I8MM | PF_CPU_BF16)
+#define PF_ISA_WORD(name, level, features) " " #name
+#define PF_ISA_WORDS                       PF_ISAS(PF_ISA_WORD) /* each after a space */
+
 typedef struct pf_kernel {
   const char *op, *isa, *symbol;
   uint32_t features;

@@ -17,28 +17,55 @@
 #define PF_LANES 16 /* the vector semantics: 16 fp32 lanes, whatever the hardware's width */
 #define PF_KBLK  32 /* block of the contract's dot product; also the positions of a K,V block */
 
-/* y[i*ldy + j] = dot(a row i, weight row j) (+ bias[j], a rounding of its own), i < m, j < n.
- * Packed weights, panels of 16 outputs, 64-byte aligned, absent outputs and k >= K are +0:
- *   bf16: w[(panel*kp/2 + k/2)*32 + 2*lane + k%2]
- *         (uint16; pairs of k side by side: an AMX tile is 16 such rows)
- *   f32:  w[(panel*kp + k)*16 + lane]
+/* A product: y[i*ldy + j] = dot(row i of the operands, row j of the weights) (+ bias[j], a rounding
+ * of its own), i < m, j < n.
  *
- * a[0..2] for gemm_x3_bf16 are hi, mid, lo as fp32 (from split3), rows of kp values with stride
- * lda, zero padded; gemm_f32 uses a[0]. */
+ * Weights are packed in panels of 16 outputs, 64-byte aligned, absent outputs and k >= K are 0:
+ *   bf16: w[(panel*kp/2 + k/2)*32 + 2*lane + k%2]   uint16; kp = k rounded up to 32
+ *   f32:  w[(panel*kp + k)*16 + lane]               float;  the same kp
+ *   s8:   w[(panel*kp/4 + k/4)*64 + 4*lane + k%4]   int8;   kp = k rounded up to 64
+ *         ws, wsum [(panel*groups + g)*16 + lane]: the scale, and the sum of the weights, of group
+ * g of k (group values each, the last one fewer) An AMX tile is 16 such rows of 64 bytes.
+ *
+ * Operands are rows of activations in the form that the product's kernel reads; operand_T makes
+ * them row by row, and only the operand_T and gemm_T of one instruction set fit together. */
 typedef struct pf_gemm {
-  size_t m, n, kp, lda, ldy;
-  const float *a[3];
+  size_t m, n, k, kp, ldy;
+  const void *a; /* 64-byte aligned, pf_operand_bytes */
   const void *w;
+  const float *ws; /* s8 only, as are the next two */
+  const int32_t *wsum;
+  size_t group;      /* a multiple of 64, at most PF_S8_GROUP_MAX */
   const float *bias; /* NULL: none */
   float *y;
 } pf_gemm;
 
+#define PF_S8BLK        64   /* kp of int8 products is a multiple of it */
+#define PF_S8_GROUP_MAX 1024 /* 127 * 127 * 1024 < 2^24: a group's sum is exact in fp32 */
+
+/* Bytes that hold the operands of m rows in any form. parts: 3 for x3_bf16, else 1. */
+static inline size_t pf_operand_bytes(size_t parts, size_t m, size_t kp) {
+  return parts * ((m + 15) / 16 * 16) * kp * sizeof(float);
+}
+
 typedef struct pf_simd {
-  /* x = hi + mid + lo, each the round-to-nearest-even bf16 of the remainder; kp values each, +0
-   * beyond k. */
-  void (*split3)(size_t k, size_t kp, const float *x, float *hi, float *mid, float *lo);
+  /* Row `row` of the operands `a` from the k values of x. x3: x = hi + mid + lo, each the
+   * round-to-nearest-even bf16 of the remainder; bf16: rounded; f32: as it is; s8: int8 and one
+   * scale per group of k. */
+  void (*operand_x3_bf16)(size_t row, size_t k, size_t kp, const float *x, void *a);
   void (*gemm_x3_bf16)(const pf_gemm *g);
+  void (*operand_bf16)(size_t row, size_t k, size_t kp, const float *x, void *a);
+  void (*gemm_bf16)(const pf_gemm *g);
+  void (*operand_f32)(size_t row, size_t k, size_t kp, const float *x, void *a);
   void (*gemm_f32)(const pf_gemm *g);
+  void (*operand_s8)(size_t row, size_t k, size_t kp, size_t group, const float *x, void *a);
+  void (*gemm_s8)(const pf_gemm *g);
+
+  /* x = q * scale: scale = max|x| / 127, q the nearest integer to x / scale. Returns the scale; NaN
+   * (and q 0) when a value is not finite. */
+  float (*quant_s8)(size_t n, const float *x, int8_t *q);
+  /* y = x rounded to the nearest even bf16; y == x allowed. */
+  void (*round_bf16)(size_t n, const float *x, float *y);
 
   /* sqrt(mean(x^2) + eps) */
   float (*rms_scale)(size_t d, const float *x, float eps);
@@ -92,8 +119,8 @@ typedef struct pf_simd {
 } pf_simd;
 
 /* Fills *out with the best kernels allowed by the CPU, the OS and the cap (NULL or "":
- * PERSONAFLOW_ISA, else no cap; a name: scalar avx2 avx512 neon). PF_EENV for an unknown name. A
- * cap the CPU lacks is PF_EENV too. */
+ * PERSONAFLOW_ISA, else no cap; a name of pf_isa_list: that instruction set and those below it).
+ * PF_EENV for an unknown name. A cap the CPU lacks is PF_EENV too. */
 int pf_simd_init(pf_simd *out, const char *cap);
 /* The process-wide table, made once; *status receives PF_OK or the failure. */
 const pf_simd *pf_simd_get(int *status);

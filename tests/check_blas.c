@@ -18,7 +18,8 @@
 
 typedef struct problem {
   size_t m, n, k, kp;
-  float *a, *part[3], *bias, *y; /* a (m,k); part (m,kp) */
+  float *a, *bias, *y; /* a (m,k) */
+  void *op;
   double *a64, *w64, *y64, *abs64, *aabs, *wabs;
   uint16_t *wb;
   float *wf;
@@ -58,22 +59,12 @@ static void reference(const problem *p, const double *a, const double *w, double
 
 static void run_kernel(const problem *p, const pf_simd *f, bool bf16) {
   uint64_t env = pf_fp_enter();
-  for (size_t i = 0; i < p->m; i++) {
-    float *row = p->part[0] + i * p->kp;
-    if (bf16)
-      f->split3(p->k, p->kp, p->a + i * p->k, row, p->part[1] + i * p->kp, p->part[2] + i * p->kp);
-    else
-      memcpy(row, p->a + i * p->k, p->k * sizeof *row);
-  }
-  pf_gemm g = {p->m,
-               p->n,
-               p->kp,
-               p->kp,
-               p->n,
-               {p->part[0], p->part[1], p->part[2]},
-               bf16 ? (const void *)p->wb : p->wf,
-               p->bias,
-               p->y};
+  for (size_t i = 0; i < p->m; i++)
+    (bf16 ? f->operand_x3_bf16 : f->operand_f32)(i, p->k, p->kp, p->a + i * p->k, p->op);
+  pf_gemm g = {.m = p->m, .n = p->n, .k = p->k, .kp = p->kp, .ldy = p->n, .a = p->op};
+  g.w = bf16 ? (const void *)p->wb : p->wf;
+  g.bias = p->bias;
+  g.y = p->y;
   (bf16 ? f->gemm_x3_bf16 : f->gemm_f32)(&g);
   pf_fp_leave(env);
 }
@@ -103,9 +94,8 @@ static void check_one(size_t m, size_t n, size_t k, bool bf16) {
   ck_assert_int_eq(rc, PF_OK);
   size_t kp = pf_round_up(k, PF_KBLK), np = pf_round_up(n, PF_LANES);
   problem p = {.m = m, .n = n, .k = k, .kp = kp};
-  float **rows[] = {&p.a, &p.part[0], &p.part[1], &p.part[2]};
-  for (size_t i = 0; i < 4; i++)
-    *rows[i] = take(m * kp, sizeof(float));
+  p.a = take(m * kp, sizeof(float));
+  p.op = take(pf_operand_bytes(3, m, kp), 1);
   double **d[] = {&p.a64, &p.aabs, &p.w64, &p.wabs, &p.y64, &p.abs64};
   const size_t nd[] = {m * k, m * k, n * k, n * k, m * n, m * n};
   for (size_t i = 0; i < 6; i++)
@@ -119,8 +109,8 @@ static void check_one(size_t m, size_t n, size_t k, bool bf16) {
   reference(&p, p.aabs, p.wabs, p.abs64);
   run_kernel(&p, f, bf16);
   compare(&p);
-  for (size_t i = 0; i < 4; i++)
-    pf_free(*rows[i]);
+  pf_free(p.a);
+  pf_free(p.op);
   for (size_t i = 0; i < 6; i++)
     pf_free(*d[i]);
   pf_free(p.bias);

@@ -192,10 +192,28 @@ static uint64_t seed_of(const char *op) {
   return h % 1000000;
 }
 
+/* The operands' form belongs to the instruction set: with operand_T goes its gemm_T, and the other
+ * way round. */
+static void install(pf_simd *s, const pf_kernel *k) {
+  const char *const names[2] = {"operand_", "gemm_"};
+  size_t n;
+  const pf_kernel *all = pf_kernel_table(&n);
+  pf_kernel_install(s, k);
+  for (int i = 0; i < 2; i++) {
+    size_t len = strlen(names[i]);
+    if (strncmp(k->op, names[i], len) != 0)
+      continue;
+    for (size_t j = 0; j < n; j++)
+      if (!strncmp(all[j].op, names[!i], strlen(names[!i])) &&
+          !strcmp(all[j].op + strlen(names[!i]), k->op + len) && !strcmp(all[j].isa, k->isa))
+        pf_kernel_install(s, &all[j]);
+  }
+}
+
 /* Runs one kernel; hex receives the hash of the reference's outputs when it is not NULL. */
 static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
   pf_simd v = *ref;
-  pf_kernel_install(&v, k);
+  install(&v, k);
   cs t = {
       .ref = ref, .v = &v, .k = k, .seed = seed_of(k->op), .hash = hex ? pf_sha256_new() : NULL};
   cs_fn fn = test_of(k->op);
@@ -212,7 +230,7 @@ static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
   if (hex)
     pf_sha256_end(t.hash, hex);
   if (!t.failed)
-    printf("ok    %-13s %-7s %6u cases\n", k->op, k->isa, t.cases);
+    printf("ok    %-15s %-10s %6u cases\n", k->op, k->isa, t.cases);
   return !t.failed;
 }
 
@@ -267,7 +285,11 @@ static bool required(const char *isa) {
 
 /* Instruction sets that PERSONAFLOW_REQUIRE_ISA names and this build does not have at all. */
 static unsigned missing_required(const pf_kernel *k, size_t n) {
-  static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+  static const char *const isas[] = {
+#define PF_ISA_NAME(name, level, features) #name,
+      PF_ISAS(PF_ISA_NAME)
+#undef PF_ISA_NAME
+  };
   unsigned missing = 0;
   for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
     size_t j = 0;
@@ -314,7 +336,7 @@ int main(int argc, char **argv) {
       continue;
     if ((pf_cpu_bits() & k[i].features) != k[i].features) {
       bool bad = required(k[i].isa);
-      printf("%s %-13s %-7s this CPU lacks it\n", bad ? "FAIL " : "skip ", k[i].op, k[i].isa);
+      printf("%s %-15s %-10s this CPU lacks it\n", bad ? "FAIL " : "skip ", k[i].op, k[i].isa);
       bad ? failed++ : skipped++;
     } else if (golden) {
       if (run_kernel(&ref, &k[i], hex))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * split3 and the products; a transcription of the contract's dot beside them; their speed. */
+ * Operands and products; a transcription of the contract's dot beside them; their speed. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,24 +8,47 @@
 
 #include "base/fpenv.h"
 #include "base/mem.h"
+#include "simd/ref/operand.h"
 #include "simd/ref/ref.h"
 #include "tests/cs.h"
 
-void cs_split3(cs *t) {
-  for (size_t s = 0; s < cs_n_sizes; s++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t k = cs_sizes[s], kp = pf_round_up(k, PF_KBLK);
-      float *x = cs_in(t, 0, k, kind), *got[3], *want[3];
-      for (int i = 0; i < 3; i++)
-        cs_out(t, i, kp, &got[i], &want[i]);
-      t->ref->split3(k, kp, x, want[0], want[1], want[2]);
-      t->v->split3(k, kp, x, got[0], got[1], got[2]);
-      for (int i = 0; i < 3; i++)
-        cs_cmp(t, got[i], want[i], kp, "k %zu, kind %d, part %d", k, kind, i);
-    }
+/* The kinds of products: how to make the operands and to multiply, bytes of a weight. */
+typedef enum kind_of { X3, BF16, F32, S8, N_PRODUCTS } kind_of;
+static const struct {
+  const char *name;
+  size_t parts, bytes, kblk;
+} product_info[N_PRODUCTS] = {{"gemm_x3_bf16", 3, 2, PF_KBLK},
+                              {"gemm_bf16", 1, 2, PF_KBLK},
+                              {"gemm_f32", 1, 4, PF_KBLK},
+                              {"gemm_s8", 1, 1, PF_S8BLK}};
+
+static void operand(const pf_simd *s, kind_of p, const pf_gemm *g, size_t row, const float *x) {
+  void *a = (void *)(uintptr_t)g->a;
+  switch (p) {
+  case X3:
+    s->operand_x3_bf16(row, g->k, g->kp, x, a);
+    break;
+  case BF16:
+    s->operand_bf16(row, g->k, g->kp, x, a);
+    break;
+  case F32:
+    s->operand_f32(row, g->k, g->kp, x, a);
+    break;
+  default:
+    s->operand_s8(row, g->k, g->kp, g->group, x, a);
+  }
 }
 
-/* Weights of n outputs and k inner values in both packed layouts, absent ones zero. */
+static void multiply(const pf_simd *s, kind_of p, const pf_gemm *g) {
+  void (*const f[N_PRODUCTS])(const pf_gemm *) = {s->gemm_x3_bf16, s->gemm_bf16, s->gemm_f32,
+                                                  s->gemm_s8};
+  f[p](g);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------
+ */
+
+/* Weights of n outputs and k inner values in the packed layouts, absent ones zero. */
 static uint16_t *pack_bf16(cs *t, int slot, size_t n, size_t k, size_t kp, int kind) {
   size_t bytes = pf_round_up(n, 16) * kp * 2;
   uint16_t *w = cs_guarded(t, slot, bytes);
@@ -46,61 +69,160 @@ static float *pack_f32(cs *t, int slot, size_t n, size_t k, size_t kp, int kind)
   return w;
 }
 
-/* Rows of activations with stride lda: x3 splits them, else they stay. */
-static void activations(cs *t, pf_gemm *g, size_t k, int kind, int x3) {
-  size_t extent = (g->m - 1) * g->lda + g->kp;
-  float *x = cs_in(t, 0, g->kp, kind), *part[3];
-  for (int i = 0; i < 3; i++) {
-    g->a[i] = part[i] = cs_guarded(t, 1 + i, extent * sizeof(float));
-    memset(part[i], 0x5a, extent * sizeof(float));
-  }
-  for (size_t r = 0; r < g->m; r++) {
-    for (size_t i = 0; i < g->kp; i++)
-      x[i] = i < k ? cs_value(t, kind) : 0.0f;
-    if (x3)
-      pf_split3_scalar(k, g->kp, x, part[0] + r * g->lda, part[1] + r * g->lda,
-                       part[2] + r * g->lda);
-    else
-      memcpy(part[0] + r * g->lda, x, g->kp * sizeof(float));
-  }
+/* Any int8 but -128, which quantisation never gives; CS_HUGE: the extremes only. */
+static int8_t s8_value(cs *t, int kind) {
+  uint32_t u = cs_u32(t);
+  if (kind == CS_HUGE)
+    return u % 2 ? 127 : -127;
+  return (int8_t)((int)(u % 255) - 127);
 }
 
-static void one_gemm(cs *t, size_t m, size_t n, size_t k, int kind, int x3) {
-  size_t kp = pf_round_up(k, PF_KBLK), ldy = n + cs_u32(t) % 3;
-  pf_gemm g = {.m = m, .n = n, .kp = kp, .lda = kp + cs_u32(t) % 2 * 7, .ldy = ldy};
-  activations(t, &g, k, kind, x3);
-  if (!x3)
-    g.a[1] = g.a[2] = NULL;
-  g.w = x3 ? (const void *)pack_bf16(t, 4, n, k, kp, kind) : pack_f32(t, 4, n, k, kp, kind);
+static void pack_s8(cs *t, pf_gemm *g, int kind) {
+  size_t np = pf_round_up(g->n, 16), groups = pf_s8_groups(g->kp, g->group);
+  int8_t *w = cs_guarded(t, 4, np * g->kp);
+  float *ws = cs_guarded(t, 6, np * groups * sizeof *ws);
+  int32_t *sum = cs_guarded(t, 7, np * groups * sizeof *sum);
+  memset(w, 0, np * g->kp);
+  memset(ws, 0, np * groups * sizeof *ws);
+  memset(sum, 0, np * groups * sizeof *sum);
+  for (size_t j = 0; j < g->n; j++)
+    for (size_t i = 0; i < g->k; i++) {
+      size_t at = (j / 16 * groups + i / g->group) * 16 + j % 16;
+      int8_t v = s8_value(t, kind);
+      w[(j / 16 * g->kp / 4 + i / 4) * 64 + 4 * (j % 16) + i % 4] = v;
+      sum[at] += v;
+      if (i % g->group == 0)
+        ws[at] = cs_value(t, kind);
+    }
+  g->w = w;
+  g->ws = ws;
+  g->wsum = sum;
+}
+
+static void weights(cs *t, kind_of p, pf_gemm *g, int kind) {
+  if (p == S8)
+    pack_s8(t, g, kind);
+  else if (p == F32)
+    g->w = pack_f32(t, 4, g->n, g->k, g->kp, kind);
+  else
+    g->w = pack_bf16(t, 4, g->n, g->k, g->kp, kind);
+}
+
+/* ---- one product ------------------------------------------------------------------------------
+ */
+
+/* Rows are made in an order that is not theirs; what lies between them must not matter. */
+static void operands(cs *t, kind_of p, const pf_simd *s, pf_gemm *g, const float *x, int slot) {
+  size_t bytes = pf_operand_bytes(product_info[p].parts, g->m, g->kp);
+  g->a = cs_guarded(t, slot, bytes);
+  memset((void *)(uintptr_t)g->a, 0xff, bytes);
+  for (size_t i = g->m; i-- > 0;)
+    operand(s, p, g, i, x + i * g->k);
+}
+
+static void one_gemm(cs *t, kind_of p, size_t m, size_t n, size_t k, int kind) {
+  static const size_t groups[] = {64, 128, 1024, 192};
+  size_t kp = pf_round_up(k, product_info[p].kblk), ldy = n + cs_u32(t) % 3;
+  pf_gemm g = {.m = m, .n = n, .k = k, .kp = kp, .ldy = ldy, .group = groups[cs_u32(t) % 4]};
+  float *x = cs_in(t, 0, m * k, kind), *got, *want;
+  weights(t, p, &g, kind);
   g.bias = cs_u32(t) % 2 ? cs_in(t, 5, n, kind) : NULL;
-  float *got, *want;
   size_t extent = (m - 1) * ldy + n;
   cs_out(t, 0, extent, &got, &want);
+  operands(t, p, t->ref, &g, x, 1);
   g.y = want;
-  (x3 ? t->ref->gemm_x3_bf16 : t->ref->gemm_f32)(&g);
+  multiply(t->ref, p, &g);
+  operands(t, p, t->v, &g, x, 2);
   g.y = got;
-  (x3 ? t->v->gemm_x3_bf16 : t->v->gemm_f32)(&g);
-  cs_cmp(t, got, want, extent, "m %zu, n %zu, k %zu, kind %d, bias %d", m, n, k, kind,
-         g.bias != NULL);
+  multiply(t->v, p, &g);
+  cs_cmp(t, got, want, extent, "m %zu, n %zu, k %zu, group %zu, kind %d, bias %d", m, n, k, g.group,
+         kind, g.bias != NULL);
 }
 
-static void all_gemms(cs *t, int x3) {
+static void all_gemms(cs *t, kind_of p) {
   static const size_t ns[] = {1, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 65};
   static const size_t ks[] = {1, 31, 32, 33, 64, 90, 160};
+  static const size_t ms[] = {15, 16, 17, 31, 32, 33, 47, 65};
   for (size_t m = 1; m <= 9 && !t->failed; m++)
     for (size_t i = 0; i < sizeof ns / sizeof *ns; i++)
       for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)
-        one_gemm(t, m, ns[i], ks[j], (int)(cs_u32(t) % CS_KINDS), x3);
-  for (int kind = 0; kind < CS_KINDS; kind++)
-    one_gemm(t, 5, 40, 576, kind, x3);
+        one_gemm(t, p, m, ns[i], ks[j], (int)(cs_u32(t) % CS_KINDS));
+  for (size_t i = 0; i < sizeof ms / sizeof *ms && !t->failed; i++)
+    for (size_t j = 0; j < sizeof ns / sizeof *ns; j += 3)
+      one_gemm(t, p, ms[i], ns[j], ks[(i + j) % 7], (int)(cs_u32(t) % CS_KINDS));
+  for (int kind = 0; kind < CS_KINDS && !t->failed; kind++) {
+    one_gemm(t, p, 5, 40, 576, kind);
+    one_gemm(t, p, 2, 20, 2200, kind);
+    one_gemm(t, p, 37, 33, 2112, kind);
+  }
 }
 
 void cs_gemm_x3_bf16(cs *t) {
-  all_gemms(t, 1);
+  all_gemms(t, X3);
+}
+
+void cs_gemm_bf16(cs *t) {
+  all_gemms(t, BF16);
 }
 
 void cs_gemm_f32(cs *t) {
-  all_gemms(t, 0);
+  all_gemms(t, F32);
+}
+
+void cs_gemm_s8(cs *t) {
+  all_gemms(t, S8);
+}
+
+/* Operands are seen through the product that reads them: y = a row times the unit vectors gives
+ * every value back (x3: hi + (mid + lo)); special values spread over the row, as they do there. */
+static void operand_rows(cs *t, kind_of p) {
+  for (size_t s = 0; s < cs_n_sizes && !t->failed; s++)
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_gemm(t, p, 1 + s % 3, 17, cs_sizes[s], kind);
+}
+
+void cs_operand_x3_bf16(cs *t) {
+  operand_rows(t, X3);
+}
+
+void cs_operand_bf16(cs *t) {
+  operand_rows(t, BF16);
+}
+
+void cs_operand_f32(cs *t) {
+  operand_rows(t, F32);
+}
+
+void cs_operand_s8(cs *t) {
+  operand_rows(t, S8);
+}
+
+void cs_quant_s8(cs *t) {
+  for (size_t s = 0; s < cs_n_sizes; s++)
+    for (int kind = 0; kind < CS_KINDS; kind++) {
+      size_t n = cs_sizes[s];
+      float *x = cs_in(t, 0, n, kind);
+      int8_t *got = cs_guarded(t, 1, n), *want = cs_guarded(t, 2, n);
+      float a = t->ref->quant_s8(n, x, want), b = t->v->quant_s8(n, x, got);
+      cs_cmp(t, &b, &a, 1, "n %zu, kind %d, scale", n, kind);
+      for (size_t i = 0; i < n; i++)
+        cs_cmp_u(t, (uint8_t)got[i], (uint8_t)want[i], "n %zu, kind %d, value %zu", n, kind, i);
+    }
+}
+
+void cs_round_bf16(cs *t) {
+  for (size_t s = 0; s < cs_n_sizes; s++)
+    for (int kind = 0; kind < CS_KINDS; kind++) {
+      size_t n = cs_sizes[s];
+      float *x = cs_in(t, 0, n, kind), *got, *want;
+      cs_out(t, 0, n, &got, &want);
+      t->ref->round_bf16(n, x, want);
+      t->v->round_bf16(n, x, got);
+      cs_cmp(t, got, want, n, "n %zu, kind %d", n, kind);
+      memcpy(got, x, n * sizeof *x);
+      t->v->round_bf16(n, got, got);
+      cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
+    }
 }
 
 /* ---- the reference against a second transcription, with the C library's fma
@@ -135,12 +257,12 @@ unsigned cs_naive(void) {
   unsigned bad = 0;
   for (unsigned i = 0; i < 2000 && !bad; i++) {
     int kind = (int)(i % CS_KINDS);
-    float a[KP] = {0}, w[KP] = {0}, y;
+    _Alignas(64) float a[16 * KP] = {0};
+    float w[KP] = {0}, y;
     float *packed = pack_f32(&t, 4, 1, 0, KP, kind);
     for (size_t k = 0; k < K; k++)
       packed[k * 16] = w[k] = cs_value(&t, kind), a[k] = cs_value(&t, kind);
-    pf_gemm g = {
-        .m = 1, .n = 1, .kp = KP, .lda = KP, .ldy = 1, .a = {a, NULL, NULL}, .w = packed, .y = &y};
+    pf_gemm g = {.m = 1, .n = 1, .k = K, .kp = KP, .ldy = 1, .a = a, .w = packed, .y = &y};
     pf_gemm_f32_scalar(&g);
     bad += differ("dot against its transcription", y, naive_dot(K, a, w), kind, i);
   }
@@ -168,45 +290,52 @@ static double seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void time_gemm(const pf_simd *s, const char *isa, size_t m, size_t n, size_t k, int x3) {
-  float *a = pf_calloc(3 * m * k, sizeof *a), *y = pf_calloc(m * n, sizeof *y);
-  void *w = pf_calloc(n * k, x3 ? 2 : 4);
-  if (a && y && w) {
-    for (size_t i = 0; i < 3 * m * k; i++)
-      a[i] = (float)(i % 7) - 3;
-    memset(w, 0x3f, n * k * (x3 ? 2 : 4));
-    pf_gemm g = {.m = m,
-                 .n = n,
-                 .kp = k,
-                 .lda = k,
-                 .ldy = n,
-                 .a = {a, a + m * k, a + 2 * m * k},
-                 .w = w,
-                 .y = y};
-    uint64_t env = pf_fp_enter();
-    double best = 1e30, total = 0;
-    for (int i = 0; i < 50 && total < 1.0; i++) {
-      double t0 = seconds();
-      (x3 ? s->gemm_x3_bf16 : s->gemm_f32)(&g);
-      double dt = seconds() - t0;
-      total += dt;
-      best = dt < best ? dt : best;
-    }
-    pf_fp_leave(env);
-    double fma = (double)m * (double)n * (double)k * (x3 ? 3 : 1);
-    printf("%-13s %-7s m %3zu n %zu k %zu: %8.1f GFLOP/s (fma x 2), weights at %6.2f GB/s\n",
-           x3 ? "gemm_x3_bf16" : "gemm_f32", isa, m, n, k, 2e-9 * fma / best,
-           1e-9 * (double)(n * k * (x3 ? 2 : 4)) / best);
+static double best_time(const pf_simd *s, kind_of p, const pf_gemm *g) {
+  double best = 1e30, total = 0;
+  for (int i = 0; i < 50 && total < 1.0; i++) {
+    double t0 = seconds();
+    multiply(s, p, g);
+    double dt = seconds() - t0;
+    total += dt;
+    best = dt < best ? dt : best;
   }
+  return best;
+}
+
+static void time_gemm(const pf_simd *s, const char *isa, kind_of p, size_t m, size_t n, size_t k) {
+  enum { GROUP = 512 };
+  size_t bytes = n * k * product_info[p].bytes, groups = pf_s8_groups(k, GROUP);
+  float *x = pf_calloc(k, sizeof *x), *y = pf_calloc(m * n, sizeof *y),
+        *ws = pf_calloc(n * groups, sizeof *ws);
+  void *a = pf_calloc(pf_operand_bytes(product_info[p].parts, m, k), 1), *w = pf_calloc(bytes, 1);
+  if (a && y && w && x && ws) {
+    for (size_t i = 0; i < k; i++)
+      x[i] = (float)(i % 7) - 3;
+    memset(w, 0x3f, bytes);
+    pf_gemm g = {.m = m, .n = n, .k = k, .kp = k, .ldy = n, .a = a, .w = w, .y = y};
+    g.ws = ws;
+    g.wsum = (const int32_t *)(const void *)ws;
+    g.group = GROUP;
+    uint64_t env = pf_fp_enter();
+    for (size_t i = 0; i < m; i++)
+      operand(s, p, &g, i, x);
+    double best = best_time(s, p, &g);
+    pf_fp_leave(env);
+    double fma = (double)m * (double)n * (double)k * (double)product_info[p].parts;
+    printf("%-13s %-10s m %3zu n %zu k %zu: %8.1f GFLOP/s (fma x 2), weights at %6.2f GB/s\n",
+           product_info[p].name, isa, m, n, k, 2e-9 * fma / best, 1e-9 * (double)bytes / best);
+  }
+  pf_free(x);
   pf_free(a);
   pf_free(y);
   pf_free(w);
+  pf_free(ws);
 }
 
 void cs_bench(const pf_simd *s, const char *isa) {
   int scalar = !strcmp(isa, "scalar");
-  static const size_t ms[] = {1, 4, 12, 64};
-  for (int x3 = 1; x3 >= 0; x3--)
-    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
-      time_gemm(s, isa, ms[i], scalar ? 64 : 9216, 2304, x3);
+  static const size_t ms[] = {1, 4, 16, 64, 512};
+  for (int p = 0; p < N_PRODUCTS; p++)
+    for (size_t i = 0; i < sizeof ms / sizeof *ms && (!scalar || i < 2); i++)
+      time_gemm(s, isa, (kind_of)p, ms[i], scalar ? 64 : 9216, 2304);
 }

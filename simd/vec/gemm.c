@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "gemm_x3_bf16", "gemm_f32": a tile of rows x panels of 16 outputs keeps its chains in
- * registers. The even and the odd chains of a block run one after the other, so that a tile may be
- * twice as large; a block of weights stays in the first-level cache in between. */
+ * CONTRACT.md "gemm_x3_bf16", "gemm_bf16", "gemm_f32": a tile of rows x panels of 16 outputs keeps
+ * its chains in registers. The even and the odd chains of a block run one after the other, so that
+ * a tile may be twice as large; a block of weights stays in the first-level cache in between. */
 #include "simd/vec/v16.h"
 
 #define PF_INLINE static inline __attribute__((always_inline))
@@ -27,9 +27,9 @@ PF_INLINE void put(const pf_gemm *g, size_t i, size_t j, v16 dot) {
 }
 
 /* The chains of one parity over one block. c[row][part][panel]; a: the block's first value of row
- * 0, hi, mid and lo. */
-PF_INLINE void chains_x3(v16 c[4][3][2], const float *const a[3], size_t lda,
-                         const uint16_t *const w[2], int odd, const int R, const int P) {
+ * 0, of hi, then mid and lo; rows are lda apart. */
+PF_INLINE void chains_x3(v16 c[4][3][2], const float *a, size_t lda, const uint16_t *const w[2],
+                         int odd, const int R, const int P) {
 #define PF_INIT(r)                                                                                 \
   c[r][0][0] = c[r][1][0] = c[r][2][0] = v_zero();                                                 \
   c[r][0][1] = c[r][1][1] = c[r][2][1] = v_zero();
@@ -39,7 +39,7 @@ PF_INLINE void chains_x3(v16 c[4][3][2], const float *const a[3], size_t lda,
     v16 w0 = weights_of(w[0] + 32 * p, odd), w1 = P > 1 ? weights_of(w[1] + 32 * p, odd) : w0;
 #define PF_PART(r, q)                                                                              \
   if ((r) < R) {                                                                                   \
-    v16 x = v_set1(a[q][(r)*lda + 2 * (size_t)p + (size_t)odd]);                                   \
+    v16 x = v_set1(a[(r)*lda + (q)*PF_KBLK + 2 * (size_t)p + (size_t)odd]);                        \
     c[r][q][0] = v_fma(x, w0, c[r][q][0]);                                                         \
     if (P > 1)                                                                                     \
       c[r][q][1] = v_fma(x, w1, c[r][q][1]);                                                       \
@@ -58,12 +58,12 @@ PF_INLINE void tile_x3(const pf_gemm *g, size_t i, size_t j, const int R, const 
   PF_ROWS(PF_INIT)
 #undef PF_INIT
   const uint16_t *w = (const uint16_t *)g->w + j * g->kp;
+  size_t lda = 3 * g->kp;
   for (size_t k = 0; k < g->kp; k += PF_KBLK) {
-    const float *const a[3] = {g->a[0] + i * g->lda + k, g->a[1] + i * g->lda + k,
-                               g->a[2] + i * g->lda + k};
+    const float *a = (const float *)g->a + i * lda + 3 * k;
     const uint16_t *const wk[2] = {w + k * 16, w + k * 16 + (P > 1 ? g->kp * 16 : 0)};
-    chains_x3(e, a, g->lda, wk, 0, R, P);
-    chains_x3(o, a, g->lda, wk, 1, R, P);
+    chains_x3(e, a, lda, wk, 0, R, P);
+    chains_x3(o, a, lda, wk, 1, R, P);
 #define PF_CELL(r, p)                                                                              \
   if ((r) < R && (p) < P) {                                                                        \
     h[r][p] = v_add(h[r][p], v_add(e[r][0][p], o[r][0][p]));                                       \
@@ -84,14 +84,17 @@ PF_INLINE void tile_x3(const pf_gemm *g, size_t i, size_t j, const int R, const 
 #undef PF_CELL
 }
 
-/* Rows i..i+R-1, panels j/16..j/16+P-1; both parities at once: one chain pair a cell. */
-PF_INLINE void tile_f32(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
+/* Rows i..i+R-1, panels j/16..j/16+P-1; both parities at once: one chain pair a cell.
+ * bf16 weights are widened as they are loaded. */
+PF_INLINE void tile_one(const pf_gemm *g, size_t i, size_t j, const int R, const int P,
+                        const int bf16) {
   v16 acc[4][2];
 #define PF_INIT(r) acc[r][0] = acc[r][1] = v_zero();
   PF_ROWS(PF_INIT)
 #undef PF_INIT
-  const float *w = (const float *)g->w + j * g->kp, *a = g->a[0] + i * g->lda;
-  size_t next = P > 1 ? g->kp * 16 : 0, lda = g->lda;
+  size_t lda = g->kp, next = P > 1 ? g->kp * 16 : 0;
+  const float *w = (const float *)g->w + j * g->kp, *a = (const float *)g->a + i * lda;
+  const uint16_t *w2 = (const uint16_t *)g->w + j * g->kp;
   for (size_t k = 0; k < g->kp; k += PF_KBLK) {
     v16 e[4][2], o[4][2];
 #define PF_INIT(r) e[r][0] = e[r][1] = o[r][0] = o[r][1] = v_zero();
@@ -107,10 +110,13 @@ PF_INLINE void tile_f32(const pf_gemm *g, size_t i, size_t j, const int R, const
   }
 #define PF_EVEN(r) PF_HALF(r, e, 0)
 #define PF_ODD(r)  PF_HALF(r, o, 1)
-      v16 w0 = v_load(w + p * 16), w1 = P > 1 ? v_load(w + next + p * 16) : w0;
+      v16 w0 = bf16 ? weights_of(w2 + p * 16, 0) : v_load(w + p * 16), w1 = w0;
+      if (P > 1)
+        w1 = bf16 ? weights_of(w2 + next + p * 16, 0) : v_load(w + next + p * 16);
       PF_ROWS(PF_EVEN)
-      w0 = v_load(w + p * 16 + 16);
-      w1 = P > 1 ? v_load(w + next + p * 16 + 16) : w0;
+      w0 = bf16 ? weights_of(w2 + p * 16, 1) : v_load(w + p * 16 + 16);
+      if (P > 1)
+        w1 = bf16 ? weights_of(w2 + next + p * 16, 1) : v_load(w + next + p * 16 + 16);
       PF_ROWS(PF_ODD)
 #undef PF_ODD
 #undef PF_EVEN
@@ -131,6 +137,14 @@ PF_INLINE void tile_f32(const pf_gemm *g, size_t i, size_t j, const int R, const
 #undef PF_CELL
 }
 
+PF_INLINE void tile_f32(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
+  tile_one(g, i, j, R, P, 0);
+}
+
+PF_INLINE void tile_bf16(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
+  tile_one(g, i, j, R, P, 1);
+}
+
 #define PF_TILE(kind, r, p)                                                                        \
   static void kind##_##r##x##p(const pf_gemm *g, size_t i, size_t j) {                             \
     tile_##kind(g, i, j, r, p);                                                                    \
@@ -145,8 +159,11 @@ PF_TILES(x3, 1)
 PF_TILES(x3, 2)
 PF_TILES(f32, 1)
 PF_TILES(f32, 2)
+PF_TILES(bf16, 1)
+PF_TILES(bf16, 2)
 static const tile_fn x3_tiles[2][4] = {PF_LIST(x3, 1), PF_LIST(x3, 2)};
 static const tile_fn f32_tiles[2][4] = {PF_LIST(f32, 1), PF_LIST(f32, 2)};
+static const tile_fn bf16_tiles[2][4] = {PF_LIST(bf16, 1), PF_LIST(bf16, 2)};
 
 /* Panels outside: the weights of a group of panels stay in the second-level cache while the rows
  * pass. */
@@ -162,6 +179,10 @@ static void run(const pf_gemm *g, const tile_fn tiles[2][4], size_t rows, size_t
 
 void PF_FN(gemm_x3_bf16)(const pf_gemm *g) {
   run(g, x3_tiles, PF_X3_ROWS, PF_X3_PANELS);
+}
+
+void PF_FN(gemm_bf16)(const pf_gemm *g) {
+  run(g, bf16_tiles, PF_F32_ROWS, PF_F32_PANELS);
 }
 
 void PF_FN(gemm_f32)(const pf_gemm *g) {
