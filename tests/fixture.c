@@ -127,6 +127,11 @@ const float *fixture_f32(const fixture_file *f, size_t *n, const char *fmt, ...)
   return tensor(f, n, name, "F32", sizeof(float));
 }
 
+const uint16_t *fixture_bf16(const fixture_file *f, size_t *n, const char *fmt, ...) {
+  NAME_FROM(fmt);
+  return tensor(f, n, name, "BF16", sizeof(uint16_t));
+}
+
 const double *fixture_f64(const fixture_file *f, size_t *n, const char *fmt, ...) {
   NAME_FROM(fmt);
   return tensor(f, n, name, "F64", sizeof(double));

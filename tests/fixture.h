@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 
-/* A safetensors file with F32, F64 and I64 tensors, whole in memory. */
+/* A safetensors file with F32, BF16, F64 and I64 tensors, whole in memory. */
 typedef struct fixture_file {
   char name[64]; /* the file's name without its suffix: the model's name */
   pf_buf file;
@@ -40,6 +40,8 @@ void fixture_check_about(const fixture_file *f, const char *dir);
 void fixture_close(fixture_file *f);
 /* Number of elements in *n (may be NULL). */
 const float *fixture_f32(const fixture_file *f, size_t *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+const uint16_t *fixture_bf16(const fixture_file *f, size_t *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 const double *fixture_f64(const fixture_file *f, size_t *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
