@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Rows of s8 operands as the scalar reference and the plain vector kernels hold them: kp int8 values,
- * then one fp32 scale per group of k. */
+ * Rows of s8 operands as the scalar reference and the plain vector kernels hold them: kp int8
+ * values, then one fp32 scale per group of k. */
 #ifndef PF_SIMD_REF_OPERAND_H
 #define PF_SIMD_REF_OPERAND_H
 
