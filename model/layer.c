@@ -26,7 +26,7 @@ typedef struct product_job {
 } product_job;
 
 /* Columns [16*lo, 16*hi) of one product. */
-static void columns(const product_job *j, const pf_product *p, size_t lo, size_t hi) {
+static void columns(const product_job *j, const pf_product *p, int tid, size_t lo, size_t hi) {
   const pf_mat *w = p->w;
   size_t first = lo * PF_LANES, last = hi * PF_LANES < w->n ? hi * PF_LANES : w->n;
   bool bf16 = w->type == PF_W_BF16;
@@ -35,6 +35,7 @@ static void columns(const product_job *j, const pf_product *p, size_t lo, size_t
   g.w = (const char *)w->w + first * w->kp * (bf16 ? sizeof(uint16_t) : sizeof(float));
   g.bias = p->bias ? p->bias + first : NULL;
   g.y = p->y + first;
+  g.work = j->t->s->lanes[tid].work;
   (bf16 ? j->t->f->gemm_x3_bf16 : j->t->f->gemm_f32)(&g);
 }
 
@@ -50,7 +51,7 @@ static void product_part(void *arg, int tid, int nt) {
     size_t from = lo > base ? lo - base : 0, to = hi > base ? hi - base : 0;
     to = to < panels ? to : panels;
     if (from < to)
-      columns(j, &j->p[i], from, to);
+      columns(j, &j->p[i], tid, from, to);
     base += panels;
   }
 }

@@ -63,6 +63,7 @@ static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
 static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   size_t nt = (size_t)c->threads, heads = swaps ? pf_kv_k_head(c) + pf_kv_v_head(c) : 0;
   size_t bytes =
+      PF_GEMM_WORK +
       pf_round_up(n_blk * (PF_KBLK * sizeof(float) + 2 * sizeof(float *) + sizeof(uint32_t)), 64) +
       n_blk * heads * sizeof(float);
   pf_free(s->lane_block);
@@ -75,6 +76,8 @@ static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   for (size_t t = 0; t < nt; t++) {
     char *p = (char *)s->lane_block + t * bytes;
     pf_lane *l = &s->lanes[t];
+    l->work = p;
+    p += PF_GEMM_WORK;
     l->swapped = swaps ? (float *)p : NULL;
     p += n_blk * heads * sizeof(float);
     l->s = (float *)p;

@@ -9,11 +9,12 @@
 
 enum { PF_STEP_ROWS = 256 };
 
-/* What a thread needs for one row's attention over n_blk blocks. */
+/* What a thread needs: for one row's attention over n_blk blocks, and for products. */
 typedef struct pf_lane {
   float *s;             /* (32 n_blk) scores, then probabilities */
   const float **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
   uint32_t *mask;       /* (n_blk) visible keys */
+  void *work;           /* PF_GEMM_WORK bytes */
   float *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
 } pf_lane;
 

@@ -19,7 +19,7 @@
 typedef struct problem {
   size_t m, n, k, kp;
   float *a, *bias, *y; /* a (m,k) */
-  void *op;
+  void *op, *work;
   double *a64, *w64, *y64, *abs64, *aabs, *wabs;
   uint16_t *wb;
   float *wf;
@@ -65,6 +65,7 @@ static void run_kernel(const problem *p, const pf_simd *f, bool bf16) {
   g.w = bf16 ? (const void *)p->wb : p->wf;
   g.bias = p->bias;
   g.y = p->y;
+  g.work = p->work;
   (bf16 ? f->gemm_x3_bf16 : f->gemm_f32)(&g);
   pf_fp_leave(env);
 }
@@ -96,6 +97,7 @@ static void check_one(size_t m, size_t n, size_t k, bool bf16) {
   problem p = {.m = m, .n = n, .k = k, .kp = kp};
   p.a = take(m * kp, sizeof(float));
   p.op = take(pf_operand_bytes(3, m, kp), 1);
+  p.work = take(PF_GEMM_WORK, 1);
   double **d[] = {&p.a64, &p.aabs, &p.w64, &p.wabs, &p.y64, &p.abs64};
   const size_t nd[] = {m * k, m * k, n * k, n * k, m * n, m * n};
   for (size_t i = 0; i < 6; i++)
@@ -111,6 +113,7 @@ static void check_one(size_t m, size_t n, size_t k, bool bf16) {
   compare(&p);
   pf_free(p.a);
   pf_free(p.op);
+  pf_free(p.work);
   for (size_t i = 0; i < 6; i++)
     pf_free(*d[i]);
   pf_free(p.bias);

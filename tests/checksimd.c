@@ -3,8 +3,9 @@
  * nothing read or written outside the extents; the reference's outputs against
  * tests/golden/simd.sha, one file for all machines.
  *
- *   checksimd             the test      --golden   hashes on stderr      --bench   times the
- * products PERSONAFLOW_REQUIRE_ISA="avx2 avx512": a skip of those is a failure. */
+ *   checksimd             the test      --golden   hashes on stderr
+ *   --bench [ISA]         times of the products
+ * PERSONAFLOW_REQUIRE_ISA="avx2 avx512": a skip of those is a failure. */
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -303,9 +304,10 @@ static unsigned missing_required(const pf_kernel *k, size_t n) {
   return missing;
 }
 
-static int bench(const pf_kernel *k, size_t n) {
+static int bench(const pf_kernel *k, size_t n, const char *isa) {
   for (size_t i = 0; i < n; i++)
-    if (!strcmp(k[i].op, "gemm_x3_bf16") && (pf_cpu_bits() & k[i].features) == k[i].features) {
+    if (!strcmp(k[i].op, "gemm_x3_bf16") && (pf_cpu_bits() & k[i].features) == k[i].features &&
+        (!isa || !strcmp(isa, k[i].isa))) {
       pf_simd s;
       if (pf_simd_init(&s, k[i].isa) == PF_OK)
         cs_bench(&s, k[i].isa);
@@ -318,7 +320,7 @@ int main(int argc, char **argv) {
   const pf_kernel *k = pf_kernel_table(&n);
   bool golden = argc > 1 && !strcmp(argv[1], "--golden");
   if (argc > 1 && !strcmp(argv[1], "--bench"))
-    return bench(k, n);
+    return bench(k, n, argc > 2 ? argv[2] : NULL);
   setvbuf(stdout, NULL, _IOLBF, 0);
   unsigned passed = 0, failed = 0, skipped = 0;
   char hex[65];

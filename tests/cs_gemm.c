@@ -127,6 +127,8 @@ static void one_gemm(cs *t, kind_of p, size_t m, size_t n, size_t k, int kind) {
   float *x = cs_in(t, 0, m * k, kind), *got, *want;
   weights(t, p, &g, kind);
   g.bias = cs_u32(t) % 2 ? cs_in(t, 5, n, kind) : NULL;
+  g.work = cs_guarded(t, 8, PF_GEMM_WORK);
+  memset(g.work, 0xff, PF_GEMM_WORK);
   size_t extent = (m - 1) * ldy + n;
   cs_out(t, 0, extent, &got, &want);
   operands(t, p, t->ref, &g, x, 1);
@@ -155,6 +157,10 @@ static void all_gemms(cs *t, kind_of p) {
     one_gemm(t, p, 2, 20, 2200, kind);
     one_gemm(t, p, 37, 33, 2112, kind);
   }
+  /* beyond the sizes that kernels cut at: rows, columns, K */
+  one_gemm(t, p, 260, 50, 96, CS_WIDE);
+  one_gemm(t, p, 33, 1100, 64, CS_UNIT);
+  one_gemm(t, p, 37, 33, 4700, CS_WIDE);
 }
 
 void cs_gemm_x3_bf16(cs *t) {
@@ -307,13 +313,15 @@ static void time_gemm(const pf_simd *s, const char *isa, kind_of p, size_t m, si
   size_t bytes = n * k * product_info[p].bytes, groups = pf_s8_groups(k, GROUP);
   float *x = pf_calloc(k, sizeof *x), *y = pf_calloc(m * n, sizeof *y),
         *ws = pf_calloc(n * groups, sizeof *ws);
-  void *a = pf_calloc(pf_operand_bytes(product_info[p].parts, m, k), 1), *w = pf_calloc(bytes, 1);
-  if (a && y && w && x && ws) {
+  void *a = pf_calloc(pf_operand_bytes(product_info[p].parts, m, k), 1), *w = pf_calloc(bytes, 1),
+       *work = pf_alloc(PF_GEMM_WORK, 1);
+  if (a && y && w && x && ws && work) {
     for (size_t i = 0; i < k; i++)
       x[i] = (float)(i % 7) - 3;
     memset(w, 0x3f, bytes);
     pf_gemm g = {.m = m, .n = n, .k = k, .kp = k, .ldy = n, .a = a, .w = w, .y = y};
     g.ws = ws;
+    g.work = work;
     g.wsum = (const int32_t *)(const void *)ws;
     g.group = GROUP;
     uint64_t env = pf_fp_enter();
@@ -330,6 +338,7 @@ static void time_gemm(const pf_simd *s, const char *isa, kind_of p, size_t m, si
   pf_free(y);
   pf_free(w);
   pf_free(ws);
+  pf_free(work);
 }
 
 void cs_bench(const pf_simd *s, const char *isa) {

@@ -16,7 +16,7 @@ if [ "${1:-}" = --print ]; then
 fi
 case ${host_cpu:-$(uname -m)} in
 aarch64) levels='scalar neon' ;;
-*) levels='scalar avx2 avx512' ;;
+*) levels='scalar avx2 avx512 amx' ;;
 esac
 bad=0 ran=0
 err=$(mktemp) && trap 'rm -f "$err"' EXIT || exit 99

@@ -6,6 +6,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t xcr0(void) {
   uint32_t lo, hi;
@@ -31,6 +33,14 @@ static const struct {
     {7, 0, EDX, 25, 0x60000, PF_CPU_AMXINT8},
 };
 
+#define ALL_AMX (PF_CPU_AMXTILE | PF_CPU_AMXBF16 | PF_CPU_AMXINT8)
+
+/* Linux gives the tile registers to processes that ask (Documentation/arch/x86/xstate.rst). */
+static int tiles_permitted(void) {
+  enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+  return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
+
 uint32_t pf_cpu_detect(void) {
   uint32_t r[4] = {0}, found = 0;
   __get_cpuid(1, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
@@ -48,6 +58,8 @@ uint32_t pf_cpu_detect(void) {
         (r[table[i].reg] >> table[i].bit & 1) && (saved & table[i].xcr0) == table[i].xcr0)
       found |= table[i].feature;
   }
+  if ((found & ALL_AMX) && !tiles_permitted())
+    found &= ~(uint32_t)ALL_AMX;
   return found;
 }
 
