@@ -5,8 +5,10 @@
 #ifndef PF_SIMD_X86_AMX_H
 #define PF_SIMD_X86_AMX_H
 
-#if !defined(__AMX_TILE__) || !defined(__AMX_BF16__) || !defined(__AMX_INT8__) ||                  \
-    !defined(__AVX512BW__)
+/* clang before 16 spells the macros without the second underscore. */
+#if !(defined(__AMX_TILE__) || defined(__AMXTILE__)) ||                                            \
+    !(defined(__AMX_BF16__) || defined(__AMXBF16__)) ||                                            \
+    !(defined(__AMX_INT8__) || defined(__AMXINT8__)) || !defined(__AVX512BW__)
 #error "simd/x86/*_amx.c need the flags of AMX_CFLAGS"
 #endif
 #include <immintrin.h>
