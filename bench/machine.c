@@ -16,7 +16,16 @@
  * starts in some microseconds. */
 #define SHORTEST 0.002               /* seconds of one timed run of registers-only code */
 #define WINDOW   ((size_t)256 << 20) /* bytes of one timed run of reading */
-enum { ROUNDS = 3, OPS_REPEATS = 30, PLAN_REPEATS = 4, READ_FINALISTS = 4, READ_REPEATS = 16 };
+enum {
+  MIN_ROUNDS = 3,
+  MAX_ROUNDS = 12,
+  CALM_ROUNDS = 2,
+  OPS_REPEATS = 30,
+  PLAN_REPEATS = 4,
+  READ_FINALISTS = 3,
+  READ_REPEATS = 16
+};
+enum { MAX_TRIALS = 4 * (1 + 4 * 2) }; /* streams x (no prefetch, distances x levels) */
 
 static const struct {
   const char *word, *what;
@@ -186,6 +195,24 @@ typedef struct trial {
   double rate;
 } trial;
 
+/* Every plan; the first is the plain loop. */
+static size_t make_trials(trial t[MAX_TRIALS]) {
+  static const size_t ahead[] = {0, 512, 1024, 2048, 4096};
+  size_t n = 0;
+  for (int streams = 1; streams <= 8; streams *= 2)
+    for (int d = 0; d < 5; d++)
+      for (int near = 0; near < (d ? 2 : 1); near++)
+        t[n++] = (trial){{streams, near, ahead[d]}, 0};
+  return n;
+}
+
+/* The better of two into *best; 1 when it is better by more than the usual jitter. */
+static int keep(double *best, double rate) {
+  int more = rate > 1.02 * *best;
+  *best = rate > *best ? rate : *best;
+  return more;
+}
+
 static void sort_down(trial *t, size_t n) {
   for (size_t i = 1; i < n; i++)
     for (size_t k = i; k && t[k].rate > t[k - 1].rate; k--) {
@@ -195,46 +222,35 @@ static void sort_down(trial *t, size_t n) {
     }
 }
 
-/* Some runs with every plan; then the fastest compete again. */
-static void find_plan(pf_peaks *p, const pf_arena *a) {
-  static const int streams[] = {1, 2, 4, 8};
-  static const size_t ahead[] = {0, 512, 1024, 2048, 4096};
-  trial t[2 * 4 * 5];
-  size_t n = 0;
-  for (int s = 0; s < 4; s++)
-    for (int d = 0; d < 5; d++)
-      for (int near = 0; near < (d ? 2 : 1); near++, n++) {
-        t[n].plan = (pf_read_plan){streams[s], near, ahead[d]};
-        t[n].rate = best_read(a, &t[n].plan, p->threads, PLAN_REPEATS);
-      }
+/* One round of everything; 1 when it found more than the rounds before. */
+static int measure_all(pf_peaks *out, trial *t, size_t n, const pf_arena *a) {
+  int more = 0;
+  for (int id = 0; id < PF_PEAK_N; id++)
+    if (can_run(id))
+      more |= keep(&out->ops[id], best_ops(id, out->threads, OPS_REPEATS));
+  double read = t[0].rate;
+  for (size_t i = 0; i < n; i++) {
+    keep(&t[i].rate, best_read(a, &t[i].plan, out->threads, PLAN_REPEATS));
+    more |= keep(&out->read, t[i].rate);
+  }
+  return more | (t[0].rate > 1.02 * read);
+}
+
+/* In rounds, until two of them find nothing more: what a round measured while another program ran
+ * is made good by a later one. */
+void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a) {
+  trial t[MAX_TRIALS];
+  size_t n = make_trials(t);
+  *out = (pf_peaks){.threads = out->threads};
+  for (int r = 0, calm = 0; r < MAX_ROUNDS && (r < MIN_ROUNDS || calm < CALM_ROUNDS); r++)
+    calm = measure_all(out, t, n, a) ? 0 : calm + 1;
+  out->read_plain = t[0].rate;
   sort_down(t, n);
   for (int i = 0; i < READ_FINALISTS; i++)
-    t[i].rate = best_read(a, &t[i].plan, p->threads, READ_REPEATS);
+    (void)keep(&t[i].rate, best_read(a, &t[i].plan, out->threads, READ_REPEATS));
   sort_down(t, READ_FINALISTS);
-  p->plan = t[0].plan;
-  p->read = t[0].rate;
-}
-
-static void keep(double *best, double rate) {
-  *best = rate > *best ? rate : *best;
-}
-
-void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a) {
-  static const pf_read_plan plain = {1, 0, 0};
-  int threads = out->threads;
-  *out = (pf_peaks){.threads = threads};
-  find_plan(out, a);
-  for (int r = 0; r < ROUNDS; r++) {
-    for (int id = 0; id < PF_PEAK_N; id++)
-      if (can_run(id))
-        keep(&out->ops[id], best_ops(id, threads, OPS_REPEATS));
-    keep(&out->read_plain, best_read(a, &plain, threads, READ_REPEATS));
-    keep(&out->read, best_read(a, &out->plan, threads, READ_REPEATS));
-  }
-  if (out->read_plain > out->read) {
-    out->read = out->read_plain;
-    out->plan = plain;
-  }
+  out->plan = t[0].plan;
+  out->read = t[0].rate;
 }
 
 int pf_bench_peaks(pf_peaks *out) {
@@ -249,10 +265,14 @@ int pf_bench_peaks(pf_peaks *out) {
   return PF_OK;
 }
 
-double pf_bench_ops_now(const pf_peaks *p, pf_peak_id id) {
-  return p->ops[id] > 0 ? best_ops(id, p->threads, OPS_REPEATS / 3) : 0;
+double pf_bench_ops_now(pf_peaks *p, pf_peak_id id) {
+  double now = p->ops[id] > 0 ? best_ops(id, p->threads, OPS_REPEATS / 3) : 0;
+  (void)keep(&p->ops[id], now);
+  return now;
 }
 
-double pf_bench_read_now(const pf_peaks *p, const pf_arena *a) {
-  return best_read(a, &p->plan, p->threads, READ_REPEATS / 2);
+double pf_bench_read_now(pf_peaks *p, const pf_arena *a) {
+  double now = best_read(a, &p->plan, p->threads, READ_REPEATS / 2);
+  (void)keep(&p->read, now);
+  return now;
 }

@@ -41,16 +41,17 @@ typedef struct pf_peaks {
  * belongs to the whole host, so this is far more than any of them. */
 #define PF_READ_BYTES ((size_t)2 << 30)
 
-/* Measures everything in about eight seconds. PF_OK, or PF_ENOMEM. */
+/* Measures everything in some ten seconds. PF_OK, or PF_ENOMEM. */
 int pf_bench_peaks(pf_peaks *out);
 /* As pf_bench_peaks, reading from an arena of at least PF_READ_BYTES that exists; out->threads is
  * not 0. */
 void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a);
 
 /* The same again, short, to be taken beside a measurement: the clock and what other programs or
- * guests take from the machine change within a minute. Operations or bytes a second. */
-double pf_bench_ops_now(const pf_peaks *p, pf_peak_id id);
-double pf_bench_read_now(const pf_peaks *p, const pf_arena *a);
+ * guests take from the machine change within a minute. Operations or bytes a second; p keeps the
+ * best. */
+double pf_bench_ops_now(pf_peaks *p, pf_peak_id id);
+double pf_bench_read_now(pf_peaks *p, const pf_arena *a);
 
 const char *pf_peak_word(pf_peak_id id);
 const char *pf_peak_what(pf_peak_id id);
