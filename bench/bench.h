@@ -21,7 +21,7 @@ typedef struct pf_bench_opts {
   size_t group; /* of int8 products */
   int threads;
   pf_format format;
-  bool peers, quick, peaks_only;
+  bool peers, quick, peaks_only, smoke;
   double seconds; /* a measurement lasts at least */
   double limit;   /* a call that would last longer is left out */
 } pf_bench_opts;

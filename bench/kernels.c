@@ -24,6 +24,7 @@ static const char usage[] =
     "  --format text|csv|json\n"
     "  --peers, --no-peers    compare with OpenBLAS and oneDNN (default) or not\n"
     "  --quick                a few shapes, M = 1, 16, 512, short measurements, one width of rows\n"
+    "  --smoke                one tiny product, one repeat: does everything run?\n"
     "  --peaks                measure the machine only\n"
     "  --seconds S            a measurement lasts at least (default: 0.2)\n"
     "  --limit S              leave out what would take longer in one call (default: 5)\n"
@@ -33,6 +34,8 @@ static const char usage[] =
     "weights a second and their share of the best read\nbandwidth, time of OpenBLAS and of oneDNN "
     "for the same product over ours. '~': the machine was slower than its best\nbefore every try. "
     "OpenBLAS multiplies one row by sgemv.\n";
+
+#define SMOKE_BYTES ((size_t)32 << 20)
 
 enum {
   HELP = 256,
@@ -45,6 +48,7 @@ enum {
   PEERS,
   NO_PEERS,
   QUICK,
+  SMOKE,
   PEAKS,
   SECONDS,
   LIMIT
@@ -55,7 +59,7 @@ static const struct option options[] = {
     {"shape", 1, 0, SHAPE},   {"group", 1, 0, GROUP}, {"threads", 1, 0, THREADS},
     {"format", 1, 0, FORMAT}, {"peers", 0, 0, PEERS}, {"no-peers", 0, 0, NO_PEERS},
     {"quick", 0, 0, QUICK},   {"peaks", 0, 0, PEAKS}, {"seconds", 1, 0, SECONDS},
-    {"limit", 1, 0, LIMIT},   {0, 0, 0, 0},
+    {"limit", 1, 0, LIMIT},   {"smoke", 0, 0, SMOKE}, {0, 0, 0, 0},
 };
 
 static bool bad(const char *what, const char *value) {
@@ -161,6 +165,9 @@ static bool option(int c, const char *v, pf_bench_opts *o) {
   case QUICK:
     o->quick = true;
     return true;
+  case SMOKE:
+    o->smoke = true;
+    return true;
   case PEAKS:
     o->peaks_only = true;
     return true;
@@ -169,10 +176,22 @@ static bool option(int c, const char *v, pf_bench_opts *o) {
   }
 }
 
+/* 70 and 96: edges in both, and two blocks of K. */
+static void smoke(pf_bench_opts *o) {
+  static const size_t m[] = {1, 17, 33};
+  o->k = o->k ? o->k : 70;
+  o->n = o->n ? o->n : 96;
+  o->n_m = o->n_m ? o->n_m : 3;
+  memcpy(o->m, m, sizeof m);
+  o->seconds = 1e-6;
+}
+
 static void defaults(pf_bench_opts *o) {
   static const size_t m[] = {1, 4, 16, 64, 128, 512}, quick_m[] = {1, 16, 512};
   if (!o->threads)
     o->threads = pf_par_default();
+  if (o->smoke)
+    smoke(o);
   if (o->seconds <= 0)
     o->seconds = o->quick ? 0.05 : 0.2;
   if (o->n_m)
@@ -183,16 +202,17 @@ static void defaults(pf_bench_opts *o) {
 
 static int run(pf_bench *b) {
   size_t bytes = pf_bench_largest(&b->o);
-  int status =
-      pf_arena_open(&b->arena, bytes > PF_READ_BYTES ? bytes : PF_READ_BYTES, b->o.threads);
+  size_t least = b->o.smoke ? SMOKE_BYTES : PF_READ_BYTES;
+  int status = pf_arena_open(&b->arena, bytes > least ? bytes : least, b->o.threads);
   if (status != PF_OK)
     return status;
   b->peaks.threads = b->o.threads;
+  b->peaks.rough = b->o.smoke;
   pf_bench_peaks_in(&b->peaks, &b->arena);
   pf_table_begin(b);
   if (!b->o.peaks_only)
     status = pf_bench_products(b);
-  if (!b->o.peaks_only && status == PF_OK && (b->o.ops || !b->o.k))
+  if (!b->o.peaks_only && status == PF_OK && (b->o.ops || b->o.smoke || !b->o.k))
     status = pf_bench_rows(b);
   pf_table_end(b);
   pf_arena_close(&b->arena);

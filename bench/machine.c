@@ -177,11 +177,11 @@ static pf_read_fn reader(void) {
  * forgotten one when it comes again. */
 static double best_read(const pf_arena *a, const pf_read_plan *plan, int threads, int repeats) {
   static size_t turn;
-  size_t windows = a->bytes / WINDOW;
+  size_t window = a->bytes < WINDOW ? a->bytes : WINDOW, windows = a->bytes / window;
   double best = 0;
-  read_job j = {NULL, reader(), plan, WINDOW / (size_t)threads / PF_READ_STEP * PF_READ_STEP};
+  read_job j = {NULL, reader(), plan, window / (size_t)threads / PF_READ_STEP * PF_READ_STEP};
   for (int i = 0; i < repeats; i++, turn++) {
-    j.p = a->p + turn % windows * WINDOW;
+    j.p = a->p + turn % windows * window;
     double rate, t = pf_bench_clock();
     pf_par(threads, read_part, &j);
     rate = (double)j.part * threads / (pf_bench_clock() - t);
@@ -222,15 +222,19 @@ static void sort_down(trial *t, size_t n) {
     }
 }
 
+static int repeats(const pf_peaks *p, int n) {
+  return p->rough ? 1 : n;
+}
+
 /* One round of everything; 1 when it found more than the rounds before. */
 static int measure_all(pf_peaks *out, trial *t, size_t n, const pf_arena *a) {
   int more = 0;
   for (int id = 0; id < PF_PEAK_N; id++)
     if (can_run(id))
-      more |= keep(&out->ops[id], best_ops(id, out->threads, OPS_REPEATS));
+      more |= keep(&out->ops[id], best_ops(id, out->threads, repeats(out, OPS_REPEATS)));
   double read = t[0].rate;
   for (size_t i = 0; i < n; i++) {
-    keep(&t[i].rate, best_read(a, &t[i].plan, out->threads, PLAN_REPEATS));
+    keep(&t[i].rate, best_read(a, &t[i].plan, out->threads, repeats(out, PLAN_REPEATS)));
     more |= keep(&out->read, t[i].rate);
   }
   return more | (t[0].rate > 1.02 * read);
@@ -241,13 +245,14 @@ static int measure_all(pf_peaks *out, trial *t, size_t n, const pf_arena *a) {
 void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a) {
   trial t[MAX_TRIALS];
   size_t n = make_trials(t);
-  *out = (pf_peaks){.threads = out->threads};
-  for (int r = 0, calm = 0; r < MAX_ROUNDS && (r < MIN_ROUNDS || calm < CALM_ROUNDS); r++)
+  *out = (pf_peaks){.threads = out->threads, .rough = out->rough};
+  int rounds = out->rough ? 1 : MAX_ROUNDS;
+  for (int r = 0, calm = 0; r < rounds && (r < MIN_ROUNDS || calm < CALM_ROUNDS); r++)
     calm = measure_all(out, t, n, a) ? 0 : calm + 1;
   out->read_plain = t[0].rate;
   sort_down(t, n);
   for (int i = 0; i < READ_FINALISTS; i++)
-    (void)keep(&t[i].rate, best_read(a, &t[i].plan, out->threads, READ_REPEATS));
+    (void)keep(&t[i].rate, best_read(a, &t[i].plan, out->threads, repeats(out, READ_REPEATS)));
   sort_down(t, READ_FINALISTS);
   out->plan = t[0].plan;
   out->read = t[0].rate;
@@ -266,13 +271,13 @@ int pf_bench_peaks(pf_peaks *out) {
 }
 
 double pf_bench_ops_now(pf_peaks *p, pf_peak_id id) {
-  double now = p->ops[id] > 0 ? best_ops(id, p->threads, OPS_REPEATS / 3) : 0;
+  double now = p->ops[id] > 0 ? best_ops(id, p->threads, repeats(p, OPS_REPEATS / 3)) : 0;
   (void)keep(&p->ops[id], now);
   return now;
 }
 
 double pf_bench_read_now(pf_peaks *p, const pf_arena *a) {
-  double now = best_read(a, &p->plan, p->threads, READ_REPEATS / 2);
+  double now = best_read(a, &p->plan, p->threads, repeats(p, READ_REPEATS / 2));
   (void)keep(&p->read, now);
   return now;
 }

@@ -4,6 +4,8 @@
 #ifndef PF_BENCH_MACHINE_H
 #define PF_BENCH_MACHINE_H
 
+#include <stdbool.h>
+
 #include "bench/arena.h"
 #include "bench/micro.h"
 
@@ -30,6 +32,7 @@ typedef enum pf_peak_id {
 } pf_peak_id;
 
 typedef struct pf_peaks {
+  bool rough;            /* in: one short round, of any arena: to see that everything runs */
   int threads;           /* in: threads to run on, 0 for the default; out: those used */
   double ops[PF_PEAK_N]; /* a second; a multiply-add is two. 0: not on this CPU, or not built */
   double read_plain;     /* bytes a second: one stream a thread, no prefetch */

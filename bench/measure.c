@@ -68,7 +68,8 @@ void pf_bench_measure(pf_bench *b, pf_result *r, pf_bench_fn fn, void *arg, int 
   fn(arg); /* pages, caches, threads */
   r->t.calls = 0;
   r->disturbed = true;
-  for (int i = 0; i < TRIES && r->disturbed; i++) {
+  int tries = b->o.smoke ? 1 : TRIES;
+  for (int i = 0; i < tries && r->disturbed; i++) {
     r->disturbed = !try(b, r, fn, arg, peak, share);
     if (pf_bench_clock() - start > b->o.limit)
       break;

@@ -99,6 +99,7 @@ enum { N_OPS = sizeof ops / sizeof *ops };
 
 #define MEMORY_BYTES ((size_t)64 << 20) /* of x in one call that streams */
 #define CACHE_BYTES  ((size_t)16 << 20) /* of x for each thread in one call in the cache */
+#define SMOKE_BYTES  ((size_t)64 << 10) /* instead of either when nothing is to be measured */
 
 typedef struct row_job {
   const pf_simd *f;
@@ -152,6 +153,7 @@ static int row_open(row_job *j, const pf_bench *b, size_t op) {
   for (size_t t = 0; t < threads; t++)
     memcpy(j->own + t * j->own_n, b->arena.p, j->own_n * sizeof *j->own);
   size_t bytes = j->n * sizeof(float), all = j->streams ? MEMORY_BYTES / threads : CACHE_BYTES;
+  all = b->o.smoke ? SMOKE_BYTES : all;
   j->rows = all / bytes ? all / bytes : 1;
   j->turns = b->arena.bytes / 3 / (j->rows * threads * bytes);
   return PF_OK;
@@ -178,6 +180,7 @@ static int run_op(pf_bench *b, size_t op, const char *isa, const pf_simd *f, siz
 static int run_width(pf_bench *b, size_t op, size_t n) {
   const char *isa;
   int status = PF_OK;
+  n = pf_round_up(n, strcmp(ops[op].op, "softmax") ? 2 : PF_KBLK);
   for (size_t i = 0; status == PF_OK && (isa = pf_bench_isa_name(i)); i++) {
     pf_simd f;
     void (*fn)(void);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "quant_s8", "operand_s8", "gemm_s8" on x86 without AMX: one text, included by the file
- * of each instruction set after its vocabulary (s8_256.h, s8_512.h) and
+ * CONTRACT.md "quant_s8", "operand_s8", "gemm_s8" on x86 without AMX: one text, included by the
+ * file of each instruction set after its vocabulary (s8_256.h, s8_512.h) and
  *
- *   S8_WIDE       0: the product takes bytes, 4 k a step (vpdpbusd: unsigned x signed, so a row holds
- *                 q + 128 and a sum begins at -128 wsum); 1: int16, 2 k a step (vpmaddwd)
- *   S8_ROWS, S8_PANELS   the tile of many rows
- *   S8_FEW_1..S8_FEW_4   panels side by side for 1 to 4 rows
- *   s8_dot(sum, row, weights)
+ *   S8_WIDE       0: the product takes bytes, 4 k a step (vpdpbusd: unsigned x signed, so a row
+ * holds q + 128 and a sum begins at -128 wsum); 1: int16, 2 k a step (vpmaddwd) S8_ROWS, S8_PANELS
+ * the tile of many rows S8_FEW_1..S8_FEW_4   panels side by side for 1 to 4 rows s8_dot(sum, row,
+ * weights)
  *
  * A row of operands is its kp values (int16: of each four k the order 0 2 1 3, as the even and the
  * odd bytes of a weight lane give it) and then a scale per group, in whole cache lines.
@@ -38,12 +37,14 @@ enum {
   S8_BLOCK = 96,             /* rows of a block */
   S8_PIECE = 16 << 10,       /* bytes of a piece, unless one group is larger */
   S8_AHEAD = 1024,           /* bytes of a panel that are fetched ahead for few rows */
-  S8_ACC = S8_BLOCK * S8_PANELS * 16 * 4, /* bytes of g->work for sums; after them the wide weights */
+  S8_ACC =
+      S8_BLOCK * S8_PANELS * 16 * 4, /* bytes of g->work for sums; after them the wide weights */
 };
 _Static_assert(S8_ACC + PF_S8_GROUP_MAX * 16 * 2 * S8_PANELS <= PF_GEMM_WORK, "fits");
 _Static_assert(4 * 16 * 4 * S8_FEW_1 <= S8_ACC, "a few rows fit");
 
-/* ---- operands --------------------------------------------------------------------------------- */
+/* ---- operands ---------------------------------------------------------------------------------
+ */
 
 PF_INLINE size_t s8_stride(size_t kp, size_t groups) {
   return kp * S8_SUBS + pf_round_up(groups * sizeof(float), 64);
@@ -101,18 +102,19 @@ PF_INLINE float s8_quant(size_t n, const float *x, int8_t *q) {
   return scale;
 }
 
-/* ---- one tile --------------------------------------------------------------------------------- */
+/* ---- one tile ---------------------------------------------------------------------------------
+ */
 
 /* R rows x P panels over some groups of k. */
 typedef struct s8_job {
-  const char *a, *w;       /* values of row 0, weights of panel 0 */
-  const float *sa, *ws;    /* their scales; rows lda bytes apart, panels of scales lds values */
-  const int32_t *wsum;     /* as ws */
-  size_t lda, ldw, lds;    /* ldw: bytes between panels */
+  const char *a, *w;    /* values of row 0, weights of panel 0 */
+  const float *sa, *ws; /* their scales; rows lda bytes apart, panels of scales lds values */
+  const int32_t *wsum;  /* as ws */
+  size_t lda, ldw, lds; /* ldw: bytes between panels */
   size_t groups;
-  size_t quads, last;      /* 16 k are a quad: quads of a group, of the last one */
-  float *acc;              /* [row][P][16] */
-  const char *fetch;       /* many rows: what to fetch, fetch_step bytes for 4 k */
+  size_t quads, last; /* 16 k are a quad: quads of a group, of the last one */
+  float *acc;         /* [row][P][16] */
+  const char *fetch;  /* many rows: what to fetch, fetch_step bytes for 4 k */
   size_t fetch_step;
 } s8_job;
 
@@ -154,14 +156,14 @@ PF_INLINE void s8_tile(const s8_job *t, const int R, const int P, const int few)
       PF_UNROLL for (int k = 0; k < 4; k++) {
         if (few) {
           PF_UNROLL for (int p = 0; p < P; p++)
-            _mm_prefetch(S8_AT(w, p, ldw) + k * S8_LINE + ahead, _MM_HINT_T0);
+              _mm_prefetch(S8_AT(w, p, ldw) + k * S8_LINE + ahead, _MM_HINT_T0);
         } else {
           _mm_prefetch(fetch, _MM_HINT_T0);
           fetch += step;
         }
         PF_UNROLL for (int sub = 0; sub < S8_SUBS; sub++) {
-          PF_UNROLL for (int c = 0; c < C; c++)
-            x[c] = s8_weights(S8_AT(w, c / S8_H, ldw) + (size_t)k * line, c % S8_H, sub, widened);
+          PF_UNROLL for (int c = 0; c < C; c++) x[c] =
+              s8_weights(S8_AT(w, c / S8_H, ldw) + (size_t)k * line, c % S8_H, sub, widened);
           PF_UNROLL for (int r = 0; r < R; r++) {
             vi y = vi_every(S8_AT(a, r, lda) + 4 * (k * S8_SUBS + sub));
             PF_UNROLL for (int c = 0; c < C; c++) s[r][c] = s8_dot(s[r][c], y, x[c]);
@@ -184,7 +186,8 @@ PF_INLINE void s8_tile(const s8_job *t, const int R, const int P, const int few)
   }
 }
 
-/* ---- the whole product ------------------------------------------------------------------------ */
+/* ---- the whole product ------------------------------------------------------------------------
+ */
 
 typedef void (*s8_tile_fn)(const s8_job *t);
 /* clang-format off */
@@ -312,8 +315,8 @@ static void s8_many_rows(const pf_gemm *g, size_t i, size_t rows) {
       n = groups - t < piece ? groups - t : piece;
       s8_job job = s8_job_at(g, i, j, t, n);
       int last = t + n == groups;
-      const char *next = last ? (const char *)g->w + (j + panels) * 16 * g->kp
-                              : job.w + n * g->group * 16;
+      const char *next =
+          last ? (const char *)g->w + (j + panels) * 16 * g->kp : job.w + n * g->group * 16;
       s8_piece(g, job, i, rows, j, panels, next, last);
     }
   }

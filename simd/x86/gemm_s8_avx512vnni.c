@@ -20,7 +20,8 @@ static inline vi s8_dot(vi sum, vi row, vi w) {
 
 #include "simd/x86/gemm_s8.h"
 
-void pf_operand_s8_avx512vnni(size_t row, size_t k, size_t kp, size_t group, const float *x, void *a) {
+void pf_operand_s8_avx512vnni(size_t row, size_t k, size_t kp, size_t group, const float *x,
+                              void *a) {
   s8_operand(row, k, kp, group, x, a);
 }
 

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define S8_H 2 /* registers of 16 outputs */
+#define S8_H       2 /* registers of 16 outputs */
 #define S8_KEEP(x) __asm__("" : "+x"(x))
 
 typedef __m256i vi;
@@ -74,7 +74,8 @@ static inline vf vf_of(vi a) {
   return _mm256_cvtepi32_ps(a);
 }
 
-/* ---- quantisation: 16 values at a time -------------------------------------------------------- */
+/* ---- quantisation: 16 values at a time --------------------------------------------------------
+ */
 
 typedef struct s8_16 {
   __m256 a, b;

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define S8_H 1 /* registers of 16 outputs */
+#define S8_H       1 /* registers of 16 outputs */
 #define S8_KEEP(x) __asm__("" : "+v"(x))
 
 typedef __m512i vi;
@@ -74,7 +74,8 @@ static inline vf vf_of(vi a) {
   return _mm512_cvtepi32_ps(a);
 }
 
-/* ---- quantisation: 16 values at a time -------------------------------------------------------- */
+/* ---- quantisation: 16 values at a time --------------------------------------------------------
+ */
 
 typedef __m512 s8_16;
 
