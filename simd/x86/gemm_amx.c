@@ -3,14 +3,19 @@
  * 32 k as it stands (E, O, acc + (E + O), denormals as zero); `tdpbssd` sums exactly. A product is
  * cut into
  *
- *   groups of row tiles x groups of panels x pieces of K x pairs of panels x row tiles
+ *   groups of panels x groups of row tiles x pieces of K x triples of panels x row tiles
  *
- * from outside to inside, so that a piece of the activations stays in the second-level cache while
- * the weights pass by, and a pair of panels while the row tiles pass. Accumulators that wait for
- * their next piece of K lie in g->work, which is exact. What a block of tiles gave goes to y while
- * the next block is multiplied, some lines between the tile instructions: all at once they would
- * stall them. A few rows (one tile) are limited by the way of the weights from memory: there
- * several panels stream side by side and are fetched ahead. doc/KERNELS.md has the measurements. */
+ * from outside to inside: a piece of the activations stays in the second-level cache while the
+ * panels pass by, a triple of panels while the row tiles pass, and a group of panels that came from
+ * memory is still in the last-level cache when the next row tiles need it. Accumulators that wait
+ * for their next piece of K lie in g->work, which is exact.
+ *
+ * Six tiles accumulate and two hold operands. The tiles are renamed, so that two are enough, and 2
+ * x 3 blocks read a sixth less of the second-level cache than 2 x 2 blocks. What a block gave goes
+ * to y while the next block is multiplied, three lines after each tile of K and past the caches:
+ * all at once, or waiting for the lines of y, the stores would stall the loads, which limit the
+ * product. The loops with tile instructions are small functions without branches that could be
+ * mispredicted. doc/KERNELS.md has the measurements. */
 #include <string.h>
 
 #include "simd/kernels.h"
@@ -18,84 +23,95 @@
 
 #define PF_INLINE static inline __attribute__((always_inline))
 
-/* Sizes of the cut: row tiles, panels, and tiles along K. (rows / R) * (panels / 2) slots of 4 KB
- * fit PF_GEMM_WORK. */
+/* Sizes of the cut: row tiles, panels, and tiles along K. A block's accumulators (SLOT) fit work.
+ */
 enum {
   BF16_ROWS = 12,
-  BF16_PANELS = 32,
+  BF16_PANELS = 30,
   BF16_K = 72,
-  X3_ROWS = 8,
-  X3_PANELS = 16,
-  X3_K = 36,
-  S8_ROWS = 16,
-  S8_PANELS = 16,
+  X3_ROWS = 4,
+  X3_PANELS = 48,
+  X3_K = 72,
+  S8_ROWS = 24,
+  S8_PANELS = 12,
   S8_K = 36,
-  SLOT = 1024,      /* floats of a block's accumulators */
+  TILE = 256,       /* floats of a tile */
+  SLOT = 6 * TILE,  /* of a block's accumulators */
   LOOKAHEAD = 2048, /* bytes of a panel that are fetched ahead for few rows */
 };
-_Static_assert(BF16_ROWS / 2 * (BF16_PANELS / 2) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
-_Static_assert(X3_ROWS *(X3_PANELS / 2) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
-_Static_assert(S8_ROWS / 2 * (S8_PANELS / 2) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
+_Static_assert(BF16_ROWS / 2 * (BF16_PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
+_Static_assert(X3_ROWS *(X3_PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
+_Static_assert(S8_ROWS / 2 * (S8_PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
 
 typedef enum kind { BF16, X3, S8 } kind;
 
 /* ---- from tiles to y --------------------------------------------------------------------------
  */
 
-/* A block of accumulators on its way out, in lines of one row of one panel. */
+/* A block of accumulators on its way out, three lines (a line: 16 columns of a row) at a time:
+ * those of one row. Panels that a block lacks have an empty mask. */
 typedef struct outgoing {
-  const float *c; /* tiles [R][P][16][16]; x3: [H, M][P][16][16]; s8: int32 */
+  const float *c; /* H of x3, whose M stands M_AT floats behind; s8: int32 */
   float *y;
-  size_t ldy, lines, next;
-  size_t p0; /* first panel, for masks and biases of the product */
-  const pf_gemm *g;
-  /* s8: the sums of a group are scaled and added to acc [R][P][16][16]. */
+  size_t c_next;    /* floats from a panel's tile to the next panel's */
+  size_t ldy, left; /* left: rows */
+  int stream;       /* whole cache lines of y: stored past the caches */
+  __mmask16 mask[3];
+  __m512 bias[3];
+  /* s8: the sums of a group are scaled and added to acc, which lies as c does. */
   float *acc;
-  const float *sa,
-      *sw; /* scales: [16] of a row tile, sa_tile apart; [16] of a panel, sw_panel apart */
-  size_t sa_tile, sw_panel;
+  const float *sa; /* the row scales */
+  __m512 sw[3];
   int first, last; /* of the product's groups */
 } outgoing;
+
+enum { M_AT = 3 * TILE };
 
 static inline __mmask16 columns(const pf_gemm *g, size_t panel) {
   size_t left = g->n > panel * 16 ? g->n - panel * 16 : 0;
   return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
 }
 
-/* Line l: row l / P of panel l % P. */
-PF_INLINE void put_line(const outgoing *o, size_t l, const kind K, const size_t P) {
-  size_t r = l / P, p = l % P;
-  size_t at = (K == X3 ? p : r / 16 * P + p) * 256 + r % 16 * 16;
-  __m512 v = _mm512_load_ps(o->c + at);
+PF_INLINE void put_line(const outgoing *o, const int l, const kind K, const int stream) {
+  const float *c = o->c + (size_t)l * o->c_next;
+  float *y = o->y + (size_t)l * 16;
+  __m512 v = _mm512_load_ps(c);
   if (K == X3)
-    v = _mm512_add_ps(v, _mm512_load_ps(o->c + at + P * 256));
+    v = _mm512_add_ps(v, _mm512_load_ps(c + M_AT));
   if (K == S8) {
-    __m512 sa = _mm512_set1_ps(o->sa[r / 16 * o->sa_tile + r % 16]);
-    __m512 scale = _mm512_mul_ps(sa, _mm512_loadu_ps(o->sw + p * o->sw_panel));
-    __m512 acc = o->first ? _mm512_setzero_ps() : _mm512_load_ps(o->acc + at);
-    v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(v)), scale, acc);
+    float *acc = o->acc + (size_t)l * o->c_next;
+    __m512 scale = _mm512_mul_ps(_mm512_set1_ps(*o->sa), o->sw[l]);
+    v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(v)), scale,
+                        o->first ? _mm512_setzero_ps() : _mm512_load_ps(acc));
     if (!o->last) {
-      _mm512_store_ps(o->acc + at, v);
+      _mm512_store_ps(acc, v);
       return;
     }
   }
-  v = _mm512_add_ps(v, _mm512_setzero_ps());
-  __mmask16 m = columns(o->g, o->p0 + p);
-  if (o->g->bias)
-    v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, o->g->bias + (o->p0 + p) * 16));
-  _mm512_mask_storeu_ps(o->y + r * o->ldy + p * 16, m, v);
+  /* The bias of a product without one is +0, which changes nothing after this +0. */
+  v = _mm512_add_ps(_mm512_add_ps(v, _mm512_setzero_ps()), o->bias[l]);
+  if (stream)
+    _mm512_stream_ps(y, v);
+  else
+    _mm512_mask_storeu_ps(y, o->mask[l], v);
 }
 
-PF_INLINE void put_lines(outgoing *o, size_t n, const kind K, const size_t P) {
-  size_t end = o->lines - o->next < n ? o->lines : o->next + n;
-  for (; o->next < end; o->next++)
-    put_line(o, o->next, K, P);
+PF_INLINE void put_row(outgoing *o, const kind K, const int stream) {
+  put_line(o, 0, K, stream);
+  put_line(o, 1, K, stream);
+  put_line(o, 2, K, stream);
+  o->c += 16;
+  o->y += o->ldy;
+  if (K == S8)
+    o->acc += 16, o->sa++;
 }
 
 /* ---- one block over one piece of K ------------------------------------------------------------
  */
 
-/* Tiles 0..3 accumulate, 4 and 5 hold activations, 6 and 7 weights. */
+/* Tiles 0..5 accumulate, 6 holds activations, 7 weights. Of blocks of two row tiles x three panels,
+ * row tile r and panel p accumulate in 2 p + r; of x3, one row tile, H in p and M in 3 + p. Smaller
+ * blocks leave tiles out. */
 #define LOAD(t, p)  _tile_loadd(t, p, 64)
 #define STORE(t, p) _tile_stored(t, p, 64)
 
@@ -103,97 +119,138 @@ typedef struct block {
   const char *a, *b;     /* first tile of row tile 0, of panel 0 */
   size_t a_next, b_next; /* bytes to the next row tile and panel */
   size_t steps;          /* tiles along K */
-  const char *fetch;     /* weights that come next, into the second-level cache */
 } block;
 
-PF_INLINE void fetch_next(const char *p) {
-  _mm_prefetch(p, _MM_HINT_T1);
-  _mm_prefetch(p + 256, _MM_HINT_T1);
-}
-
-#define DP(K, c, a, b)                                                                             \
+#define DP(K, c)                                                                                   \
   do {                                                                                             \
     if ((K) == S8)                                                                                 \
-      _tile_dpbssd(c, a, b);                                                                       \
+      _tile_dpbssd(c, 6, 7);                                                                       \
     else                                                                                           \
-      _tile_dpbf16ps(c, a, b);                                                                     \
+      _tile_dpbf16ps(c, 6, 7);                                                                     \
   } while (0)
 
-/* R x P blocks of bf16 or s8; between the steps `each` lines of the block before leave (P of it is
- * 2). */
-PF_INLINE void steps(const block *k, outgoing *before, size_t each, const kind K, const int R,
-                     const int P) {
-  const char *a = k->a, *b = k->b, *f = k->fetch;
-  for (size_t s = 0; s < k->steps; s++, a += PF_TILE_BYTES, b += PF_TILE_BYTES, f += 512) {
-    LOAD(6, b);
-    LOAD(4, a);
-    fetch_next(f);
-    DP(K, 0, 4, 6);
-    if (P > 1)
-      LOAD(7, b + k->b_next);
-    put_lines(before, each, K, 2);
-    if (P > 1)
-      DP(K, 1, 4, 7);
-    if (R > 1) {
-      LOAD(5, a + k->a_next);
-      DP(K, 2, 5, 6);
-      if (P > 1)
-        DP(K, 3, 5, 7);
-    }
+/* Activations a with P panels at b into c0, c1, c2: from the first panel to the last, and the other
+ * way. */
+#define FORTH(K, P, a, b, next, c0, c1, c2)                                                        \
+  do {                                                                                             \
+    LOAD(6, a);                                                                                    \
+    LOAD(7, b);                                                                                    \
+    DP(K, c0);                                                                                     \
+    if ((P) > 1) {                                                                                 \
+      LOAD(7, (b) + (next));                                                                       \
+      DP(K, c1);                                                                                   \
+    }                                                                                              \
+    if ((P) > 2) {                                                                                 \
+      LOAD(7, (b) + 2 * (next));                                                                   \
+      DP(K, c2);                                                                                   \
+    }                                                                                              \
+  } while (0)
+#define BACK(K, P, a, b, next, c0, c1, c2)                                                         \
+  do {                                                                                             \
+    LOAD(6, a);                                                                                    \
+    if ((P) > 2) {                                                                                 \
+      DP(K, c2);                                                                                   \
+      LOAD(7, (b) + (next));                                                                       \
+    }                                                                                              \
+    if ((P) > 1) {                                                                                 \
+      DP(K, c1);                                                                                   \
+      LOAD(7, b);                                                                                  \
+    }                                                                                              \
+    DP(K, c0);                                                                                     \
+  } while (0)
+PF_INLINE void step(const char *a, size_t a_next, const char *b, size_t b_next, const kind K,
+                    const int R, const int P) {
+  if (K == X3) {
+    FORTH(K, P, a + PF_TILE_BYTES, b, b_next, 3, 4, 5);
+    BACK(K, P, a, b, b_next, 0, 1, 2);
+    FORTH(K, P, a + 2 * PF_TILE_BYTES, b, b_next, 3, 4, 5);
+  } else {
+    FORTH(K, P, a, b, b_next, 0, 2, 4);
+    if (R > 1)
+      BACK(K, P, a + a_next, b, b_next, 1, 3, 5);
   }
 }
 
-/* 1 x P blocks of three parts: H in 0 and 1, M in 2 and 3. */
-PF_INLINE void steps_x3(const block *k, outgoing *before, size_t each, const int P) {
-  const char *a = k->a, *b = k->b, *f = k->fetch;
-  for (size_t s = 0; s < k->steps; s++, a += 3 * PF_TILE_BYTES, b += PF_TILE_BYTES, f += 512) {
-    LOAD(6, b);
-    LOAD(4, a + PF_TILE_BYTES);
-    fetch_next(f);
-    _tile_dpbf16ps(2, 4, 6);
-    if (P > 1) {
-      LOAD(7, b + k->b_next);
-      _tile_dpbf16ps(3, 4, 7);
-    }
-    LOAD(5, a);
-    put_lines(before, each, X3, 2);
-    _tile_dpbf16ps(0, 5, 6);
-    if (P > 1)
-      _tile_dpbf16ps(1, 5, 7);
-    LOAD(4, a + 2 * PF_TILE_BYTES);
-    _tile_dpbf16ps(2, 4, 6);
-    if (P > 1)
-      _tile_dpbf16ps(3, 4, 7);
+/* The first steps of a block take rows of the block before along. */
+PF_INLINE void steps(const block *k, outgoing *before, const kind K, const int R, const int P,
+                     const int stream) {
+  outgoing o = *before;
+  const char *a = k->a, *b = k->b;
+  size_t a_next = k->a_next, b_next = k->b_next;
+  const size_t a_step = (K == X3 ? 3 : 1) * PF_TILE_BYTES;
+  size_t with = o.left < k->steps ? o.left : k->steps;
+  before->left = o.left - with;
+  for (size_t n = with; n; n--, a += a_step, b += PF_TILE_BYTES) {
+    step(a, a_next, b, b_next, K, R, P);
+    put_row(&o, K, stream);
   }
+  for (size_t n = k->steps - with; n; n--, a += a_step, b += PF_TILE_BYTES)
+    step(a, a_next, b, b_next, K, R, P);
+  for (size_t n = before->left; n; n--)
+    put_row(&o, K, stream);
+  before->left = 0;
 }
 
-PF_INLINE void zero_tiles(void) {
+#define STEPS(name, K, R, P)                                                                       \
+  static __attribute__((noinline)) void name(const block *k, outgoing *before) {                   \
+    if (before->stream)                                                                            \
+      steps(k, before, K, R, P, 1);                                                                \
+    else                                                                                           \
+      steps(k, before, K, R, P, 0);                                                                \
+  }
+STEPS(bf16_23, BF16, 2, 3)
+STEPS(bf16_22, BF16, 2, 2)
+STEPS(bf16_21, BF16, 2, 1)
+STEPS(bf16_13, BF16, 1, 3)
+STEPS(bf16_12, BF16, 1, 2)
+STEPS(bf16_11, BF16, 1, 1)
+STEPS(x3_13, X3, 1, 3)
+STEPS(x3_12, X3, 1, 2)
+STEPS(x3_11, X3, 1, 1)
+STEPS(s8_23, S8, 2, 3)
+STEPS(s8_22, S8, 2, 2)
+STEPS(s8_21, S8, 2, 1)
+STEPS(s8_13, S8, 1, 3)
+STEPS(s8_12, S8, 1, 2)
+STEPS(s8_11, S8, 1, 1)
+
+typedef void steps_fn(const block *, outgoing *);
+
+/* [row tiles - 1][panels - 1] */
+typedef steps_fn *const shapes[2][3];
+
+static const shapes shapes_of[] = {
+    [BF16] = {{bf16_11, bf16_12, bf16_13}, {bf16_21, bf16_22, bf16_23}},
+    [X3] = {{x3_11, x3_12, x3_13}},
+    [S8] = {{s8_11, s8_12, s8_13}, {s8_21, s8_22, s8_23}},
+};
+
+static inline void zero_tiles(void) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
 }
 
-/* Accumulators to and from memory: tile n of the block at c + 256 n, for the tiles that it has.
- * Tile numbers are r*2 + p, of x3 part*2 + p. */
-PF_INLINE void load_tiles(const float *c, const int R, const int P) {
+/* Accumulators to and from memory; tiles that a smaller block lacks go along. */
+static inline void load_tiles(const float *c) {
   LOAD(0, c);
-  if (P > 1)
-    LOAD(1, c + 256);
-  if (R > 1)
-    LOAD(2, c + P * 256);
-  if (R > 1 && P > 1)
-    LOAD(3, c + 768);
+  LOAD(1, c + TILE);
+  LOAD(2, c + 2 * TILE);
+  LOAD(3, c + 3 * TILE);
+  LOAD(4, c + 4 * TILE);
+  LOAD(5, c + 5 * TILE);
 }
 
-PF_INLINE void store_tiles(float *c, const int R, const int P) {
+static inline void store_tiles(float *c) {
   STORE(0, c);
-  if (P > 1)
-    STORE(1, c + 256);
-  if (R > 1)
-    STORE(2, c + P * 256);
-  if (R > 1 && P > 1)
-    STORE(3, c + 768);
+  STORE(1, c + TILE);
+  STORE(2, c + 2 * TILE);
+  STORE(3, c + 3 * TILE);
+  STORE(4, c + 4 * TILE);
+  STORE(5, c + 5 * TILE);
 }
 
 /* ---- the whole product ------------------------------------------------------------------------
@@ -201,36 +258,75 @@ PF_INLINE void store_tiles(float *c, const int R, const int P) {
 
 typedef struct product {
   const pf_gemm *g;
+  kind kind;
+  size_t unit;                     /* row tiles of a block */
   size_t row_tiles, panels, steps; /* steps: tiles along K */
   size_t a_tile, a_step;           /* bytes of a row tile's operands, and of one step of them */
-  size_t group;                    /* s8: steps of a group */
+  size_t group, groups;            /* s8: steps of a group */
   outgoing out;                    /* of the block before */
   float *result;                   /* two buffers of SLOT floats, used in turn */
   int turn;
+  float sa[2][32]; /* s8: row scales of the two */
 } product;
 
+/* A block: R row tiles from i, P panels from j; where its sums wait. */
+typedef struct spot {
+  size_t i, j, R, P;
+  float *slot;
+} spot;
+
 /* What is left of the block before. */
-PF_INLINE void finish(product *q, const kind K) {
-  put_lines(&q->out, q->out.lines, K, 2);
-  q->out.lines = q->out.next = 0;
+static void finish(product *q) {
+  outgoing *o = &q->out;
+  for (; o->left; o->left--)
+    if (q->kind == BF16)
+      put_row(o, BF16, 0);
+    else if (q->kind == X3)
+      put_row(o, X3, 0);
+    else
+      put_row(o, S8, 0);
 }
 
-/* Sends the stored block at c out: at once if it is narrow, else with the next block's steps. */
-PF_INLINE void send(product *q, const float *c, size_t i, size_t j, const kind K, const int R,
-                    const int P) {
-  outgoing *o = &q->out;
-  size_t rows = q->g->m - i * 16 < 16u * (unsigned)R ? q->g->m - i * 16 : 16u * (unsigned)R;
-  o->c = c;
-  o->y = q->g->y + i * 16 * q->g->ldy + j * 16;
-  o->ldy = q->g->ldy;
-  o->lines = rows * (size_t)P;
-  o->next = 0;
-  o->p0 = j;
-  o->g = q->g;
-  if (P == 1) {
-    put_lines(o, o->lines, K, 1);
-    o->lines = o->next = 0;
+static void send_panels(outgoing *o, const pf_gemm *g, const spot *s) {
+  o->stream = g->ldy % 16 == 0 && (uintptr_t)o->y % 64 == 0;
+  for (size_t l = 0; l < 3; l++) {
+    size_t j = s->j + l;
+    o->mask[l] = l < s->P ? columns(g, j) : 0;
+    o->stream = o->stream && o->mask[l] == 0xffff;
+    o->bias[l] =
+        g->bias ? _mm512_maskz_loadu_ps(o->mask[l], g->bias + j * 16) : _mm512_setzero_ps();
   }
+}
+
+/* The stored block at c goes out with the next block's steps. */
+static void send(product *q, const float *c, const spot *s) {
+  const pf_gemm *g = q->g;
+  outgoing *o = &q->out;
+  size_t rows = g->m - s->i * 16 < 16 * s->R ? g->m - s->i * 16 : 16 * s->R;
+  o->c = c;
+  o->y = g->y + s->i * 16 * g->ldy + s->j * 16;
+  o->c_next = q->kind == X3 ? TILE : 2 * TILE;
+  o->ldy = g->ldy;
+  o->left = rows;
+  send_panels(o, g, s);
+}
+
+/* And with it the scales of group t. */
+static void send_s8(product *q, const spot *s, size_t t, float *acc) {
+  const pf_gemm *g = q->g;
+  outgoing *o = &q->out;
+  float *sa = q->sa[q->turn];
+  const char *a = (const char *)g->a + s->i * q->a_tile + 16 * g->kp + t * 64;
+  for (size_t r = 0; r < s->R; r++, a += q->a_tile)
+    memcpy(sa + r * 16, a, 64);
+  o->acc = acc;
+  o->sa = sa;
+  for (size_t l = 0; l < 3; l++) {
+    size_t j = l < s->P ? s->j + l : s->j;
+    o->sw[l] = _mm512_loadu_ps(g->ws + (j * q->groups + t) * 16);
+  }
+  o->first = t == 0;
+  o->last = t + 1 == q->groups;
 }
 
 static inline float *result(product *q) {
@@ -238,119 +334,85 @@ static inline float *result(product *q) {
   return q->result + q->turn * SLOT;
 }
 
-PF_INLINE block at_block(const product *q, size_t i, size_t j, size_t k, size_t n) {
-  const char *w = q->g->w;
+/* A block over n steps from k. */
+static void multiply(product *q, const spot *s, size_t k, size_t n) {
   size_t panel = q->steps * PF_TILE_BYTES;
-  return (block){(const char *)q->g->a + i * q->a_tile + k * q->a_step,
-                 w + j * panel + k * PF_TILE_BYTES,
-                 q->a_tile,
-                 panel,
-                 n,
-                 w};
-}
-
-static inline size_t lines_a_step(const product *q, size_t steps) {
-  return (q->out.lines + steps - 1) / steps;
+  block b = {(const char *)q->g->a + s->i * q->a_tile + k * q->a_step,
+             (const char *)q->g->w + s->j * panel + k * PF_TILE_BYTES, q->a_tile, panel, n};
+  shapes_of[q->kind][s->R - 1][s->P - 1](&b, &q->out);
 }
 
 /* One block of bf16 or x3 over the piece [k, k + n) of K. */
-PF_INLINE void one_piece(product *q, size_t i, size_t j, size_t k, size_t n, float *slot,
-                         const char *fetch, const kind K, const int R, const int P) {
-  const int RT = K == X3 ? 2 : R; /* H and M stand like two row tiles */
+static void one_piece(product *q, const spot *s, size_t k, size_t n) {
   int last = k + n == q->steps;
-  block b = at_block(q, i, j, k, n);
-  b.fetch = fetch;
-  if (P == 1)
-    finish(q, K);
   if (k)
-    load_tiles(slot, RT, P);
+    load_tiles(s->slot);
   else
     zero_tiles();
-  size_t each = lines_a_step(q, n);
-  if (K == X3)
-    steps_x3(&b, &q->out, each, P);
-  else
-    steps(&b, &q->out, each, K, R, P);
-  finish(q, K);
-  float *c = last ? result(q) : slot;
-  store_tiles(c, RT, P);
-  if (last)
-    send(q, c, i, j, K, R, P);
+  multiply(q, s, k, n);
+  if (!last) {
+    store_tiles(s->slot);
+    return;
+  }
+  float *c = result(q);
+  store_tiles(c);
+  send(q, c, s);
 }
 
 /* One block of s8 over the groups of the piece [k, k + n) of K. */
-PF_INLINE void one_piece_s8(product *q, size_t i, size_t j, size_t k, size_t n, float *slot,
-                            const char *fetch, const int R, const int P) {
-  const pf_gemm *g = q->g;
-  size_t groups = (q->steps + q->group - 1) / q->group;
-  for (size_t s = k; s < k + n; s += q->group) {
-    size_t len = k + n - s < q->group ? k + n - s : q->group, t = s / q->group;
-    block b = at_block(q, i, j, s, len);
-    b.fetch = fetch + (s - k) * 512;
-    if (P == 1)
-      finish(q, S8);
+static void one_piece_s8(product *q, const spot *s, size_t k, size_t n) {
+  for (size_t t = k; t < k + n; t += q->group) {
     zero_tiles();
-    steps(&b, &q->out, lines_a_step(q, len), S8, R, P);
-    finish(q, S8);
+    multiply(q, s, t, k + n - t < q->group ? k + n - t : q->group);
     float *c = result(q);
-    store_tiles(c, R, P);
-    q->out.acc = slot;
-    q->out.sa =
-        (const float *)(const void *)((const char *)g->a + i * q->a_tile + 16 * g->kp) + t * 16;
-    q->out.sa_tile = q->a_tile / sizeof(float);
-    q->out.sw = g->ws + (j * groups + t) * 16;
-    q->out.sw_panel = groups * 16;
-    q->out.first = s == 0;
-    q->out.last = s + len == q->steps;
-    send(q, c, i, j, S8, R, P);
+    store_tiles(c);
+    send(q, c, s);
+    send_s8(q, s, t / q->group, s->slot);
   }
 }
 
-PF_INLINE void any_piece(product *q, size_t i, size_t j, size_t k, size_t n, float *slot,
-                         const char *fetch, const kind K, const int R, const int P) {
-  if (K == S8)
-    one_piece_s8(q, i, j, k, n, slot, fetch, R, P);
+static void any_piece(product *q, const spot *s, size_t k, size_t n) {
+  if (q->kind == S8)
+    one_piece_s8(q, s, k, n);
   else
-    one_piece(q, i, j, k, n, slot, fetch, K, R, P);
+    one_piece(q, s, k, n);
 }
 
-/* Row tiles [i0, i1) x the panels j and (P 2) j + 1 over a piece of K. slots: one a block. */
-PF_INLINE void row_tiles(product *q, size_t i0, size_t i1, size_t j, size_t k, size_t n,
-                         float *slots, const kind K, const int P) {
-  const size_t R = K == X3 ? 1 : 2;
-  /* The rows share the fetching of the panels that come next. */
-  const char *f = (const char *)q->g->w + ((j + 2) * q->steps + k) * PF_TILE_BYTES;
-  size_t i = i0;
-  for (; i + R <= i1; i += R, slots += SLOT, f += n * 512) {
-    if (R == 2)
-      any_piece(q, i, j, k, n, slots, f, K, 2, P);
-    else
-      any_piece(q, i, j, k, n, slots, f, K, 1, P);
+/* Row tiles [i0, i1) x P panels from j over a piece of K. slots: one a block. */
+static void row_tiles(product *q, size_t i0, size_t i1, size_t j, size_t P, size_t k, size_t n,
+                      float *slots) {
+  for (size_t i = i0; i < i1; i += q->unit, slots += SLOT) {
+    spot s = {i, j, i1 - i < q->unit ? i1 - i : q->unit, P, slots};
+    any_piece(q, &s, k, n);
   }
-  if (i < i1)
-    any_piece(q, i, j, k, n, slots, f, K, 1, P);
 }
 
-PF_INLINE void cut(product *q, size_t rows, size_t panels, size_t piece, const kind K) {
+/* n things in the fewest parts of at most `most`, these nearly equal and a multiple of `unit`. */
+static size_t even_part(size_t n, size_t most, size_t unit) {
+  size_t parts = (n + most - 1) / most;
+  size_t part = (n + parts - 1) / parts;
+  return (part + unit - 1) / unit * unit;
+}
+
+static void cut(product *q, size_t rows, size_t panels, size_t piece) {
   float *work = q->g->work;
-  size_t blocks = K == X3 ? rows : rows / 2;
-  for (size_t i = 0, i1; i < q->row_tiles; i = i1) {
-    i1 = i + rows < q->row_tiles ? i + rows : q->row_tiles;
-    for (size_t j0 = 0, j1; j0 < q->panels; j0 = j1) {
-      j1 = j0 + panels < q->panels ? j0 + panels : q->panels;
+  size_t blocks = rows / q->unit;
+  rows = even_part(q->row_tiles, rows, q->unit);
+  piece = even_part(q->steps, piece, q->kind == S8 ? q->group : 1);
+  for (size_t j0 = 0, j1; j0 < q->panels; j0 = j1) {
+    j1 = j0 + panels < q->panels ? j0 + panels : q->panels;
+    for (size_t i = 0, i1; i < q->row_tiles; i = i1) {
+      i1 = i + rows < q->row_tiles ? i + rows : q->row_tiles;
       for (size_t k = 0, n; k < q->steps; k += n) {
         n = q->steps - k < piece ? q->steps - k : piece;
-        for (size_t j = j0; j < j1; j += 2) {
-          float *slots = work + (j - j0) / 2 * blocks * SLOT;
-          if (j + 1 < j1)
-            row_tiles(q, i, i1, j, k, n, slots, K, 2);
-          else
-            row_tiles(q, i, i1, j, k, n, slots, K, 1);
-        }
+        for (size_t j = j0; j < j1; j += 3)
+          row_tiles(q, i, i1, j, j1 - j < 3 ? j1 - j : 3, k, n,
+                    work + (j - j0) / 3 * blocks * SLOT);
       }
     }
   }
-  finish(q, K);
+  finish(q);
+  _mm_sfence();
 }
 
 /* ---- few rows ---------------------------------------------------------------------------------
@@ -361,97 +423,71 @@ PF_INLINE void fetch_tile(const char *p) {
     _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* P panels from panel j over [k, k + n): bf16 and s8 accumulate in tiles 0..P-1 (P <= 4); tile 4
- * has the rows, 5 to 7 weights. */
+/* P panels, up to six, in tiles 0..P-1. */
 PF_INLINE void few_steps(const block *k, const kind K, const int P) {
   const char *a = k->a, *b = k->b;
   size_t next = k->b_next;
-  for (size_t s = 0; s < k->steps; s++, a += PF_TILE_BYTES, b += PF_TILE_BYTES) {
-    LOAD(4, a);
-    LOAD(5, b);
-    fetch_tile(b + LOOKAHEAD);
-    DP(K, 0, 4, 5);
-    if (P > 1) {
-      LOAD(6, b + next);
-      fetch_tile(b + next + LOOKAHEAD);
-      DP(K, 1, 4, 6);
-    }
-    if (P > 2) {
-      LOAD(7, b + 2 * next);
-      fetch_tile(b + 2 * next + LOOKAHEAD);
-      DP(K, 2, 4, 7);
-      LOAD(5, b + 3 * next);
-      fetch_tile(b + 3 * next + LOOKAHEAD);
-      DP(K, 3, 4, 5);
-    }
+#define FEW(c)                                                                                     \
+  if (P > (c)) {                                                                                   \
+    LOAD(7, b + (c)*next);                                                                         \
+    fetch_tile(b + (c)*next + LOOKAHEAD);                                                          \
+    DP(K, c);                                                                                      \
   }
+  for (size_t s = 0; s < k->steps; s++, a += PF_TILE_BYTES, b += PF_TILE_BYTES) {
+    LOAD(6, a);
+    FEW(0)
+    FEW(1)
+    FEW(2)
+    FEW(3)
+    FEW(4)
+    FEW(5)
+  }
+#undef FEW
 }
 
+/* P panels, up to three. */
 PF_INLINE void few_steps_x3(const block *k, const int P) {
   const char *a = k->a, *b = k->b;
   for (size_t s = 0; s < k->steps; s++, a += 3 * PF_TILE_BYTES, b += PF_TILE_BYTES) {
-    LOAD(6, b);
-    fetch_tile(b + LOOKAHEAD);
-    LOAD(4, a + PF_TILE_BYTES);
-    _tile_dpbf16ps(2, 4, 6);
-    LOAD(5, a);
-    _tile_dpbf16ps(0, 5, 6);
-    if (P > 1) {
-      LOAD(7, b + k->b_next);
-      fetch_tile(b + k->b_next + LOOKAHEAD);
-      _tile_dpbf16ps(3, 4, 7);
-      _tile_dpbf16ps(1, 5, 7);
-    }
-    LOAD(4, a + 2 * PF_TILE_BYTES);
-    _tile_dpbf16ps(2, 4, 6);
-    if (P > 1)
-      _tile_dpbf16ps(3, 4, 7);
+    step(a, 0, b, k->b_next, X3, 1, P);
+    for (int p = 0; p < P; p++)
+      fetch_tile(b + (size_t)p * k->b_next + LOOKAHEAD);
   }
 }
 
 PF_INLINE void few_panels(product *q, size_t j, const kind K, const int P) {
-  const pf_gemm *g = q->g;
-  size_t groups = (q->steps + q->group - 1) / q->group;
+  const size_t W = P > 3 ? 3 : (size_t)P;
+  float acc[SLOT] __attribute__((aligned(64)));
   for (size_t s = 0; s < q->steps; s += q->group) {
-    size_t len = q->steps - s < q->group ? q->steps - s : q->group, t = s / q->group;
-    block b = at_block(q, 0, j, s, len);
-    outgoing o = {.c = q->result, .y = g->y + j * 16, .ldy = g->ldy, .p0 = j, .g = g};
-    o.lines = g->m * (size_t)P;
-    o.acc = q->result + 4 * 256;
-    o.sa = (const float *)(const void *)((const char *)g->a + 16 * g->kp) + t * 16;
-    o.sw = K == S8 ? g->ws + (j * groups + t) * 16 : NULL;
-    o.sw_panel = groups * 16;
-    o.first = s == 0;
-    o.last = s + len == q->steps;
+    size_t len = q->steps - s < q->group ? q->steps - s : q->group,
+           panel = q->steps * PF_TILE_BYTES;
+    block b = {(const char *)q->g->a + s * q->a_step,
+               (const char *)q->g->w + j * panel + s * PF_TILE_BYTES, 0, panel, len};
     zero_tiles();
     if (K == X3)
       few_steps_x3(&b, P);
     else
       few_steps(&b, K, P);
-    if (K == X3) {
-      store_tiles(q->result, 2, P);
-    } else {
-      STORE(0, q->result);
-      if (P > 1)
-        STORE(1, q->result + 256);
-      if (P > 2) {
-        STORE(2, q->result + 512);
-        STORE(3, q->result + 768);
-      }
+    store_tiles(q->result);
+    for (size_t p = 0; p < (size_t)P; p += W) {
+      spot at = {0, j + p, 1, W, NULL};
+      send(q, q->result + p * TILE, &at);
+      q->out.c_next = TILE;
+      if (K == S8)
+        send_s8(q, &at, s / q->group, acc + p * TILE);
+      finish(q);
     }
-    put_lines(&o, o.lines, K, (size_t)P);
   }
 }
 
 PF_INLINE void few_rows(product *q, const kind K) {
-  const size_t wide = K == X3 ? 2 : 4;
   size_t j = 0;
   if (K == X3)
-    for (; j + wide <= q->panels; j += wide)
-      few_panels(q, j, K, 2);
+    for (; j + 3 <= q->panels; j += 3)
+      few_panels(q, j, K, 3);
   else
-    for (; j + wide <= q->panels; j += wide)
-      few_panels(q, j, K, 4);
+    for (; j + 6 <= q->panels; j += 6)
+      few_panels(q, j, K, 6);
   for (; j < q->panels; j++)
     few_panels(q, j, K, 1);
 }
@@ -459,29 +495,37 @@ PF_INLINE void few_rows(product *q, const kind K) {
 /* ---- entries ----------------------------------------------------------------------------------
  */
 
-PF_INLINE void run(const pf_gemm *g, size_t rows, size_t panels, size_t piece, const kind K) {
+static void few(product *q) {
+  pf_amx_enter((unsigned)q->g->m, 0x7f);
+  if (q->kind == BF16)
+    few_rows(q, BF16);
+  else if (q->kind == X3)
+    few_rows(q, X3);
+  else
+    few_rows(q, S8);
+}
+
+static void run(const pf_gemm *g, size_t rows, size_t panels, size_t piece, kind K) {
   float buffers[2 * SLOT] __attribute__((aligned(64)));
   size_t tile_k = K == S8 ? 64 : 32, parts = K == X3 ? 3 : 1;
   product q = {.g = g,
+               .kind = K,
+               .unit = K == X3 ? 1 : 2,
                .row_tiles = (g->m + 15) / 16,
                .panels = (g->n + 15) / 16,
                .steps = g->kp / tile_k,
                .a_step = parts * PF_TILE_BYTES,
                .result = buffers};
   q.a_tile = q.steps * q.a_step;
-  q.group = q.steps;
-  if (K == S8) {
-    size_t groups = (g->kp + g->group - 1) / g->group;
-    q.a_tile += 64 * groups;
-    q.group = g->group / 64;
-    piece = piece / q.group ? piece / q.group * q.group : q.group;
-  }
+  q.group = K == S8 ? g->group / 64 : q.steps;
+  q.groups = (q.steps + q.group - 1) / q.group;
+  if (K == S8)
+    q.a_tile += 64 * q.groups;
   if (q.row_tiles == 1) {
-    pf_amx_enter((unsigned)g->m, 0x3f & ~(K == X3 ? 0u : 0x20u));
-    few_rows(&q, K);
+    few(&q);
   } else {
     pf_amx_enter(16, 0);
-    cut(&q, rows, panels, piece, K);
+    cut(&q, rows, panels, piece);
   }
   pf_amx_leave();
 }
