@@ -203,6 +203,49 @@ static int read_heads(const pf_interventions *iv, item *it) {
   return read_list(iv, it, "heads", n, false, &it->heads, &it->n_heads);
 }
 
+static int check_ids(const pf_interventions *iv, const item *it, const json_t *ids) {
+  int32_t n = pf_model_get_info(iv->model)->vocab_size;
+  const json_t *e;
+  size_t i;
+  if (!json_is_array(ids) || json_array_size(ids) == 0)
+    return bad(iv, it, "\"ids\" must be a non-empty list of token ids");
+  json_array_foreach((json_t *)ids, i, e) {
+    if (!json_is_integer(e))
+      return bad(iv, it, "\"ids\" must be whole numbers");
+    if (json_integer_value(e) < 0 || json_integer_value(e) >= n)
+      return pf_fail(PF_EINPUT,
+                     "%s: intervention %td: \"ids\": %" JSON_INTEGER_FORMAT
+                     " is not in the vocabulary (0 to %d)",
+                     iv->name, it - iv->items, json_integer_value(e), n - 1);
+  }
+  return PF_OK;
+}
+
+/* {"persona", "task"}, {"task"}, {"prompt"}, {"prompt_raw"} or {"ids"}, and nothing else. */
+static int check_prompt(const pf_interventions *iv, const item *it) {
+  static const char *const known[] = {"task", "prompt", "prompt_raw", "ids", "persona"};
+  enum { WAYS = 4, N = sizeof known / sizeof *known };
+  const json_t *v;
+  const char *key;
+  int ways = 0;
+  json_object_foreach((json_t *)it->prompt, key, v) {
+    int k = index_of(key, known, sizeof *known, N);
+    if (k < 0)
+      return pf_fail(PF_EINPUT, "%s: intervention %td: \"source\": unknown key '%s'", iv->name,
+                     it - iv->items, key);
+    if (strcmp(key, "ids") != 0 && !json_is_string(v))
+      return pf_fail(PF_EINPUT, "%s: intervention %td: \"source\": \"%s\" must be a text", iv->name,
+                     it - iv->items, key);
+    ways += k < WAYS;
+  }
+  if (ways != 1 || (json_object_get(it->prompt, "persona") && !json_object_get(it->prompt, "task")))
+    return bad(iv, it,
+               "a source prompt is {\"persona\", \"task\"}, {\"task\"}, {\"prompt\"}, "
+               "{\"prompt_raw\"} or {\"ids\"}");
+  const json_t *ids = json_object_get(it->prompt, "ids");
+  return ids ? check_ids(iv, it, ids) : PF_OK;
+}
+
 static int read_source(const pf_interventions *iv, item *it) {
   const json_t *v = json_object_get(it->js, "source"), *s = json_object_get(it->js, "scale");
   it->scale = json_is_number(s) ? (float)json_number_value(s) : 1.0f;
@@ -220,7 +263,7 @@ static int read_source(const pf_interventions *iv, item *it) {
     return bad(iv, it, "scale needs \"scale\"");
   if (it->op == IV_SWAP && !it->prompt)
     return bad(iv, it, "swap_kv needs a prompt object as \"source\"");
-  return PF_OK;
+  return it->prompt ? check_prompt(iv, it) : PF_OK;
 }
 
 static int read_what(const pf_interventions *iv, item *it) {
@@ -423,8 +466,7 @@ static int add_line(pf_interventions *iv, const item *it, pf_span at, const pf_s
   return rc == PF_OK ? pf_buf_status(&iv->lines) : rc;
 }
 
-/* The prompt of a source object as ids and spans: {"persona","task"}, {"prompt"}, {"prompt_raw"} or
- * {"ids"}. */
+/* The prompt of a source object (check_prompt has seen it) as ids and spans. */
 static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *t, pf_ids *ids,
                       pf_spans *spans) {
   const char *prompt = json_string_value(json_object_get(it->prompt, "prompt"));
@@ -437,10 +479,6 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
   char *text = NULL;
   size_t i;
   int rc = PF_OK;
-  if (!!prompt + !!raw + !!task + json_is_array(list) != 1)
-    return bad(
-        iv, it,
-        "a source prompt is {\"persona\", \"task\"}, {\"prompt\"}, {\"prompt_raw\"} or {\"ids\"}");
   if (!list && !t)
     return bad(iv, it, "a source prompt given as text needs the model's tokenizer");
   if (task &&
@@ -457,8 +495,7 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
     rc = pf_ids_push(ids, enc.ids[i]);
   json_array_foreach((json_t *)list, i, e) {
     if (rc == PF_OK)
-      rc = json_is_integer(e) ? pf_ids_push(ids, (int32_t)json_integer_value(e))
-                              : bad(iv, it, "\"ids\" must be whole numbers");
+      rc = pf_ids_push(ids, (int32_t)json_integer_value(e));
   }
   if (rc == PF_OK && !task)
     pf_spans_of_ids((int32_t)ids->n, spans);

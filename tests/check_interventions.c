@@ -25,6 +25,8 @@ static int parse(const char *items, pf_interventions **iv) {
   return pf_interventions_parse(iv, "test.json", text, strlen(text), model);
 }
 
+#define SOURCE(prompt) "{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":" prompt "}"
+
 static const struct {
   const char *items, *line;
 } refused[] = {
@@ -54,6 +56,21 @@ static const struct {
      "kv, k or v"},
     {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"queries\":\"1\"}",
      "only knockout takes"},
+    {SOURCE("{}"), "a source prompt is"},
+    {SOURCE("{\"ids\":[]}"), "non-empty list"},
+    {SOURCE("{\"ids\":3}"), "non-empty list"},
+    {SOURCE("{\"ids\":[1,2.5]}"), "whole numbers"},
+    {SOURCE("{\"ids\":[1,-1]}"), "-1 is not in the vocabulary"},
+    {SOURCE("{\"ids\":[4294967297,2]}"), "4294967297 is not in the vocabulary"},
+    {SOURCE("{\"ids\":[999999,2]}"), "999999 is not in the vocabulary"},
+    {SOURCE("{\"ids\":[1],\"color\":1}"), "\"source\": unknown key 'color'"},
+    {SOURCE("{\"ids\":[1],\"prompt\":\"x\"}"), "a source prompt is"},
+    {SOURCE("{\"ids\":[1],\"persona\":\"x\"}"), "a source prompt is"},
+    {SOURCE("{\"persona\":\"a pirate\"}"), "a source prompt is"},
+    {SOURCE("{\"persona\":\"a pirate\",\"prompt\":\"x\"}"), "a source prompt is"},
+    {SOURCE("{\"persona\":3,\"task\":\"x\"}"), "\"persona\" must be a text"},
+    {SOURCE("{\"prompt\":[\"x\"]}"), "\"prompt\" must be a text"},
+    {SOURCE("{\"prompt\":null,\"ids\":[1]}"), "\"prompt\" must be a text"},
 };
 
 START_TEST(wrong_files_are_refused) {
@@ -82,10 +99,6 @@ static const struct {
     {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{"
      "\"prompt\":\"x\"}}",
      "needs the model's tokenizer"},
-    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{}}",
-     "a source prompt is"},
-    {"{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":{\"ids\":[999999,2]}}",
-     "not in the vocabulary"},
 };
 
 static void bind(const char *items, pf_seq *s, pf_interventions **iv, int want) {
