@@ -476,7 +476,6 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
   const json_t *list = json_object_get(it->prompt, "ids"), *e;
   pf_encoding enc = {0};
   pf_role_prompt role = {0};
-  char *text = NULL;
   size_t i;
   int rc = PF_OK;
   if (!list && !t)
@@ -487,7 +486,7 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
     pf_spans_of(&role, spans);
     role.enc = (pf_encoding){0};
   } else if (prompt) {
-    rc = pf_chat_encode(t, &(pf_message){"user", prompt}, 1, 0, &enc, &text, NULL);
+    rc = pf_chat_prompt_make(t, &(pf_message){"user", prompt}, 1, 0, &enc, spans);
   } else if (raw) {
     rc = pf_tok_encode(t, raw, strlen(raw), PF_TOK_AUTO_BOS, &enc);
   }
@@ -497,9 +496,8 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
     if (rc == PF_OK)
       rc = pf_ids_push(ids, (int32_t)json_integer_value(e));
   }
-  if (rc == PF_OK && !task)
-    pf_spans_of_ids((int32_t)ids->n, spans);
-  pf_text_free(text);
+  if (rc == PF_OK && !task && !prompt)
+    pf_spans_of_tokens(t, ids->v, ids->n, spans);
   pf_encoding_free(&enc);
   pf_role_prompt_free(&role);
   return rc;
