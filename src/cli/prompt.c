@@ -83,6 +83,10 @@ int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_r
                           "--task with --persona");
   if (p->persona && !p->task)
     return cli_usage(cmd, "--persona needs --task");
+  if (p->specials && (p->ids || p->task))
+    return cli_usage(cmd,
+                     "--specials goes with --prompt, --prompt-raw or --messages: ids are tokens "
+                     "already, and a role prompt is text");
   if (!p->ids || has_tokenizer(dir)) {
     int st = pf_tok_open(&out->tok, dir);
     if (st != PF_OK)

@@ -40,7 +40,8 @@ enum {
   "  --persona X --task Y the role prompt \"As X, Y\" in the model's chat format; has "            \
   "the\n"                                                                                          \
   "                       spans persona and task\n"                                                \
-  "  --specials           parse special tokens such as <end_of_turn> in the text\n"
+  "  --specials           with --prompt, --prompt-raw, --messages: parse special tokens such as\n" \
+  "                       <end_of_turn> in the text\n"
 
 /* Takes an option of CLI_PROMPT_OPTIONS; false if opt is another one. */
 bool cli_prompt_option(cli_prompt *p, int opt, const char *arg);
