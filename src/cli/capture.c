@@ -14,7 +14,7 @@ static const char usage[] =
     "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
     "  --hooks A,B,...      hook points; '*' in the place of the layer takes every layer\n"
     "                       (blocks.*.hook_resid_post); 'personaflow hooks MODEL' lists them\n"
-    "  --positions P        12, -1 (from the end), 3:7, persona, task[0:3] ... (all)\n"
+    "  --positions P        12, -1 (from the end), 3:7, 3:, persona, task[0:3] ... (all)\n"
     "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md)\n"
     "  --format F           safetensors (default; one file) or npy (a folder, one file a hook)\n"
     "  --force              write over what is there\n"
@@ -242,6 +242,8 @@ static int resolve_span(cap *c) {
   int st = c->positions ? pf_positions_parse(c->positions, &c->ready.spans, &c->span) : PF_OK;
   if (st != PF_OK)
     return cli_fail(st);
+  if (c->span.hi == INT32_MAX) /* "3:": capture runs the prompt only */
+    c->span.hi = (int32_t)c->ready.ids.n;
   if (c->span.hi > (int32_t)c->ready.ids.n || c->span.lo >= c->span.hi)
     return cli_usage("capture", "--positions %s is not in the prompt's %zu tokens",
                      c->positions ? c->positions : "", c->ready.ids.n);
