@@ -778,9 +778,12 @@ const char *pf_interventions_line(const pf_interventions *iv, size_t i) {
 }
 
 int pf_interventions_check_fired(const pf_interventions *iv) {
+  char name[96];
   for (size_t i = 0; i < iv->n_taps; i++)
     if (iv->taps[i].fired == 0)
       return pf_fail(PF_EINPUT, "%s: intervention %zu (%s) never fired: no row at its positions",
-                     iv->name, iv->tap_item[i], hook_info(iv->model, iv->taps[i].hook)->name);
+                     iv->name, iv->tap_item[i],
+                     pf_hook_spell(hook_info(iv->model, iv->taps[i].hook), iv->taps[i].layer, name,
+                                   sizeof name));
   return PF_OK;
 }

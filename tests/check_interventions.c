@@ -239,7 +239,7 @@ START_TEST(what_never_fires_is_an_error) {
        s, &iv, PF_OK);
   tu_run(ctx, s, model, 1, 0, LEN, NULL);
   ck_assert_int_eq(pf_interventions_check_fired(iv), PF_EINPUT);
-  ck_assert(strstr(pf_last_error(), "never fired"));
+  ck_assert(strstr(pf_last_error(), "(blocks.1.hook_resid_pre) never fired"));
   pf_interventions_free(iv);
   pf_seq_free(s);
 }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Positions and spans of every kind of prompt, as `capture` resolves and echoes them.
+# Positions and spans of every kind of prompt, as `capture` resolves and echoes them; names of hook points.
 set -u
 : "${srcdir:=.}" "${PF_EMULATOR:=}"
 model=$srcdir/data/models/demo-gemma2
@@ -39,4 +39,16 @@ at p_user_last "10..10 of $n" --persona 'a pirate' --task sing
 at bos '0..0 of 29' --messages "$T/chat.json"
 at header '24..28 of 29' --messages "$T/chat.json"
 at p_user_last '25..25 of 29' --messages "$T/chat.json"
+
+# hooks --list: the name, a tab, the aliases; capture takes any of them.
+list=$($PF_EMULATOR ./personaflow hooks "$model" --list)
+for line in $'blocks.%d.hook_resid_mid' \
+  $'blocks.%d.hook_resid_pre\tblocks.%d.hook_in model.layers.%d.input block_input.%d' \
+  $'blocks.%d.attn.hook_pattern\tattentions.%d attentions[%d]'; do
+  grep -qxF -e "$line" <<<"$list" || { echo "FAIL: hooks --list has no line '$line'"; bad=1; }
+done
+for name in blocks.2.attn.hook_pattern attentions.2 'attentions[2]' 'attentions[*]'; do
+  $PF_EMULATOR ./personaflow capture "$model" $ids --hooks "$name" --out "$T/o.safetensors" --force --quiet ||
+    { echo "FAIL: capture --hooks $name"; bad=1; }
+done
 exit $bad

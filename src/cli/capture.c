@@ -202,10 +202,11 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
       st = pf_eval(ctx, rows, n, NULL);
   }
   int rc = st != PF_OK ? cli_fail(st) : !all || !rows ? 5 : 0;
+  char name[96];
   for (size_t i = 0; rc == 0 && i < n_edit + c->n; i++)
     if (all[i].fired == 0)
       rc = (fprintf(stderr, "personaflow: %s never fired: no row at its positions\n",
-                    info_of(m, all[i].hook)->name),
+                    pf_hook_spell(info_of(m, all[i].hook), all[i].layer, name, sizeof name)),
             3);
   pf_seq_set_taps(seq, NULL, 0);
   pf_interventions_free(iv);
