@@ -43,6 +43,7 @@ typedef struct item {
   const json_t *prompt;                               /* source prompt or NULL */
   float scale;
   unsigned what;
+  pf_span edge_keys, edge_queries; /* knockout and swap_kv, as bound */
 } item;
 
 struct pf_interventions {
@@ -55,6 +56,8 @@ struct pf_interventions {
   pf_tap *taps;
   size_t n_taps, cap_taps;
   size_t *tap_item, cap_tap_item;
+  const pf_seq *seq; /* whose rows from `begin` on the actions are for */
+  int32_t begin;
   pf_cut *cuts;
   size_t n_cuts, cap_cuts;
   pf_swap *swaps;
@@ -708,13 +711,15 @@ static int bind_taps(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
   return rc;
 }
 
-static int bind_cut(pf_interventions *iv, const item *it, const pf_spans *s) {
+static int bind_cut(pf_interventions *iv, item *it, const pf_spans *s) {
   pf_span keys, q;
   int rc = span_of(iv, it, it->positions, PHASE_ALL, s, &keys);
   if (rc == PF_OK)
     rc = span_of(iv, it, it->queries, it->queries ? PHASE_ALL : it->phase, s, &q);
   if (rc == PF_OK)
     rc = add_line(iv, it, keys, &q);
+  if (rc == PF_OK)
+    it->edge_keys = keys, it->edge_queries = q;
   size_t heads = it->n_heads ? it->n_heads : 1;
   for (size_t i = 0; rc == PF_OK && i < it->n_layers * heads; i++) {
     int32_t l = it->layers[i / heads], h = it->n_heads ? it->heads[i % heads] : -1;
@@ -724,7 +729,7 @@ static int bind_cut(pf_interventions *iv, const item *it, const pf_spans *s) {
   return rc;
 }
 
-static int bind_swap(pf_interventions *iv, const item *it, pf_ctx *c, const pf_tok *t,
+static int bind_swap(pf_interventions *iv, item *it, pf_ctx *c, const pf_tok *t,
                      const pf_spans *s) {
   pf_ids ids = {0};
   pf_spans spans;
@@ -733,6 +738,8 @@ static int bind_swap(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
   int rc = span_of(iv, it, it->positions, PHASE_PROMPT, s, &at);
   if (rc == PF_OK)
     rc = add_line(iv, it, at, NULL);
+  if (rc == PF_OK) /* rows inside the span keep their own keys and values */
+    it->edge_keys = at, it->edge_queries = (pf_span){at.hi, INT32_MAX};
   if (rc == PF_OK)
     rc = source_ids(iv, it, t, &ids, &spans);
   if (rc == PF_OK)
@@ -755,8 +762,10 @@ int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *t, cons
                           pf_seq *seq) {
   int rc = PF_OK;
   unbind(iv);
+  iv->seq = seq;
+  iv->begin = pf_seq_end(seq);
   for (size_t i = 0; i < iv->n && rc == PF_OK; i++) {
-    const item *it = &iv->items[i];
+    item *it = &iv->items[i];
     rc = it->op == IV_KNOCKOUT ? bind_cut(iv, it, s)
          : it->op == IV_SWAP   ? bind_swap(iv, it, c, t, s)
                                : bind_taps(iv, it, c, t, s);
@@ -777,6 +786,22 @@ const char *pf_interventions_line(const pf_interventions *iv, size_t i) {
   return i < iv->n_lines ? iv->lines.s + iv->line_at[i] : NULL;
 }
 
+/* A row sees keys up to its own position; sliding windows are not looked at. */
+int pf_interventions_check_edges(const pf_interventions *iv) {
+  int32_t end = pf_seq_end(iv->seq);
+  for (size_t i = 0; i < iv->n; i++) {
+    const item *it = &iv->items[i];
+    int32_t lo = it->edge_queries.lo > iv->begin ? it->edge_queries.lo : iv->begin;
+    int32_t hi = it->edge_queries.hi < end ? it->edge_queries.hi : end;
+    if (!ops[it->op].hook && (lo >= hi || it->edge_keys.lo >= hi))
+      return pf_fail(PF_EINPUT,
+                     "%s: intervention %zu (%s) never fired: no row that ran sees keys at its "
+                     "positions",
+                     iv->name, i, ops[it->op].name);
+  }
+  return PF_OK;
+}
+
 int pf_interventions_check_fired(const pf_interventions *iv) {
   char name[96];
   for (size_t i = 0; i < iv->n_taps; i++)
@@ -785,5 +810,5 @@ int pf_interventions_check_fired(const pf_interventions *iv) {
                      iv->name, iv->tap_item[i],
                      pf_hook_spell(hook_info(iv->model, iv->taps[i].hook), iv->taps[i].layer, name,
                                    sizeof name));
-  return PF_OK;
+  return pf_interventions_check_edges(iv);
 }

@@ -97,8 +97,12 @@ PF_API int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *
 /* One line for each action as it was resolved ("replace blocks.3.hook_resid_pre positions 12..14"),
  * NULL past the last. */
 PF_API const char *pf_interventions_line(const pf_interventions *iv, size_t i);
-/* PF_EINPUT, naming the intervention, if a tap never acted on a row. */
+/* After the run, with the sequence of the last bind still there: PF_EINPUT, naming the
+ * intervention, if a tap never acted on a row, or no row that ran could see a key of a knockout or
+ * swap. */
 PF_API int pf_interventions_check_fired(const pf_interventions *iv);
+/* The second half of it, for callers that ran copies of the taps. */
+PF_API int pf_interventions_check_edges(const pf_interventions *iv);
 /* The taps of the last bind (pf_seq_set_taps replaces a sequence's list: join them with your own).
  */
 PF_API const pf_tap *pf_interventions_taps(const pf_interventions *iv, size_t *n);

@@ -200,6 +200,8 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
     st = pf_seq_set_taps(seq, all, n_edit + c->n);
     if (st == PF_OK)
       st = pf_eval(ctx, rows, n, NULL);
+    if (st == PF_OK && iv)
+      st = pf_interventions_check_edges(iv);
   }
   int rc = st != PF_OK ? cli_fail(st) : !all || !rows ? 5 : 0;
   char name[96];
