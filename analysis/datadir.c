@@ -9,9 +9,10 @@
 #include "base/status.h"
 
 /* Folders tried after the variable, in this order; "@" stands for the folder of the running
- * program. */
-static const char *const places[] = {PF_PKGDATADIR, "@/../share/personaflow", "@/data",
-                                     "@/../data",   "@/../../data",           "@/../../../data"};
+ * program. What lies beside the program belongs to it: an installed one finds its own prefix first,
+ * one in a build folder its source tree, and neither what an older installation left. */
+static const char *const places[] = {"@/../share/personaflow", "@/data",          "@/../data",
+                                     "@/../../data",           "@/../../../data", PF_PKGDATADIR};
 
 static bool program_dir(char *buf, size_t size) {
   ssize_t n = readlink("/proc/self/exe", buf, size - 1);

@@ -43,6 +43,7 @@ typedef struct item {
   const json_t *prompt;                               /* source prompt or NULL */
   float scale;
   unsigned what;
+  pf_span edge_keys, edge_queries; /* knockout and swap_kv, as bound */
 } item;
 
 struct pf_interventions {
@@ -55,6 +56,8 @@ struct pf_interventions {
   pf_tap *taps;
   size_t n_taps, cap_taps;
   size_t *tap_item, cap_tap_item;
+  const pf_seq *seq; /* whose rows from `begin` on the actions are for */
+  int32_t begin;
   pf_cut *cuts;
   size_t n_cuts, cap_cuts;
   pf_swap *swaps;
@@ -203,6 +206,49 @@ static int read_heads(const pf_interventions *iv, item *it) {
   return read_list(iv, it, "heads", n, false, &it->heads, &it->n_heads);
 }
 
+static int check_ids(const pf_interventions *iv, const item *it, const json_t *ids) {
+  int32_t n = pf_model_get_info(iv->model)->vocab_size;
+  const json_t *e;
+  size_t i;
+  if (!json_is_array(ids) || json_array_size(ids) == 0)
+    return bad(iv, it, "\"ids\" must be a non-empty list of token ids");
+  json_array_foreach((json_t *)ids, i, e) {
+    if (!json_is_integer(e))
+      return bad(iv, it, "\"ids\" must be whole numbers");
+    if (json_integer_value(e) < 0 || json_integer_value(e) >= n)
+      return pf_fail(PF_EINPUT,
+                     "%s: intervention %td: \"ids\": %" JSON_INTEGER_FORMAT
+                     " is not in the vocabulary (0 to %d)",
+                     iv->name, it - iv->items, json_integer_value(e), n - 1);
+  }
+  return PF_OK;
+}
+
+/* {"persona", "task"}, {"task"}, {"prompt"}, {"prompt_raw"} or {"ids"}, and nothing else. */
+static int check_prompt(const pf_interventions *iv, const item *it) {
+  static const char *const known[] = {"task", "prompt", "prompt_raw", "ids", "persona"};
+  enum { WAYS = 4, N = sizeof known / sizeof *known };
+  const json_t *v;
+  const char *key;
+  int ways = 0;
+  json_object_foreach((json_t *)it->prompt, key, v) {
+    int k = index_of(key, known, sizeof *known, N);
+    if (k < 0)
+      return pf_fail(PF_EINPUT, "%s: intervention %td: \"source\": unknown key '%s'", iv->name,
+                     it - iv->items, key);
+    if (strcmp(key, "ids") != 0 && !json_is_string(v))
+      return pf_fail(PF_EINPUT, "%s: intervention %td: \"source\": \"%s\" must be a text", iv->name,
+                     it - iv->items, key);
+    ways += k < WAYS;
+  }
+  if (ways != 1 || (json_object_get(it->prompt, "persona") && !json_object_get(it->prompt, "task")))
+    return bad(iv, it,
+               "a source prompt is {\"persona\", \"task\"}, {\"task\"}, {\"prompt\"}, "
+               "{\"prompt_raw\"} or {\"ids\"}");
+  const json_t *ids = json_object_get(it->prompt, "ids");
+  return ids ? check_ids(iv, it, ids) : PF_OK;
+}
+
 static int read_source(const pf_interventions *iv, item *it) {
   const json_t *v = json_object_get(it->js, "source"), *s = json_object_get(it->js, "scale");
   it->scale = json_is_number(s) ? (float)json_number_value(s) : 1.0f;
@@ -220,7 +266,7 @@ static int read_source(const pf_interventions *iv, item *it) {
     return bad(iv, it, "scale needs \"scale\"");
   if (it->op == IV_SWAP && !it->prompt)
     return bad(iv, it, "swap_kv needs a prompt object as \"source\"");
-  return PF_OK;
+  return it->prompt ? check_prompt(iv, it) : PF_OK;
 }
 
 static int read_what(const pf_interventions *iv, item *it) {
@@ -423,8 +469,7 @@ static int add_line(pf_interventions *iv, const item *it, pf_span at, const pf_s
   return rc == PF_OK ? pf_buf_status(&iv->lines) : rc;
 }
 
-/* The prompt of a source object as ids and spans: {"persona","task"}, {"prompt"}, {"prompt_raw"} or
- * {"ids"}. */
+/* The prompt of a source object (check_prompt has seen it) as ids and spans. */
 static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *t, pf_ids *ids,
                       pf_spans *spans) {
   const char *prompt = json_string_value(json_object_get(it->prompt, "prompt"));
@@ -434,13 +479,8 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
   const json_t *list = json_object_get(it->prompt, "ids"), *e;
   pf_encoding enc = {0};
   pf_role_prompt role = {0};
-  char *text = NULL;
   size_t i;
   int rc = PF_OK;
-  if (!!prompt + !!raw + !!task + json_is_array(list) != 1)
-    return bad(
-        iv, it,
-        "a source prompt is {\"persona\", \"task\"}, {\"prompt\"}, {\"prompt_raw\"} or {\"ids\"}");
   if (!list && !t)
     return bad(iv, it, "a source prompt given as text needs the model's tokenizer");
   if (task &&
@@ -449,7 +489,7 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
     pf_spans_of(&role, spans);
     role.enc = (pf_encoding){0};
   } else if (prompt) {
-    rc = pf_chat_encode(t, &(pf_message){"user", prompt}, 1, 0, &enc, &text, NULL);
+    rc = pf_chat_prompt_make(t, &(pf_message){"user", prompt}, 1, 0, &enc, spans);
   } else if (raw) {
     rc = pf_tok_encode(t, raw, strlen(raw), PF_TOK_AUTO_BOS, &enc);
   }
@@ -457,12 +497,10 @@ static int source_ids(const pf_interventions *iv, const item *it, const pf_tok *
     rc = pf_ids_push(ids, enc.ids[i]);
   json_array_foreach((json_t *)list, i, e) {
     if (rc == PF_OK)
-      rc = json_is_integer(e) ? pf_ids_push(ids, (int32_t)json_integer_value(e))
-                              : bad(iv, it, "\"ids\" must be whole numbers");
+      rc = pf_ids_push(ids, (int32_t)json_integer_value(e));
   }
-  if (rc == PF_OK && !task)
-    pf_spans_of_ids((int32_t)ids->n, spans);
-  pf_text_free(text);
+  if (rc == PF_OK && !task && !prompt)
+    pf_spans_of_tokens(t, ids->v, ids->n, spans);
   pf_encoding_free(&enc);
   pf_role_prompt_free(&role);
   return rc;
@@ -673,13 +711,15 @@ static int bind_taps(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
   return rc;
 }
 
-static int bind_cut(pf_interventions *iv, const item *it, const pf_spans *s) {
+static int bind_cut(pf_interventions *iv, item *it, const pf_spans *s) {
   pf_span keys, q;
   int rc = span_of(iv, it, it->positions, PHASE_ALL, s, &keys);
   if (rc == PF_OK)
     rc = span_of(iv, it, it->queries, it->queries ? PHASE_ALL : it->phase, s, &q);
   if (rc == PF_OK)
     rc = add_line(iv, it, keys, &q);
+  if (rc == PF_OK)
+    it->edge_keys = keys, it->edge_queries = q;
   size_t heads = it->n_heads ? it->n_heads : 1;
   for (size_t i = 0; rc == PF_OK && i < it->n_layers * heads; i++) {
     int32_t l = it->layers[i / heads], h = it->n_heads ? it->heads[i % heads] : -1;
@@ -689,7 +729,7 @@ static int bind_cut(pf_interventions *iv, const item *it, const pf_spans *s) {
   return rc;
 }
 
-static int bind_swap(pf_interventions *iv, const item *it, pf_ctx *c, const pf_tok *t,
+static int bind_swap(pf_interventions *iv, item *it, pf_ctx *c, const pf_tok *t,
                      const pf_spans *s) {
   pf_ids ids = {0};
   pf_spans spans;
@@ -698,6 +738,8 @@ static int bind_swap(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
   int rc = span_of(iv, it, it->positions, PHASE_PROMPT, s, &at);
   if (rc == PF_OK)
     rc = add_line(iv, it, at, NULL);
+  if (rc == PF_OK) /* rows inside the span keep their own keys and values */
+    it->edge_keys = at, it->edge_queries = (pf_span){at.hi, INT32_MAX};
   if (rc == PF_OK)
     rc = source_ids(iv, it, t, &ids, &spans);
   if (rc == PF_OK)
@@ -720,8 +762,10 @@ int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *t, cons
                           pf_seq *seq) {
   int rc = PF_OK;
   unbind(iv);
+  iv->seq = seq;
+  iv->begin = pf_seq_end(seq);
   for (size_t i = 0; i < iv->n && rc == PF_OK; i++) {
-    const item *it = &iv->items[i];
+    item *it = &iv->items[i];
     rc = it->op == IV_KNOCKOUT ? bind_cut(iv, it, s)
          : it->op == IV_SWAP   ? bind_swap(iv, it, c, t, s)
                                : bind_taps(iv, it, c, t, s);
@@ -742,10 +786,29 @@ const char *pf_interventions_line(const pf_interventions *iv, size_t i) {
   return i < iv->n_lines ? iv->lines.s + iv->line_at[i] : NULL;
 }
 
+/* A row sees keys up to its own position; sliding windows are not looked at. */
+int pf_interventions_check_edges(const pf_interventions *iv) {
+  int32_t end = pf_seq_end(iv->seq);
+  for (size_t i = 0; i < iv->n; i++) {
+    const item *it = &iv->items[i];
+    int32_t lo = it->edge_queries.lo > iv->begin ? it->edge_queries.lo : iv->begin;
+    int32_t hi = it->edge_queries.hi < end ? it->edge_queries.hi : end;
+    if (!ops[it->op].hook && (lo >= hi || it->edge_keys.lo >= hi))
+      return pf_fail(PF_EINPUT,
+                     "%s: intervention %zu (%s) never fired: no row that ran sees keys at its "
+                     "positions",
+                     iv->name, i, ops[it->op].name);
+  }
+  return PF_OK;
+}
+
 int pf_interventions_check_fired(const pf_interventions *iv) {
+  char name[96];
   for (size_t i = 0; i < iv->n_taps; i++)
     if (iv->taps[i].fired == 0)
       return pf_fail(PF_EINPUT, "%s: intervention %zu (%s) never fired: no row at its positions",
-                     iv->name, iv->tap_item[i], hook_info(iv->model, iv->taps[i].hook)->name);
-  return PF_OK;
+                     iv->name, iv->tap_item[i],
+                     pf_hook_spell(hook_info(iv->model, iv->taps[i].hook), iv->taps[i].layer, name,
+                                   sizeof name));
+  return pf_interventions_check_edges(iv);
 }

@@ -80,19 +80,47 @@ static void set_spans(const pf_tok *t, const pf_filled *f, size_t content, size_
 }
 
 /* p_user_last: the last token of the rendering without the generation header, which must be a
- * prefix of the whole. */
-static int set_user_last(const pf_tok *t, const pf_message *m, pf_role_prompt *p) {
+ * prefix of the whole; else -1. */
+static int user_last(const pf_tok *t, const pf_message *m, size_t n, unsigned flags,
+                     const pf_encoding *whole, int32_t *out) {
   pf_encoding e = {0};
   char *text = NULL;
-  int rc = pf_chat_encode(t, m, 1, PF_CHAT_NO_GENERATION_PROMPT, &e, &text, NULL);
-  if (rc == PF_OK &&
-      (e.n == 0 || e.n > p->enc.n || memcmp(e.ids, p->enc.ids, e.n * sizeof *e.ids) != 0))
+  int rc = pf_chat_encode(t, m, n, flags | PF_CHAT_NO_GENERATION_PROMPT, &e, &text, NULL);
+  bool prefix = rc == PF_OK && e.n > 0 && e.n <= whole->n &&
+                memcmp(e.ids, whole->ids, e.n * sizeof *e.ids) == 0;
+  *out = prefix ? (int32_t)e.n - 1 : -1;
+  pf_encoding_free(&e);
+  pf_text_free(text);
+  return rc;
+}
+
+static int set_user_last(const pf_tok *t, const pf_message *m, pf_role_prompt *p) {
+  int rc = user_last(t, m, 1, 0, &p->enc, &p->p_user_last);
+  if (rc == PF_OK && p->p_user_last < 0)
     rc = pf_fail(PF_EINPUT,
                  "chat template: the prompt without generation header is no prefix of the prompt: "
                  "p_user_last is not defined");
-  p->p_user_last = (int32_t)e.n - 1;
-  pf_encoding_free(&e);
+  return rc;
+}
+
+/* Byte at which the last message's content ends in a rendering of n_text bytes: what follows it
+ * depends on no content, so a rendering with another content there has the same tail. */
+static int content_end(const pf_tok *t, const pf_message *m, size_t n, size_t n_text, size_t *end) {
+  pf_message *copy = pf_calloc(n, sizeof *copy);
+  size_t *start = pf_calloc(n, sizeof *start);
+  pf_encoding e = {0};
+  char *text = NULL;
+  if (copy && start)
+    memcpy(copy, m, n * sizeof *copy);
+  if (copy && start)
+    copy[n - 1].content = "x";
+  int rc = copy && start ? pf_chat_encode(t, copy, n, 0, &e, &text, start) : PF_ENOMEM;
+  if (rc == PF_OK)
+    *end = n_text - (strlen(text) - start[n - 1] - 1);
   pf_text_free(text);
+  pf_encoding_free(&e);
+  pf_free(copy);
+  pf_free(start);
   return rc;
 }
 
@@ -160,12 +188,74 @@ void pf_spans_of(const pf_role_prompt *p, pf_spans *out) {
     out->v[out->n++] = rest.v[i];
 }
 
-static int unknown_span(const char *text, const pf_spans *s) {
+static bool starts_with_bos(const pf_tok *t, const int32_t *ids, size_t n) {
+  int32_t bos = t ? pf_tok_bos(t) : -1;
+  return bos >= 0 && n > 0 && ids[0] == bos;
+}
+
+void pf_spans_of_tokens(const pf_tok *t, const int32_t *ids, size_t n, pf_spans *out) {
+  pf_spans_of_ids((int32_t)n, out);
+  if (starts_with_bos(t, ids, n))
+    add_span(out, "bos", 0, 1);
+}
+
+/* header: from the end of the last content; template: before the content of an only message. */
+static int chat_spans(const pf_tok *t, const pf_message *m, size_t n, unsigned flags,
+                      const pf_encoding *e, const char *text, size_t content, pf_spans *out) {
+  size_t end;
+  int32_t last;
+  pf_spans_of_tokens(t, e->ids, e->n, out);
+  int rc = content_end(t, m, n, strlen(text), &end);
+  if (rc == PF_OK)
+    rc = user_last(t, m, n, flags, e, &last);
+  if (rc != PF_OK)
+    return rc;
+  int32_t b = starts_with_bos(t, e->ids, e->n) ? 1 : 0;
+  if (n == 1)
+    add_span(out, "template", b, token_at(e, content));
+  add_span(out, "header", token_from(e, end), (int32_t)e->n);
+  if (last >= 0 && !strcmp(m[n - 1].role, "user"))
+    add_span(out, "p_user_last", last, last + 1);
+  return PF_OK;
+}
+
+int pf_chat_prompt_make(const pf_tok *t, const pf_message *m, size_t n, unsigned flags,
+                        pf_encoding *out, pf_spans *spans) {
+  size_t *start = pf_calloc(n ? n : 1, sizeof *start);
+  char *text = NULL;
+  *out = (pf_encoding){0};
+  int rc = start ? pf_chat_encode(t, m, n, flags, out, &text, start) : PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = chat_spans(t, m, n, flags, out, text, start[n - 1], spans);
+  pf_text_free(text);
+  pf_free(start);
+  if (rc != PF_OK)
+    pf_encoding_free(out);
+  return rc;
+}
+
+/* Names that other prompts have, and which. */
+static const struct {
+  const char *name, *where;
+} elsewhere[] = {
+    {"bos", "prompts that begin with the tokenizer's BOS token have it"},
+    {"persona", "role prompts have it (--persona with --task)"},
+    {"task", "role prompts have it (--persona with --task)"},
+    {"template", "chat prompts of one message have it (--prompt, --task)"},
+    {"header", "chat prompts have it (--prompt, --messages, --task)"},
+    {"p_user_last", "chat prompts that end with a user's message have it"},
+};
+
+static int unknown_span(const char *text, size_t n_name, const pf_spans *s) {
   pf_buf names = {0};
+  const char *where = NULL;
   for (size_t i = 0; i < s->n; i++)
     pf_buf_printf(&names, "%s%s", i ? " " : "", s->v[i].name);
-  int rc = pf_fail(PF_EUSAGE, "position '%s': unknown span: this prompt has %s", text,
-                   pf_buf_str(&names));
+  for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+    if (strlen(elsewhere[i].name) == n_name && !strncmp(elsewhere[i].name, text, n_name))
+      where = elsewhere[i].where;
+  int rc = pf_fail(PF_EUSAGE, "position '%s': unknown span: %s%sthis prompt has %s", text,
+                   where ? where : "", where ? "; " : "", pf_buf_str(&names));
   pf_buf_free(&names);
   return rc;
 }
@@ -214,7 +304,7 @@ int pf_positions_parse(const char *text, const pf_spans *s, pf_span *out) {
   while (i < s->n && (strlen(s->v[i].name) != n || strncmp(s->v[i].name, text, n) != 0))
     i++;
   if (i == s->n)
-    return unknown_span(text, s);
+    return unknown_span(text, n, s);
   *out = s->v[i].span;
   if (text[n] == '[')
     return slice(text, text + n + 1, ']', s->v[i].span, out);

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "analysis/geometry.h"
 #include "analysis/jsonout.h"
@@ -69,6 +70,10 @@ static void progress(study *s, size_t rows) {
   s->done += rows;
   if (s->o->progress && s->done < s->total) /* the end is told once, when it is the end */
     s->o->progress(s->o->progress_user, "study", s->done, s->total);
+}
+
+static int threads_of(const study *s) {
+  return s->o->threads > 0 ? s->o->threads : pf_par_default();
 }
 
 static bool stopped(const study *s) {
@@ -336,7 +341,7 @@ static int eval_batch(study *s, const cell *c, condition *k, size_t n, size_t n_
                       size_t n_out) {
   pf_row *rows = pf_alloc(n_rows, sizeof *rows);
   float *logits = pf_alloc(n_out, s->vocab * sizeof *logits);
-  int threads = s->o->threads > 0 ? s->o->threads : pf_par_default();
+  int threads = threads_of(s);
   int rc = rows && logits ? PF_OK : PF_ENOMEM;
   size_t m = 0;
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
@@ -720,14 +725,18 @@ static int dry_run(study *s) {
  * ----------------------------------------------------------------------------------------------------
  */
 
-/* Times stand apart from the results, whose bytes are the same in every run. */
+/* Times, and the threads that took them, stand apart from the results, whose bytes are the same in
+ * every run. A run that found all cells done leaves the times of the one that computed them. */
 static int write_timings(const study *s, double load, double work, size_t cells) {
   char path[4400];
   pf_buf b = {0};
-  json_t *t = json_pack("{s:s,s:o,s:o,s:I,s:I}", "schema", "personaflow-timings/1", "load_seconds",
-                        pf_js_num(load), "study_seconds", pf_js_num(work), "cells_computed",
-                        (json_int_t)cells, "rows", (json_int_t)s->done);
   snprintf(path, sizeof path, "%s/timings.json", s->o->out_dir);
+  if (cells == 0 && access(path, F_OK) == 0)
+    return PF_OK;
+  json_t *t =
+      json_pack("{s:s,s:i,s:o,s:o,s:I,s:I}", "schema", "personaflow-timings/1", "threads",
+                threads_of(s), "load_seconds", pf_js_num(load), "study_seconds", pf_js_num(work),
+                "cells_computed", (json_int_t)cells, "rows", (json_int_t)s->done);
   pf_js_dump(t, 1, &b);
   pf_buf_puts(&b, "\n");
   int rc = t && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;

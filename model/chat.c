@@ -250,7 +250,9 @@ const char *pf_chat_family(const pf_tok *t) {
 
 static int check_messages(const pf_tok *t, const pf_message *m, size_t n) {
   if (!t->chat)
-    return pf_fail(PF_EINPUT, "%s; give the whole prompt as text with --prompt-raw",
+    return pf_fail(PF_EINPUT,
+                   "%s; give the whole prompt as text (generate, capture: --prompt-raw; tokenize: "
+                   "standard input with --specials)",
                    t->has_template ? "this model's chat template is not one that is known here"
                                    : "this model has no chat template");
   if (t->chat->render == gemma2 && t->bos < 0)

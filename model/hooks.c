@@ -2,6 +2,7 @@
  * The hook points of a model: listing, names and aliases, nearest names for a wrong one. */
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -144,11 +145,26 @@ static unsigned distance(const char *a, const char *b) {
   return row[nb];
 }
 
-/* Layer numbers do not count when names are compared: "12" becomes "%d". */
-static void generalise(const char *name, char *out, size_t size) {
+const char *pf_hook_spell(const pf_hook_info *h, int32_t layer, char *buf, size_t size) {
+  const char *d = strstr(h->name, "%d");
+  char number[16] = "*";
+  if (layer >= 0)
+    snprintf(number, sizeof number, "%d", (int)layer);
+  if (d)
+    snprintf(buf, size, "%.*s%s%s", (int)(d - h->name), h->name, number, d + 2);
+  else
+    snprintf(buf, size, "%s", h->name);
+  return buf;
+}
+
+/* Layer numbers do not count when names are compared: "12" becomes "%d". *layer: the number, -1 for
+ * none. */
+static void generalise(const char *name, char *out, size_t size, int32_t *layer) {
   size_t n = 0;
+  *layer = -1;
   while (*name && n + 3 < size) {
-    if (isdigit((unsigned char)*name) && n > 0 && out[n - 1] == '.') {
+    if (isdigit((unsigned char)*name) && n > 0 && strchr(".[", out[n - 1])) {
+      *layer = strnlen(name, 8) < 8 || !isdigit((unsigned char)name[7]) ? atoi(name) : INT32_MAX;
       out[n++] = '%';
       out[n++] = 'd';
       while (isdigit((unsigned char)*name))
@@ -161,17 +177,19 @@ static void generalise(const char *name, char *out, size_t size) {
 }
 
 static int unknown(const pf_model *m, const char *name) {
-  char general[96];
-  const char *best[3] = {"", "", ""};
+  char general[96], spelt[3][96];
+  const pf_hook_info *best[3] = {NULL};
+  int32_t layer;
   unsigned d[3] = {~0u, ~0u, ~0u};
-  generalise(name, general, sizeof general);
+  generalise(name, general, sizeof general, &layer);
+  layer = layer < m->cfg.info.n_layers ? layer : -1;
   for (size_t i = 0; i < m->hooks.n; i++) {
-    unsigned x = distance(general, m->hooks.list[i].name);
-    const char *s = m->hooks.list[i].name;
+    const pf_hook_info *s = &m->hooks.list[i];
+    unsigned x = distance(general, s->name);
     for (int k = 0; k < 3; k++)
       if (x < d[k]) {
         unsigned t = d[k];
-        const char *u = best[k];
+        const pf_hook_info *u = best[k];
         d[k] = x, best[k] = s;
         x = t, s = u;
       }
@@ -179,7 +197,9 @@ static int unknown(const pf_model *m, const char *name) {
   return pf_fail(
       PF_EUSAGE,
       "no hook point is named '%s'; the nearest are %s, %s, %s ('personaflow hooks' lists all)",
-      name, best[0], best[1], best[2]);
+      name, pf_hook_spell(best[0], layer, spelt[0], sizeof *spelt),
+      pf_hook_spell(best[1], layer, spelt[1], sizeof *spelt),
+      pf_hook_spell(best[2], layer, spelt[2], sizeof *spelt));
 }
 
 int pf_hook_find(const pf_model *m, const char *name, int *id, int32_t *layer) {

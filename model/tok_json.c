@@ -663,6 +663,11 @@ int32_t pf_tok_id(const pf_tok *t, const char *piece) {
   return pf_vocab_find(&t->vocab, piece, strlen(piece));
 }
 
+int pf_tok_has(const pf_tok *t, int32_t id) {
+  size_t n;
+  return id >= 0 && pf_vocab_text(&t->vocab, id, &n) != NULL;
+}
+
 const char *pf_tok_sha256(const pf_tok *t) {
   return t->sha256;
 }

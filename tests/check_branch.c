@@ -280,7 +280,15 @@ START_TEST(names_resolve) {
   ck_assert_int_eq(pf_hook_find(f.m, "model.layers.1.input", &b, &l), PF_OK);
   ck_assert_int_eq(a, b);
   ck_assert_int_eq(pf_hook_find(f.m, "blocks.1.hook_resid_prr", &a, &l), PF_EUSAGE);
-  ck_assert(strstr(pf_last_error(), "blocks.%d.hook_resid_pre"));
+  ck_assert(strstr(pf_last_error(), "the nearest are blocks.1.hook_resid_pre, "));
+  ck_assert_int_eq(pf_hook_find(f.m, "hook_resid_prr", &a, &l), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "blocks.*.hook_resid_pre"));
+  ck_assert_int_eq(pf_hook_find(f.m, "blocks.99999999999.hook_resid_prr", &a, &l), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "blocks.*.hook_resid_pre"));
+  ck_assert_int_eq(pf_hook_find(f.m, "attentions[1]", &a, &l), PF_OK);
+  ck_assert_int_eq(l, 1);
+  ck_assert_int_eq(pf_hook_find(f.m, "blocks.1.attn.hook_pattern", &b, &l), PF_OK);
+  ck_assert_int_eq(a, b);
   ck_assert_int_eq(pf_hook_find(f.m, "blocks.99.hook_resid_pre", &a, &l), PF_EUSAGE);
   size_t n;
   const pf_hook_info *h = pf_hooks(f.m, &n);

@@ -25,6 +25,8 @@ static int parse(const char *items, pf_interventions **iv) {
   return pf_interventions_parse(iv, "test.json", text, strlen(text), model);
 }
 
+#define SOURCE(prompt) "{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":" prompt "}"
+
 static const struct {
   const char *items, *line;
 } refused[] = {
@@ -54,6 +56,21 @@ static const struct {
      "kv, k or v"},
     {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"queries\":\"1\"}",
      "only knockout takes"},
+    {SOURCE("{}"), "a source prompt is"},
+    {SOURCE("{\"ids\":[]}"), "non-empty list"},
+    {SOURCE("{\"ids\":3}"), "non-empty list"},
+    {SOURCE("{\"ids\":[1,2.5]}"), "whole numbers"},
+    {SOURCE("{\"ids\":[1,-1]}"), "-1 is not in the vocabulary"},
+    {SOURCE("{\"ids\":[4294967297,2]}"), "4294967297 is not in the vocabulary"},
+    {SOURCE("{\"ids\":[999999,2]}"), "999999 is not in the vocabulary"},
+    {SOURCE("{\"ids\":[1],\"color\":1}"), "\"source\": unknown key 'color'"},
+    {SOURCE("{\"ids\":[1],\"prompt\":\"x\"}"), "a source prompt is"},
+    {SOURCE("{\"ids\":[1],\"persona\":\"x\"}"), "a source prompt is"},
+    {SOURCE("{\"persona\":\"a pirate\"}"), "a source prompt is"},
+    {SOURCE("{\"persona\":\"a pirate\",\"prompt\":\"x\"}"), "a source prompt is"},
+    {SOURCE("{\"persona\":3,\"task\":\"x\"}"), "\"persona\" must be a text"},
+    {SOURCE("{\"prompt\":[\"x\"]}"), "\"prompt\" must be a text"},
+    {SOURCE("{\"prompt\":null,\"ids\":[1]}"), "\"prompt\" must be a text"},
 };
 
 START_TEST(wrong_files_are_refused) {
@@ -82,10 +99,6 @@ static const struct {
     {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{"
      "\"prompt\":\"x\"}}",
      "needs the model's tokenizer"},
-    {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{}}",
-     "a source prompt is"},
-    {"{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":{\"ids\":[999999,2]}}",
-     "not in the vocabulary"},
 };
 
 static void bind(const char *items, pf_seq *s, pf_interventions **iv, int want) {
@@ -218,17 +231,49 @@ START_TEST(replace_from_a_prompt_and_from_a_file) {
 }
 END_TEST
 
+#define SWAP(positions)                                                                            \
+  "{\"op\":\"swap_kv\",\"positions\":\"" positions "\",\"source_positions\":\"0\","                \
+  "\"source\":{\"ids\":[1]}}"
+
+/* Of a run of LEN tokens: 0 to LEN-1. line NULL: it fires. */
+static const struct {
+  const char *items, *line;
+} firing[] = {
+    {"{\"op\":\"zero\",\"site\":\"blocks.1.hook_resid_pre\",\"phase\":\"generation\","
+     "\"positions\":\"g2\"}",
+     "intervention 0 (blocks.1.hook_resid_pre) never fired"},
+    {"{\"op\":\"knockout\",\"positions\":\"0\",\"queries\":\"39\"}", NULL},
+    {"{\"op\":\"knockout\",\"positions\":\"39\",\"queries\":\"39\"}", NULL},
+    {"{\"op\":\"knockout\",\"positions\":\"39\",\"queries\":\"3:39\"}",
+     "intervention 0 (knockout) never fired"},
+    {"{\"op\":\"knockout\",\"positions\":\"40\",\"queries\":\"0:99\"}",
+     "intervention 0 (knockout) never fired"},
+    {"{\"op\":\"knockout\",\"positions\":\"0\",\"queries\":\"40:99\"}",
+     "intervention 0 (knockout) never fired"},
+    {"{\"op\":\"knockout\",\"positions\":\"0\",\"phase\":\"generation\"}",
+     "intervention 0 (knockout) never fired"},
+    {SWAP("38"), NULL},
+    {SWAP("39"), "intervention 0 (swap_kv) never fired"},
+    {SWAP("0") "," SWAP("39"), "intervention 1 (swap_kv) never fired"},
+};
+
 START_TEST(what_never_fires_is_an_error) {
-  pf_seq *s = tu_seq(ctx);
+  pf_ctx_opts o = {.threads = 1, .keep_raw_k = 1};
+  pf_ctx *c;
   pf_interventions *iv;
-  bind("{\"op\":\"zero\",\"site\":\"blocks.1.hook_resid_pre\",\"phase\":\"generation\","
-       "\"positions\":\"g2\"}",
-       s, &iv, PF_OK);
-  tu_run(ctx, s, model, 1, 0, LEN, NULL);
-  ck_assert_int_eq(pf_interventions_check_fired(iv), PF_EINPUT);
-  ck_assert(strstr(pf_last_error(), "never fired"));
+  pf_spans spans;
+  ck_assert_int_eq(pf_ctx_new(&c, model, &o), PF_OK);
+  pf_seq *s = tu_seq(c);
+  pf_spans_of_ids(LEN, &spans);
+  ck_assert_msg(parse(firing[_i].items, &iv) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(pf_interventions_bind(iv, c, NULL, &spans, s) == PF_OK, "%s", pf_last_error());
+  tu_run(c, s, model, 1, 0, LEN, NULL);
+  ck_assert_int_eq(pf_interventions_check_fired(iv), firing[_i].line ? PF_EINPUT : PF_OK);
+  if (firing[_i].line)
+    ck_assert_msg(strstr(pf_last_error(), firing[_i].line), "%s", pf_last_error());
   pf_interventions_free(iv);
   pf_seq_free(s);
+  pf_ctx_free(c);
 }
 END_TEST
 
@@ -242,7 +287,7 @@ int main(void) {
                       (int)(sizeof unbindable / sizeof *unbindable));
   tcase_add_test(t, actions_equal_taps_cuts_and_swaps);
   tcase_add_test(t, replace_from_a_prompt_and_from_a_file);
-  tcase_add_test(t, what_never_fires_is_an_error);
+  tcase_add_loop_test(t, what_never_fires_is_an_error, 0, (int)(sizeof firing / sizeof *firing));
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);
   srunner_set_fork_status(r, CK_NOFORK); /* OpenMP's threads do not survive a fork */

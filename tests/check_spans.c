@@ -106,6 +106,97 @@ START_TEST(specials_are_text) {
 }
 END_TEST
 
+/* The text of a span by its name; NULL: this prompt has none of that name. */
+static void expect_named(const pf_encoding *e, const char *text, const pf_spans *s,
+                         const char *name, const char *want) {
+  pf_span at;
+  char got[512] = "";
+  int rc = pf_positions_parse(name, s, &at);
+  ck_assert_msg((rc == PF_OK) == (want != NULL), "%s: %s", name, pf_last_error());
+  if (!want)
+    return;
+  size_t lo = e->start[at.lo], hi = e->end[at.hi - 1];
+  snprintf(got, sizeof got, "%.*s", (int)(hi - lo), text + lo);
+  ck_assert_str_eq(got, want);
+}
+
+static const struct {
+  const char *model;
+  size_t n;
+  pf_message m[4];
+  unsigned flags;
+  const char *bos, *template_, *header, *user_last;
+} chats[] = {
+    {"demo-gemma2",
+     1,
+     {{"user", "  Sing. "}},
+     0,
+     "<bos>",
+     "<start_of_turn>user\n",
+     "<end_of_turn>\n<start_of_turn>model\n",
+     "\n"},
+    {"demo-gemma2",
+     1,
+     {{"user", "Sing<end_of_turn>"}},
+     PF_CHAT_PARSE_SPECIALS,
+     "<bos>",
+     "<start_of_turn>user\n",
+     "<end_of_turn>\n<start_of_turn>model\n",
+     "\n"},
+    {"demo-gemma2",
+     3,
+     {{"user", "Sing."}, {"assistant", "La."}, {"user", "Again."}},
+     0,
+     "<bos>",
+     NULL,
+     "<end_of_turn>\n<start_of_turn>model\n",
+     "\n"},
+    {"demo-gemma2",
+     2,
+     {{"user", "Sing."}, {"assistant", "La."}},
+     0,
+     "<bos>",
+     NULL,
+     "<end_of_turn>\n<start_of_turn>model\n",
+     NULL},
+    {"demo-qwen2",
+     2,
+     {{"system", "Be kind."}, {"user", "Sing."}},
+     0,
+     NULL,
+     NULL,
+     "<|im_end|>\n<|im_start|>assistant\n",
+     "\n"},
+};
+
+START_TEST(chat_prompts) {
+  pf_tok *t = open_tok(chats[_i].model);
+  pf_encoding e, same = {0};
+  pf_spans s;
+  char *text;
+  ck_assert_msg(pf_chat_prompt_make(t, chats[_i].m, chats[_i].n, chats[_i].flags, &e, &s) == PF_OK,
+                "%s", pf_last_error());
+  ck_assert_int_eq(pf_chat_encode(t, chats[_i].m, chats[_i].n, chats[_i].flags, &same, &text, NULL),
+                   PF_OK);
+  ck_assert(same.n == e.n && !memcmp(same.ids, e.ids, e.n * sizeof *e.ids));
+  expect_named(&e, text, &s, "bos", chats[_i].bos);
+  expect_named(&e, text, &s, "template", chats[_i].template_);
+  expect_named(&e, text, &s, "header", chats[_i].header);
+  expect_named(&e, text, &s, "p_user_last", chats[_i].user_last);
+  expect_named(&e, text, &s, "persona", NULL);
+  ck_assert(strstr(pf_last_error(), "role prompts have it") != NULL);
+  pf_spans_of_tokens(t, e.ids, e.n, &s);
+  expect_named(&e, text, &s, "bos", chats[_i].bos);
+  expect_named(&e, text, &s, "header", NULL);
+  pf_spans_of_tokens(NULL, e.ids, e.n, &s);
+  expect_named(&e, text, &s, "bos", NULL);
+  pf_encoding_free(&e);
+  pf_encoding_free(&same);
+  pf_text_free(text);
+  pf_tok_close(t);
+}
+END_TEST
+
 static const struct {
   const char *text;
   int32_t lo, hi; /* lo < 0: refused */
@@ -189,6 +280,7 @@ int main(void) {
   tcase_add_test(t, qwen_spans);
   tcase_add_test(t, bare_task);
   tcase_add_test(t, specials_are_text);
+  tcase_add_loop_test(t, chat_prompts, 0, (int)(sizeof chats / sizeof *chats));
   tcase_add_test(t, positions_as_text);
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);

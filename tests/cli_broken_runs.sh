@@ -86,13 +86,20 @@ full_disk() {
 
 run "$T/whole"
 expect 'a run without a break' 0 ''
-sums=$(cd "$T/whole" && sha256sum ./*.jsonl summary.json report.html)
+files='results.jsonl journal.jsonl generated.jsonl summary.json manifest.json timings.json report.html'
+sums=$(cd "$T/whole" && sha256sum $files)
 run "$T/whole"
 expect 'results are there' 2 'holds results already'
 run "$T/whole" --resume
 expect 'resume of a finished study' 0 ''
-[ "$sums" = "$(cd "$T/whole" && sha256sum ./*.jsonl summary.json report.html)" ] ||
-  bad 'resuming a finished study changed its results'
+[ "$sums" = "$(cd "$T/whole" && sha256sum $files)" ] || bad 'resuming a finished study changed its files'
+run "$T/whole" --resume -t 2
+[ "$sums" = "$(cd "$T/whole" && sha256sum $files)" ] ||
+  bad 'resuming a finished study with other threads changed its files'
+grep -q '"threads": 1' "$T/whole/timings.json" || bad 'timings.json does not name the threads'
+run "$T/two" -t 2
+same 'two threads' "$T/two"
+cmp "$T/whole/manifest.json" "$T/two/manifest.json" || bad 'the manifest depends on the threads'
 broken INT 4 'resum'
 broken TERM 4 'resum'
 broken KILL 137 ''

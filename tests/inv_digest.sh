@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # One digest of logits per model, whatever computed it: tests/golden/digests.sha has the value, and every instruction set
 # of this machine must reach it, over threads, prefill chunks, cached and recomputed (tests/inv_model.c). The same file is
-# read by builds of other compilers and for other processors. `inv_digest.sh --print` prints the digests instead.
+# read by builds of other compilers and for other processors. `make digests` prints the digests (--print).
 set -u
 : "${srcdir:=.}" "${PF_TEST_TIER:=normal}" "${PF_EMULATOR:=}"
 golden=$srcdir/tests/golden/digests.sha

@@ -72,7 +72,7 @@ run messages-role 3 '[{"role": "oracle", "content": ""}]' "$tmp/chat" --messages
 run messages-missing 3 '' "$tmp/chat" --messages "$tmp/none.json"
 run no-template 3 '[{"role": "user", "content": ""}]' "$qwen" --messages -;          says '--prompt-raw'
 printf x >>"$tmp/chat/chat_template.jinja"
-run unknown-template 3 '[{"role": "user", "content": ""}]' "$tmp/chat" --messages -; says '--prompt-raw'
+run unknown-template 3 '[{"role": "user", "content": ""}]' "$tmp/chat" --messages -; says 'tokenize: standard input with --specials'
 printf '{' >"$tmp/chat/tokenizer.json"
 run bad-file 3 '' "$tmp/chat";                            says 'invalid JSON'
 

@@ -27,8 +27,9 @@ PF_API int pf_role_prompt_make(const pf_tok *t, const char *template_, const cha
 PF_API void pf_role_prompt_free(pf_role_prompt *p);
 
 /* Spans by name: bos template persona task header answer (answer: all that follows the prompt), and
- * the one-token sites p_user_last p_last g1 g2. A prompt of bare ids has the last four but
- * p_user_last, and answer. */
+ * the one-token sites p_user_last p_last g1 g2. Every prompt has answer p_last g1 g2; bos where it
+ * begins with that token; header where it is in the chat format, template where it is one message,
+ * p_user_last where a user's message is the last; persona and task are a role prompt's. */
 typedef struct pf_named_span {
   const char *name;
   pf_span span; /* hi = INT32_MAX: open */
@@ -41,6 +42,12 @@ typedef struct pf_spans {
 } pf_spans;
 PF_API void pf_spans_of(const pf_role_prompt *p, pf_spans *out);
 PF_API void pf_spans_of_ids(int32_t n_prompt, pf_spans *out);
+/* Of ids whose first may be the tokenizer's BOS; t may be NULL. */
+PF_API void pf_spans_of_tokens(const pf_tok *t, const int32_t *ids, size_t n, pf_spans *out);
+/* A conversation by the model's chat format (flags: PF_CHAT_PARSE_SPECIALS) with the generation
+ * header, and its spans. *out (pf_encoding_free) is empty on failure. */
+PF_API int pf_chat_prompt_make(const pf_tok *t, const pf_message *m, size_t n, unsigned flags,
+                               pf_encoding *out, pf_spans *spans);
 /* Positions as text: "12", "-1" (from the end of the prompt), "3:7", "persona", "persona[-1]",
  * "task[0:3]". */
 PF_API int pf_positions_parse(const char *text, const pf_spans *s, pf_span *out);
@@ -90,8 +97,12 @@ PF_API int pf_interventions_bind(pf_interventions *iv, pf_ctx *c, const pf_tok *
 /* One line for each action as it was resolved ("replace blocks.3.hook_resid_pre positions 12..14"),
  * NULL past the last. */
 PF_API const char *pf_interventions_line(const pf_interventions *iv, size_t i);
-/* PF_EINPUT, naming the intervention, if a tap never acted on a row. */
+/* After the run, with the sequence of the last bind still there: PF_EINPUT, naming the
+ * intervention, if a tap never acted on a row, or no row that ran could see a key of a knockout or
+ * swap. */
 PF_API int pf_interventions_check_fired(const pf_interventions *iv);
+/* The second half of it, for callers that ran copies of the taps. */
+PF_API int pf_interventions_check_edges(const pf_interventions *iv);
 /* The taps of the last bind (pf_seq_set_taps replaces a sequence's list: join them with your own).
  */
 PF_API const pf_tap *pf_interventions_taps(const pf_interventions *iv, size_t *n);

@@ -110,6 +110,8 @@ PF_API const pf_hook_info *pf_hooks(const pf_model *m, size_t *n);
 /* Resolves a name or alias ("blocks.3.hook_resid_pre", "model.layers.3"...) to hook id and layer
  * (-1 if not per layer). Unknown: PF_EUSAGE, the line names the nearest ones. */
 PF_API int pf_hook_find(const pf_model *m, const char *name, int *id, int32_t *layer);
+/* The name with its layer, "blocks.3.hook_resid_pre"; layer < 0: "*" in its place. Returns buf. */
+PF_API const char *pf_hook_spell(const pf_hook_info *h, int32_t layer, char *buf, size_t size);
 
 typedef enum pf_op { PF_OP_CAPTURE, PF_OP_REPLACE, PF_OP_ADD, PF_OP_SCALE, PF_OP_ZERO } pf_op;
 

@@ -14,6 +14,8 @@ PF_API int32_t pf_tok_vocab_size(const pf_tok *t); /* highest id + 1 */
 PF_API int32_t pf_tok_bos(const pf_tok *t);        /* -1: none */
 /* Id of a piece or special token by its exact text, -1 when absent. */
 PF_API int32_t pf_tok_id(const pf_tok *t, const char *piece);
+/* 1: the id has a text; 0: it is out of range, or only fills up the model's vocabulary. */
+PF_API int pf_tok_has(const pf_tok *t, int32_t id);
 PF_API const char *pf_tok_sha256(const pf_tok *t); /* of tokenizer.json, hex */
 
 /* A text as tokens: ids[i] covers bytes [start[i], end[i]) of the given (or rendered) text. */
@@ -33,8 +35,8 @@ enum {
 PF_API int pf_tok_encode(const pf_tok *t, const char *text, size_t n, unsigned flags,
                          pf_encoding *out);
 
-/* Decoding. Specials are left out unless keep_specials. *text is a heap string (pf_text_free), *n
- * its bytes. */
+/* Decoding. Specials are left out unless keep_specials, ids without a text always. *text is a heap
+ * string (pf_text_free), *n its bytes. */
 PF_API int pf_tok_decode(const pf_tok *t, const int32_t *ids, size_t n_ids, int keep_specials,
                          char **text, size_t *n);
 PF_API void pf_text_free(char *text);

@@ -14,7 +14,7 @@ static const char usage[] =
     "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
     "  --hooks A,B,...      hook points; '*' in the place of the layer takes every layer\n"
     "                       (blocks.*.hook_resid_post); 'personaflow hooks MODEL' lists them\n"
-    "  --positions P        12, -1 (from the end), 3:7, persona, task[0:3] ... (all)\n"
+    "  --positions P        12, -1 (from the end), 3:7, 3:, persona, task[0:3] ... (all)\n"
     "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md)\n"
     "  --format F           safetensors (default; one file) or npy (a folder, one file a hook)\n"
     "  --force              write over what is there\n"
@@ -200,12 +200,15 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
     st = pf_seq_set_taps(seq, all, n_edit + c->n);
     if (st == PF_OK)
       st = pf_eval(ctx, rows, n, NULL);
+    if (st == PF_OK && iv)
+      st = pf_interventions_check_edges(iv);
   }
   int rc = st != PF_OK ? cli_fail(st) : !all || !rows ? 5 : 0;
+  char name[96];
   for (size_t i = 0; rc == 0 && i < n_edit + c->n; i++)
     if (all[i].fired == 0)
       rc = (fprintf(stderr, "personaflow: %s never fired: no row at its positions\n",
-                    info_of(m, all[i].hook)->name),
+                    pf_hook_spell(info_of(m, all[i].hook), all[i].layer, name, sizeof name)),
             3);
   pf_seq_set_taps(seq, NULL, 0);
   pf_interventions_free(iv);
@@ -242,6 +245,8 @@ static int resolve_span(cap *c) {
   int st = c->positions ? pf_positions_parse(c->positions, &c->ready.spans, &c->span) : PF_OK;
   if (st != PF_OK)
     return cli_fail(st);
+  if (c->span.hi == INT32_MAX) /* "3:": capture runs the prompt only */
+    c->span.hi = (int32_t)c->ready.ids.n;
   if (c->span.hi > (int32_t)c->ready.ids.n || c->span.lo >= c->span.hi)
     return cli_usage("capture", "--positions %s is not in the prompt's %zu tokens",
                      c->positions ? c->positions : "", c->ready.ids.n);

@@ -12,7 +12,7 @@ static const char usage[] =
     "accepted\n"
     "as input, and what stands there. %d is the layer. Only the configuration is read.\n"
     "  --json   one JSON array\n"
-    "  --list   names only, one a line\n";
+    "  --list   one hook point a line: its name, a tab, its aliases separated by spaces\n";
 
 static json_t *as_json(const pf_hook_info *h) {
   return json_pack("{s:s s:s s:s s:i s:i s:b s:s}", "name", h->name, "shape", h->shape, "aliases",
@@ -58,7 +58,7 @@ static int print_text(const pf_model_info *m, const pf_hook_info *h, size_t n) {
 
 static int print_names(const pf_hook_info *h, size_t n) {
   for (size_t i = 0; i < n; i++)
-    puts(h[i].name);
+    printf("%s%s%s\n", h[i].name, *h[i].aliases ? "\t" : "", h[i].aliases);
   return 0;
 }
 

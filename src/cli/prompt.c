@@ -27,20 +27,18 @@ static int take(pf_encoding *e, int status, pf_ids *out) {
   return status == PF_OK ? 0 : cli_fail(status);
 }
 
-static int encode_chat(const cli_prompt *p, const pf_tok *t, const pf_message *m, size_t n,
-                       pf_ids *out) {
+static int encode_chat(const cli_prompt *p, cli_ready *r, const pf_message *m, size_t n) {
   pf_encoding e = {0};
-  char *text = NULL;
-  int st = pf_chat_encode(t, m, n, p->specials ? PF_CHAT_PARSE_SPECIALS : 0, &e, &text, NULL);
-  pf_text_free(text);
-  return take(&e, st, out);
+  unsigned flags = p->specials ? PF_CHAT_PARSE_SPECIALS : 0;
+  int st = pf_chat_prompt_make(r->tok, m, n, flags, &e, &r->spans);
+  return take(&e, st, &r->ids);
 }
 
-static int encode_messages(const cli_prompt *p, const pf_tok *t, pf_ids *out) {
+static int encode_messages(const cli_prompt *p, cli_ready *r) {
   cli_messages m;
   int rc = cli_messages_read(p->messages, &m);
   if (rc == 0)
-    rc = encode_chat(p, t, m.v, m.n, out);
+    rc = encode_chat(p, r, m.v, m.n);
   cli_messages_free(&m);
   return rc;
 }
@@ -67,9 +65,9 @@ static int encode(const char *cmd, const cli_prompt *p, cli_ready *r) {
   if (p->ids)
     return cli_ids(cmd, "--prompt-ids", p->ids, &r->ids) ? 0 : 2;
   if (p->messages)
-    return encode_messages(p, r->tok, &r->ids);
+    return encode_messages(p, r);
   if (p->chat)
-    return encode_chat(p, r->tok, &(pf_message){"user", p->chat}, 1, &r->ids);
+    return encode_chat(p, r, &(pf_message){"user", p->chat}, 1);
   if (p->task)
     return encode_role(p, r);
   unsigned flags = PF_TOK_AUTO_BOS | (p->specials ? PF_TOK_SPECIALS : 0);
@@ -85,6 +83,10 @@ int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_r
                           "--task with --persona");
   if (p->persona && !p->task)
     return cli_usage(cmd, "--persona needs --task");
+  if (p->specials && (p->ids || p->task))
+    return cli_usage(cmd,
+                     "--specials goes with --prompt, --prompt-raw or --messages: ids are tokens "
+                     "already, and a role prompt is text");
   if (!p->ids || has_tokenizer(dir)) {
     int st = pf_tok_open(&out->tok, dir);
     if (st != PF_OK)
@@ -92,7 +94,7 @@ int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_r
   }
   int rc = encode(cmd, p, out);
   if (rc == 0 && !out->spans.n)
-    pf_spans_of_ids((int32_t)out->ids.n, &out->spans);
+    pf_spans_of_tokens(out->tok, out->ids.v, out->ids.n, &out->spans);
   return rc;
 }
 

@@ -37,13 +37,15 @@ enum {
   "  --prompt-raw TEXT    the text itself, with the tokenizer's own BOS rule\n"                    \
   "  --prompt-ids 1,2,3   token ids; needs no tokenizer\n"                                         \
   "  --messages FILE      a conversation, OpenAI-style JSON (- for standard input)\n"              \
-  "  --persona X --task Y the role prompt \"As X, Y\" in the model's chat format; gives named "    \
-  "spans\n"                                                                                        \
-  "  --specials           parse special tokens such as <end_of_turn> in the text\n"
+  "  --persona X --task Y the role prompt \"As X, Y\" in the model's chat format; has "            \
+  "the\n"                                                                                          \
+  "                       spans persona and task\n"                                                \
+  "  --specials           with --prompt, --prompt-raw, --messages: parse special tokens such as\n" \
+  "                       <end_of_turn> in the text\n"
 
 /* Takes an option of CLI_PROMPT_OPTIONS; false if opt is another one. */
 bool cli_prompt_option(cli_prompt *p, int opt, const char *arg);
-/* A prompt made ready. spans: the named spans of a role prompt, else those of bare ids. */
+/* A prompt made ready. spans: those that its kind of prompt has (personaflow/analysis.h). */
 typedef struct cli_ready {
   pf_ids ids;
   pf_spans spans;

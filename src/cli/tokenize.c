@@ -191,6 +191,17 @@ static int ids_of_numbers(const char *text, pf_ids *ids) {
   return 0;
 }
 
+static int check_known(const pf_tok *t, const pf_ids *ids) {
+  for (size_t i = 0; i < ids->n; i++)
+    if (!pf_tok_has(t, ids->v[i]))
+      return fprintf(stderr,
+                     "personaflow: standard input: the tokenizer has no token id %d (the highest "
+                     "is %d)\n",
+                     (int)ids->v[i], (int)pf_tok_vocab_size(t) - 1),
+             3;
+  return 0;
+}
+
 static int write_text(const pf_tok *t, const pf_ids *ids, int keep_specials) {
   char *text;
   size_t n;
@@ -212,6 +223,8 @@ static int decode(const pf_tok *t, const options *o) {
     return 3;
   char first = text[strspn(text, " \t\r\n")];
   int code = first == '{' || first == '[' ? ids_of_json(text, n, &ids) : ids_of_numbers(text, &ids);
+  if (code == 0)
+    code = check_known(t, &ids);
   if (code == 0)
     code = write_text(t, &ids, o->specials);
   free(text);
