@@ -33,7 +33,9 @@ fail() { # code, line
 installed() { # any of a|b|c
   local p
   for p in ${1//|/ }; do
-    [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] && return 0
+    # one line for each architecture that it is installed for
+    dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$p" 2>/dev/null |
+      grep -qxE "($(dpkg --print-architecture)|all) installed" && return 0
   done
   return 1
 }
