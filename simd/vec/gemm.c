@@ -84,8 +84,8 @@ PF_INLINE void tile_x3(const pf_gemm *g, size_t i, size_t j, const int R, const 
 #undef PF_CELL
 }
 
-/* Rows i..i+R-1, panels j/16..j/16+P-1; both parities at once: one chain pair a cell.
- * bf16 weights are widened as they are loaded. */
+/* Few rows: both parities at once, one chain pair a cell. bf16 weights are widened as they are
+ * loaded. */
 PF_INLINE void tile_one(const pf_gemm *g, size_t i, size_t j, const int R, const int P,
                         const int bf16) {
   v16 acc[4][2];
@@ -137,54 +137,133 @@ PF_INLINE void tile_one(const pf_gemm *g, size_t i, size_t j, const int R, const
 #undef PF_CELL
 }
 
+#define PF_MANY(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11)
+enum { MANY = 12 };
+
+/* The chains of one parity over one block, for many rows. */
+PF_INLINE void chains_bf16(v16 c[MANY][2], const float *a, size_t lda, const uint16_t *const w[2],
+                           int odd, const int R, const int P) {
+#define PF_INIT(r) c[r][0] = c[r][1] = v_zero();
+  PF_MANY(PF_INIT)
+#undef PF_INIT
+  for (size_t p = 0; p < PF_KBLK; p += 2) {
+    v16 w0 = weights_of(w[0] + 16 * p, odd), w1 = P > 1 ? weights_of(w[1] + 16 * p, odd) : w0;
+#define PF_ROW(r)                                                                                  \
+  if ((r) < R) {                                                                                   \
+    v16 x = v_set1(a[(r)*lda + p + (size_t)odd]);                                                  \
+    c[r][0] = v_fma(x, w0, c[r][0]);                                                               \
+    if (P > 1)                                                                                     \
+      c[r][1] = v_fma(x, w1, c[r][1]);                                                             \
+  }
+    PF_MANY(PF_ROW)
+#undef PF_ROW
+  }
+}
+
+/* Many rows: as tile_x3, so that the widening of the weights serves more of them. */
+PF_INLINE void tile_many(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
+  v16 acc[MANY][2], e[MANY][2], o[MANY][2];
+#define PF_INIT(r) acc[r][0] = acc[r][1] = v_zero();
+  PF_MANY(PF_INIT)
+#undef PF_INIT
+  const uint16_t *w = (const uint16_t *)g->w + j * g->kp;
+  for (size_t k = 0; k < g->kp; k += PF_KBLK) {
+    const float *a = (const float *)g->a + i * g->kp + k;
+    const uint16_t *const wk[2] = {w + k * 16, w + k * 16 + (P > 1 ? g->kp * 16 : 0)};
+    chains_bf16(e, a, g->kp, wk, 0, R, P);
+    chains_bf16(o, a, g->kp, wk, 1, R, P);
+#define PF_ROW(r)                                                                                  \
+  if ((r) < R) {                                                                                   \
+    acc[r][0] = v_add(acc[r][0], v_add(e[r][0], o[r][0]));                                         \
+    if (P > 1)                                                                                     \
+      acc[r][1] = v_add(acc[r][1], v_add(e[r][1], o[r][1]));                                       \
+  }
+    PF_MANY(PF_ROW)
+#undef PF_ROW
+  }
+#define PF_CELL(r, p)                                                                              \
+  if ((r) < R && (p) < P)                                                                          \
+    put(g, i + (r), j + 16 * (p), v_add(acc[r][p], v_zero()));
+#define PF_ROW(r) PF_CELL(r, 0) PF_CELL(r, 1)
+  PF_MANY(PF_ROW)
+#undef PF_ROW
+#undef PF_CELL
+}
+
 PF_INLINE void tile_f32(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
   tile_one(g, i, j, R, P, 0);
 }
 
 PF_INLINE void tile_bf16(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
-  tile_one(g, i, j, R, P, 1);
+  if (R <= PF_F32_ROWS)
+    tile_one(g, i, j, R, P, 1);
+  else
+    tile_many(g, i, j, R, P);
 }
 
 #define PF_TILE(kind, r, p)                                                                        \
   static void kind##_##r##x##p(const pf_gemm *g, size_t i, size_t j) {                             \
     tile_##kind(g, i, j, r, p);                                                                    \
   }
-#define PF_TILES(kind, p)                                                                          \
-  PF_TILE(kind, 1, p) PF_TILE(kind, 2, p) PF_TILE(kind, 3, p) PF_TILE(kind, 4, p)
-#define PF_LIST(kind, p)                                                                           \
-  { kind##_1x##p, kind##_2x##p, kind##_3x##p, kind##_4x##p }
-typedef void (*tile_fn)(const pf_gemm *g, size_t i, size_t j);
+typedef void (*const tile_fn)(const pf_gemm *g, size_t i, size_t j);
 
-PF_TILES(x3, 1)
-PF_TILES(x3, 2)
-PF_TILES(f32, 1)
-PF_TILES(f32, 2)
-PF_TILES(bf16, 1)
-PF_TILES(bf16, 2)
-static const tile_fn x3_tiles[2][4] = {PF_LIST(x3, 1), PF_LIST(x3, 2)};
-static const tile_fn f32_tiles[2][4] = {PF_LIST(f32, 1), PF_LIST(f32, 2)};
-static const tile_fn bf16_tiles[2][4] = {PF_LIST(bf16, 1), PF_LIST(bf16, 2)};
+#define PF_FOUR(kind, p)                                                                           \
+  PF_TILE(kind, 1, p) PF_TILE(kind, 2, p) PF_TILE(kind, 3, p) PF_TILE(kind, 4, p)
+#define PF_LIST(kind, p) kind##_1x##p, kind##_2x##p, kind##_3x##p, kind##_4x##p
+PF_FOUR(x3, 1)
+PF_FOUR(x3, 2)
+PF_FOUR(f32, 1)
+PF_FOUR(f32, 2)
+PF_FOUR(bf16, 1)
+PF_FOUR(bf16, 2)
+static const tile_fn x3_tiles[2][4] = {{PF_LIST(x3, 1)}, {PF_LIST(x3, 2)}};
+static const tile_fn f32_tiles[2][4] = {{PF_LIST(f32, 1)}, {PF_LIST(f32, 2)}};
+
+#define PF_MORE(p) PF_TILE(bf16, 5, p) PF_TILE(bf16, 6, p)
+PF_MORE(1)
+PF_MORE(2)
+#if PF_BF16_ROWS > 6
+#define PF_MOST(p)                                                                                 \
+  PF_TILE(bf16, 7, p)                                                                              \
+  PF_TILE(bf16, 8, p) PF_TILE(bf16, 9, p) PF_TILE(bf16, 10, p) PF_TILE(bf16, 11, p)                \
+  PF_TILE(bf16, 12, p)
+PF_MOST(1)
+PF_MOST(2)
+#define PF_BF16_LIST(p)                                                                            \
+  PF_LIST(bf16, p), bf16_5x##p, bf16_6x##p, bf16_7x##p, bf16_8x##p, bf16_9x##p, bf16_10x##p,       \
+      bf16_11x##p, bf16_12x##p
+#else
+#define PF_BF16_LIST(p) PF_LIST(bf16, p), bf16_5x##p, bf16_6x##p
+#endif
+static const tile_fn bf16_tiles[2][MANY] = {{PF_BF16_LIST(1)}, {PF_BF16_LIST(2)}};
+
+/* n in the fewest parts of at most `most`, these nearly equal. */
+static size_t even_part(size_t n, size_t most) {
+  size_t parts = (n + most - 1) / most;
+  return (n + parts - 1) / parts;
+}
 
 /* Panels outside: the weights of a group of panels stay in the second-level cache while the rows
  * pass. */
-static void run(const pf_gemm *g, const tile_fn tiles[2][4], size_t rows, size_t panels) {
+static void run(const pf_gemm *g, const tile_fn *one, const tile_fn *two, size_t rows,
+                size_t panels) {
   for (size_t j = 0, p; j < g->n; j += 16 * p) {
     p = g->n - j > 16 ? panels : 1;
     for (size_t i = 0, r; i < g->m; i += r) {
-      r = g->m - i < rows ? g->m - i : rows;
-      tiles[p - 1][r - 1](g, i, j);
+      r = even_part(g->m - i, rows);
+      (p > 1 ? two : one)[r - 1](g, i, j);
     }
   }
 }
 
 void PF_FN(gemm_x3_bf16)(const pf_gemm *g) {
-  run(g, x3_tiles, PF_X3_ROWS, PF_X3_PANELS);
+  run(g, x3_tiles[0], x3_tiles[1], PF_X3_ROWS, PF_X3_PANELS);
 }
 
 void PF_FN(gemm_bf16)(const pf_gemm *g) {
-  run(g, bf16_tiles, PF_F32_ROWS, PF_F32_PANELS);
+  run(g, bf16_tiles[0], bf16_tiles[1], PF_BF16_ROWS, PF_F32_PANELS);
 }
 
 void PF_FN(gemm_f32)(const pf_gemm *g) {
-  run(g, f32_tiles, PF_F32_ROWS, PF_F32_PANELS);
+  run(g, f32_tiles[0], f32_tiles[1], PF_F32_ROWS, PF_F32_PANELS);
 }
