@@ -134,38 +134,39 @@ PF_INLINE vi s8_begin(const int32_t *wsum) {
 /* Rows and panels are reached by every third's address: index registers reach the two after it. */
 #define S8_AT(p, i, ld) (p[(i) / 3] + (size_t)((i) % 3) * (ld))
 
-PF_INLINE void s8_tile(const s8_job *t, const int R, const int P, const int few) {
+PF_INLINE void s8_tile(const s8_job *job, const int R, const int P, const int few) {
+  const s8_job t = *job; /* a copy: stores of sums cannot change it */
   const int C = P * S8_H, widened = S8_WIDE && !few;
-  const size_t lda = t->lda, ldw = t->ldw, step = t->fetch_step;
   const size_t line = widened ? 2 * S8_LINE : S8_LINE;
-  const char *a[4], *w[2], *fetch = t->fetch;
+  const char *a[4], *w[2], *fetch = t.fetch, *sa = (const char *)t.sa;
+  const float *ws = t.ws;
+  const int32_t *wsum = t.wsum;
   size_t ahead = S8_AHEAD;
-  PF_UNROLL for (int i = 0; i < (R + 2) / 3; i++) a[i] = t->a + 3 * (size_t)i * lda;
-  PF_UNROLL for (int i = 0; i < (P + 2) / 3; i++) w[i] = t->w + 3 * (size_t)i * ldw;
-  for (size_t g = 0; g < t->groups; g++) {
+  PF_UNROLL for (int i = 0; i < (R + 2) / 3; i++) a[i] = t.a + 3 * (size_t)i * t.lda;
+  PF_UNROLL for (int i = 0; i < (P + 2) / 3; i++) w[i] = t.w + 3 * (size_t)i * t.ldw;
+  for (size_t left = t.groups; left; left--) {
     vi s[8][4 * S8_H], x[4 * S8_H];
     PF_UNROLL for (int c = 0; c < C; c++) {
-      vi begin = s8_begin(t->wsum + (size_t)(c / S8_H) * t->lds + g * 16 + c % S8_H * S8_LANES);
+      vi begin = s8_begin(wsum + (size_t)(c / S8_H) * t.lds + c % S8_H * S8_LANES);
       PF_UNROLL for (int r = 0; r < R; r++) s[r][c] = begin;
     }
-    size_t n = g + 1 < t->groups ? t->quads : t->last;
-    for (size_t q = n; q; q--) {
+    for (size_t q = left > 1 ? t.quads : t.last; q; q--) {
       /* At the end of its panel a stream goes on to the panels that come next. */
-      if (few && g + 1 == t->groups && q == S8_AHEAD / (4 * S8_LINE))
-        ahead += (size_t)(P - 1) * ldw;
+      if (few && left == 1 && q == S8_AHEAD / (4 * S8_LINE))
+        ahead += (size_t)(P - 1) * t.ldw;
       PF_UNROLL for (int k = 0; k < 4; k++) {
         if (few) {
           PF_UNROLL for (int p = 0; p < P; p++)
-              _mm_prefetch(S8_AT(w, p, ldw) + k * S8_LINE + ahead, _MM_HINT_T0);
+              _mm_prefetch(S8_AT(w, p, t.ldw) + k * S8_LINE + ahead, _MM_HINT_T0);
         } else {
           _mm_prefetch(fetch, _MM_HINT_T0);
-          fetch += step;
+          fetch += t.fetch_step;
         }
         PF_UNROLL for (int sub = 0; sub < S8_SUBS; sub++) {
           PF_UNROLL for (int c = 0; c < C; c++) x[c] =
-              s8_weights(S8_AT(w, c / S8_H, ldw) + (size_t)k * line, c % S8_H, sub, widened);
+              s8_weights(S8_AT(w, c / S8_H, t.ldw) + (size_t)k * line, c % S8_H, sub, widened);
           PF_UNROLL for (int r = 0; r < R; r++) {
-            vi y = vi_every(S8_AT(a, r, lda) + 4 * (k * S8_SUBS + sub));
+            vi y = vi_every(S8_AT(a, r, t.lda) + 4 * (k * S8_SUBS + sub));
             PF_UNROLL for (int c = 0; c < C; c++) s[r][c] = s8_dot(s[r][c], y, x[c]);
           }
         }
@@ -175,14 +176,19 @@ PF_INLINE void s8_tile(const s8_job *t, const int R, const int P, const int few)
     }
     /* Without this, GCC 12 converts some of the sums early and moves the others to the stack. */
     PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int c = 0; c < C; c++) S8_KEEP(s[r][c]);
+    vf sw[4 * S8_H];
+    PF_UNROLL for (int c = 0; c < C; c++) sw[c] =
+        vf_load(ws + (size_t)(c / S8_H) * t.lds + c % S8_H * S8_LANES);
     PF_UNROLL for (int r = 0; r < R; r++) {
-      vf sa = vf_set1(*(const float *)(const void *)((const char *)(t->sa + g) + (size_t)r * lda));
+      vf scale = vf_set1(*(const float *)(const void *)(sa + (size_t)r * t.lda));
       PF_UNROLL for (int c = 0; c < C; c++) {
-        float *to = t->acc + r * P * 16 + c * S8_LANES;
-        vf sw = vf_load(t->ws + (size_t)(c / S8_H) * t->lds + g * 16 + c % S8_H * S8_LANES);
-        vf_store(to, vf_fma(vf_of(s[r][c]), vf_mul(sa, sw), vf_load(to)));
+        float *to = t.acc + r * P * 16 + c * S8_LANES;
+        vf_store(to, vf_fma(vf_of(s[r][c]), vf_mul(scale, sw[c]), vf_load(to)));
       }
     }
+    sa += sizeof(float);
+    ws += 16;
+    wsum += 16;
   }
 }
 
@@ -285,16 +291,27 @@ static void s8_share(s8_job *job, const char *next, size_t ldw, size_t n, size_t
   job->fetch = panel < panels ? next + panel * ldw + at % (16 * k) : (const char *)job;
 }
 
+/* The scales and sums of a piece: one line a group and panel, too far apart for the hardware. */
+static void s8_fetch_scales(const s8_job *next, size_t panels) {
+  for (size_t p = 0; p < panels; p++)
+    for (size_t t = 0; t < next->groups; t++) {
+      _mm_prefetch((const char *)(next->ws + p * next->lds + t * 16), _MM_HINT_T0);
+      if (!S8_WIDE)
+        _mm_prefetch((const char *)(next->wsum + p * next->lds + t * 16), _MM_HINT_T0);
+    }
+}
+
 /* A piece of K for all rows of a block; `last`: the sums are complete. */
-static void s8_piece(const pf_gemm *g, s8_job job, size_t i, size_t rows, size_t j, size_t panels,
-                     const char *next, int last) {
+static void s8_piece(const pf_gemm *g, s8_job job, const s8_job *next, size_t i, size_t rows,
+                     size_t j, size_t panels, int last) {
   size_t k = ((job.groups - 1) * job.quads + job.last) * 16, ldw = job.ldw;
   if (S8_WIDE)
     s8_widen(g, &job, panels, k);
+  s8_fetch_scales(next, panels);
   size_t tiles = (rows + S8_ROWS - 1) / S8_ROWS;
   for (size_t n = 0, r = 0, R; n < tiles; n++, r += R) {
     R = (rows - r + (tiles - n) - 1) / (tiles - n);
-    s8_share(&job, next, ldw, n, tiles, panels, k);
+    s8_share(&job, next->w, ldw, n, tiles, panels, k);
     (panels == S8_PANELS ? many_rows : many_rows_narrow)[R](&job);
     if (last)
       s8_finish(g, job.acc, i + r, R, j, panels);
@@ -313,11 +330,12 @@ static void s8_many_rows(const pf_gemm *g, size_t i, size_t rows) {
     memset(g->work, 0, rows * panels * 16 * sizeof(float));
     for (size_t t = 0, n; t < groups; t += n) {
       n = groups - t < piece ? groups - t : piece;
-      s8_job job = s8_job_at(g, i, j, t, n);
       int last = t + n == groups;
-      const char *next =
-          last ? (const char *)g->w + (j + panels) * 16 * g->kp : job.w + n * g->group * 16;
-      s8_piece(g, job, i, rows, j, panels, next, last);
+      size_t left = last ? groups : groups - t - n;
+      s8_job job = s8_job_at(g, i, j, t, n),
+             next = s8_job_at(g, i, last ? j + panels : j, last ? 0 : t + n,
+                              left < piece ? left : piece);
+      s8_piece(g, job, &next, i, rows, j, panels, last);
     }
   }
 }

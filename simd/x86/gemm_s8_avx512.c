@@ -11,7 +11,9 @@
 #define S8_FEW_4  4
 
 static inline vi s8_dot(vi sum, vi row, vi w) {
-  return vi_add(sum, vi_madd(row, w));
+  sum = vi_add(sum, vi_madd(row, w));
+  S8_KEEP(sum); /* else GCC adds products to each other first, which takes more registers */
+  return sum;
 }
 
 #include "simd/x86/gemm_s8.h"
