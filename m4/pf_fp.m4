@@ -4,6 +4,11 @@
 # to make instead of configure is caught by the canary in every kernel library (make check).
 AC_DEFUN([PF_FP], [
   FP_CFLAGS="-ffp-contract=off -fno-fast-math -fno-associative-math -fno-unsafe-math-optimizations"
+  # clang 14 for aarch64 says of every file that its default (traps are not looked at) is what it has.
+  pf_save_CFLAGS=$CFLAGS
+  CFLAGS="$CFLAGS $FP_CFLAGS -Werror"
+  AC_COMPILE_IFELSE([AC_LANG_PROGRAM([], [])], [], [FP_CFLAGS="$FP_CFLAGS -Wno-unsupported-floating-point-opt"])
+  CFLAGS=$pf_save_CFLAGS
   AC_SUBST([FP_CFLAGS])
   AC_MSG_CHECKING([whether CFLAGS keep the contract's arithmetic])
   pf_fp=yes

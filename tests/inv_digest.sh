@@ -15,7 +15,7 @@ if [ "${1:-}" = --print ]; then
   exec $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" "${models[@]}"
 fi
 case ${host_cpu:-$(uname -m)} in
-aarch64) levels='scalar neon' ;;
+aarch64) levels='scalar neon neondot neoni8mm neonbf16' ;;
 *) levels='scalar avx2 avx512 amx' ;;
 esac
 bad=0 ran=0

@@ -225,8 +225,8 @@ PF_MORE(2)
 #if PF_BF16_ROWS > 6
 #define PF_MOST(p)                                                                                 \
   PF_TILE(bf16, 7, p)                                                                              \
-  PF_TILE(bf16, 8, p) PF_TILE(bf16, 9, p) PF_TILE(bf16, 10, p) PF_TILE(bf16, 11, p)                \
-  PF_TILE(bf16, 12, p)
+  PF_TILE(bf16, 8, p)                                                                              \
+  PF_TILE(bf16, 9, p) PF_TILE(bf16, 10, p) PF_TILE(bf16, 11, p) PF_TILE(bf16, 12, p)
 PF_MOST(1)
 PF_MOST(2)
 #define PF_BF16_LIST(p)                                                                            \

@@ -15,7 +15,7 @@
 #define PF_F32_ROWS   4 /* tile of gemm_f32: 4 x 2 x (even, odd) = 16 chains */
 #define PF_F32_PANELS 2
 #define PF_BF16_ROWS  12 /* many rows of gemm_bf16: 12 x 2 chains of one parity */
-#define PF_PV_COLS    4 /* groups of 16 dimensions side by side in pv */
+#define PF_PV_COLS    4  /* groups of 16 dimensions side by side in pv */
 
 typedef __m512 v16;
 typedef __m512i i16;

@@ -9,13 +9,8 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#define PF_FN(op)     pf_##op##_neon
-#define PF_X3_ROWS    2 /* tile of gemm_x3_bf16: 2 rows x 3 parts x 4 registers = 24 chains */
-#define PF_X3_PANELS  1
-#define PF_F32_ROWS   3 /* tile of gemm_f32: 3 x (even, odd) x 4 registers = 24 chains */
-#define PF_F32_PANELS 1
-#define PF_BF16_ROWS  6 /* many rows of gemm_bf16: 6 x 2 registers, chains of one parity */
-#define PF_PV_COLS    2 /* groups of 16 dimensions side by side in pv */
+#define PF_FN(op)  pf_##op##_neon
+#define PF_PV_COLS 2 /* groups of 16 dimensions side by side in pv */
 
 typedef struct v16 {
   float32x4_t a, b, c, d;
