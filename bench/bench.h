@@ -21,7 +21,7 @@ typedef struct pf_bench_opts {
   size_t group; /* of int8 products */
   int threads;
   pf_format format;
-  bool peers, quick, peaks_only, smoke;
+  bool peers, quick, peaks_only, smoke, targets;
   double seconds; /* a measurement lasts at least */
   double limit;   /* a call that would last longer is left out */
 } pf_bench_opts;
@@ -50,6 +50,7 @@ typedef struct pf_result {
                             beside this line, in units of `ops`; 0: unknown */
   double read_now;       /* bandwidth beside this line */
   double openblas, dnnl; /* their time over ours; 0: not measured */
+  double cost;           /* our time over that of the same product in a free order */
   bool disturbed;        /* the machine was slower than its best in every try */
 } pf_result;
 
@@ -78,8 +79,46 @@ const char *pf_bench_isa_name(size_t i);
 /* products.c, rows.c: PF_OK or PF_ENOMEM. */
 int pf_bench_products(pf_bench *b);
 int pf_bench_rows(pf_bench *b);
+int pf_bench_attention(pf_bench *b); /* attn.c */
+int pf_bench_layout(pf_bench *b);    /* layout.c */
+int pf_bench_targets(pf_bench *b);   /* targets.c: the table of targets instead of all that */
 /* Bytes of the largest weights that pf_bench_products reads. */
 size_t pf_bench_largest(const pf_bench_opts *o);
+/* The i-th matrix of the models. */
+bool pf_bench_shape(size_t i, const char **what, size_t *k, size_t *n);
+/* One product by itself; freely: in the best order that bench/free.h has. NULL: the CPU or the
+ * build does not have it, or no memory. */
+typedef struct pf_bench_product pf_bench_product;
+pf_bench_product *pf_bench_product_open(const pf_bench *b, const char *op, const char *isa,
+                                        bool free_order, size_t m, size_t k, size_t n);
+void pf_bench_product_call(void *p);
+double pf_bench_product_bytes(const pf_bench_product *p);
+void pf_bench_product_close(pf_bench_product *p);
+/* Operations a second that the instruction set can do for this product; 0: not known. */
+double pf_bench_product_peak(const pf_bench *b, const char *op, const char *isa);
+
+/* attn.c: attention of one layer. */
+typedef struct pf_bench_model {
+  const char *name;
+  size_t layers, heads, kv_heads, d;
+  float cap;
+} pf_bench_model;
+const pf_bench_model *pf_bench_model_at(size_t i); /* NULL after the last */
+typedef struct pf_bench_attn pf_bench_attn;
+pf_bench_attn *pf_bench_attn_open(const pf_bench *b, const pf_bench_model *m, const char *isa,
+                                  bool decode);
+void pf_bench_attn_call(void *a);
+double pf_bench_attn_bytes(const pf_bench_attn *a);
+double pf_bench_attn_ops(const pf_bench_attn *a);
+void pf_bench_attn_close(pf_bench_attn *a);
+/* The peak of fp32 FMA of an instruction set, or -1. */
+int pf_bench_fma_unit(const char *isa);
+
+/* Calls several in turn, so that a disturbance meets all of them: rounds of one call each for
+ * `seconds`, at least three. t[i]: the median of fn[i]. */
+enum { PF_BENCH_RACERS = 4 };
+void pf_bench_race(size_t n, const pf_bench_fn *fn, void *const *arg, double seconds, double *t);
+
 /* True when there is an operation of this name. */
 bool pf_bench_has_product(const char *op);
 bool pf_bench_has_row(const char *op);

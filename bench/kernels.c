@@ -19,12 +19,13 @@ static const char usage[] =
     "  --shape K,N            one matrix instead of those of the models; row operations of width "
     "N\n"
     "  -m M[,M...]            rows of activations (default: 1,4,16,64,128,512)\n"
-    "  --group G              k in a group of int8 products (default: 128)\n"
+    "  --group G              k in a group of int8 products (default: 512)\n"
     "  --threads T            (default: OMP_NUM_THREADS, else all CPUs)\n"
     "  --format text|csv|json\n"
     "  --peers, --no-peers    compare with OpenBLAS and oneDNN (default) or not\n"
     "  --quick                a few shapes, M = 1, 16, 512, short measurements, one width of rows\n"
     "  --smoke                one tiny product, one repeat: does everything run?\n"
+    "  --targets              the table of targets: measured value, met or not\n"
     "  --peaks                measure the machine only\n"
     "  --seconds S            a measurement lasts at least (default: 0.2)\n"
     "  --limit S              leave out what would take longer in one call (default: 5)\n"
@@ -48,6 +49,7 @@ enum {
   PEERS,
   NO_PEERS,
   QUICK,
+  TARGETS,
   SMOKE,
   PEAKS,
   SECONDS,
@@ -55,11 +57,14 @@ enum {
 };
 
 static const struct option options[] = {
-    {"help", 0, 0, HELP},     {"op", 1, 0, OP},       {"isa", 1, 0, ISA},
-    {"shape", 1, 0, SHAPE},   {"group", 1, 0, GROUP}, {"threads", 1, 0, THREADS},
-    {"format", 1, 0, FORMAT}, {"peers", 0, 0, PEERS}, {"no-peers", 0, 0, NO_PEERS},
-    {"quick", 0, 0, QUICK},   {"peaks", 0, 0, PEAKS}, {"seconds", 1, 0, SECONDS},
-    {"limit", 1, 0, LIMIT},   {"smoke", 0, 0, SMOKE}, {0, 0, 0, 0},
+    {"help", 0, 0, HELP},         {"op", 1, 0, OP},
+    {"isa", 1, 0, ISA},           {"shape", 1, 0, SHAPE},
+    {"group", 1, 0, GROUP},       {"threads", 1, 0, THREADS},
+    {"format", 1, 0, FORMAT},     {"peers", 0, 0, PEERS},
+    {"no-peers", 0, 0, NO_PEERS}, {"quick", 0, 0, QUICK},
+    {"peaks", 0, 0, PEAKS},       {"seconds", 1, 0, SECONDS},
+    {"limit", 1, 0, LIMIT},       {"smoke", 0, 0, SMOKE},
+    {"targets", 0, 0, TARGETS},   {0, 0, 0, 0},
 };
 
 static bool bad(const char *what, const char *value) {
@@ -112,7 +117,8 @@ static bool format_of(const char *s, pf_format *f) {
 }
 
 static bool known_op(const char *s) {
-  return pf_bench_has_product(s) || pf_bench_has_row(s);
+  return pf_bench_has_product(s) || pf_bench_has_row(s) || !strcmp(s, "attention") ||
+         !strcmp(s, "layout");
 }
 
 static bool known_isa(const char *s) {
@@ -168,6 +174,9 @@ static bool option(int c, const char *v, pf_bench_opts *o) {
   case SMOKE:
     o->smoke = true;
     return true;
+  case TARGETS:
+    o->targets = true;
+    return true;
   case PEAKS:
     o->peaks_only = true;
     return true;
@@ -209,9 +218,18 @@ static int run(pf_bench *b) {
   b->peaks.threads = b->o.threads;
   b->peaks.rough = b->o.smoke;
   pf_bench_peaks_in(&b->peaks, &b->arena);
+  if (b->o.targets) {
+    status = pf_bench_targets(b);
+    pf_arena_close(&b->arena);
+    return status;
+  }
   pf_table_begin(b);
   if (!b->o.peaks_only)
     status = pf_bench_products(b);
+  if (!b->o.peaks_only && status == PF_OK)
+    status = pf_bench_attention(b);
+  if (!b->o.peaks_only && status == PF_OK)
+    status = pf_bench_layout(b);
   if (!b->o.peaks_only && status == PF_OK && (b->o.ops || b->o.smoke || !b->o.k))
     status = pf_bench_rows(b);
   pf_table_end(b);
@@ -220,7 +238,7 @@ static int run(pf_bench *b) {
 }
 
 int main(int argc, char **argv) {
-  static pf_bench b = {.o = {.peers = true, .limit = 5, .group = 128}};
+  static pf_bench b = {.o = {.peers = true, .limit = 5, .group = 512}};
   for (int c; (c = getopt_long(argc, argv, "m:", options, NULL)) != -1;) {
     if (c == HELP) {
       fputs(usage, stdout);

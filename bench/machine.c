@@ -270,6 +270,17 @@ int pf_bench_peaks(pf_peaks *out) {
   return PF_OK;
 }
 
+double pf_bench_read_bytes(const pf_reading *r) {
+  size_t window = r->arena->bytes < WINDOW ? r->arena->bytes : WINDOW,
+         threads = (size_t)r->p->threads;
+  return (double)(window / threads / PF_READ_STEP * PF_READ_STEP * threads);
+}
+
+void pf_bench_read_call(void *reading) {
+  const pf_reading *r = reading;
+  (void)best_read(r->arena, &r->p->plan, r->p->threads, 1);
+}
+
 double pf_bench_ops_now(pf_peaks *p, pf_peak_id id) {
   double now = p->ops[id] > 0 ? best_ops(id, p->threads, repeats(p, OPS_REPEATS / 3)) : 0;
   (void)keep(&p->ops[id], now);

@@ -56,6 +56,14 @@ void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a);
 double pf_bench_ops_now(pf_peaks *p, pf_peak_id id);
 double pf_bench_read_now(pf_peaks *p, const pf_arena *a);
 
+/* One such reading, to be called in turn with what is compared with it; bytes of a call. */
+typedef struct pf_reading {
+  const pf_peaks *p;
+  const pf_arena *arena;
+} pf_reading;
+void pf_bench_read_call(void *reading);
+double pf_bench_read_bytes(const pf_reading *r);
+
 const char *pf_peak_word(pf_peak_id id);
 const char *pf_peak_what(pf_peak_id id);
 

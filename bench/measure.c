@@ -49,6 +49,26 @@ pf_timing pf_bench_time(pf_bench_fn fn, void *arg, double seconds, double limit)
   return (pf_timing){t[0], t[n / 2], cpu / (end - start), n};
 }
 
+void pf_bench_race(size_t n, const pf_bench_fn *fn, void *const *arg, double seconds, double *t) {
+  enum { MAX = 501 };
+  static double all[PF_BENCH_RACERS][MAX];
+  double start = pf_bench_clock(), now = start;
+  int rounds = 0;
+  for (size_t i = 0; i < n; i++)
+    fn[i](arg[i]);
+  for (; rounds < MAX && (rounds < MIN_CALLS || now - start < seconds); rounds++)
+    for (size_t i = 0; i < n; i++) {
+      double begin = pf_bench_clock();
+      fn[i](arg[i]);
+      now = pf_bench_clock();
+      all[i][rounds] = now - begin;
+    }
+  for (size_t i = 0; i < n; i++) {
+    qsort(all[i], (size_t)rounds, sizeof **all, by_value);
+    t[i] = all[i][rounds / 2];
+  }
+}
+
 /* One try: the machine, then the call. */
 static bool try(pf_bench *b, pf_result *r, pf_bench_fn fn, void *arg, int peak, double share) {
   double ops = peak < 0 ? 0 : pf_bench_ops_now(&b->peaks, (pf_peak_id)peak);

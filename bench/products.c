@@ -5,6 +5,7 @@
  * where the call before left them. */
 #include "config.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,11 +13,57 @@
 #include "base/mem.h"
 #include "base/par.h"
 #include "base/status.h"
+#include "base/bf16.h"
 #include "bench/bench.h"
+#include "bench/free.h"
+#include "simd/consts.h"
 
 enum { PAGE = 4096, MAX_ISAS = 16 };
 
 typedef void (*gemm_fn)(const pf_gemm *g);
+
+/* The same product in a free order (bench/free.h). operand NULL: the kernel's own. */
+static const struct {
+  const char *op, *isa, *name;
+  pf_free_operand operand;
+  gemm_fn gemm;
+} freely[] = {
+#ifdef PF_HAVE_AMX
+    {"gemm_bf16", "amx", "amx-free", NULL, pf_free_bf16_amx},
+    {"gemm_x3_bf16", "amx", "amx-free", NULL, pf_free_x3_amx},
+    {"gemm_s8", "amx", "amx-free", NULL, pf_free_s8_amx},
+#endif
+#ifdef PF_HAVE_AVX512
+    {"gemm_bf16", "avx512", "avx512-free", pf_free_operand_bf16_avx512, pf_free_bf16_avx512},
+#endif
+#ifdef PF_HAVE_AVX512VNNI
+    {"gemm_s8", "avx512vnni", "av512vn-free", pf_free_operand_u8, pf_free_s8_avx512vnni},
+#endif
+#ifdef PF_HAVE_AVXVNNI
+    {"gemm_s8", "avxvnni", "avxvnni-free", pf_free_operand_u8, pf_free_s8_avxvnni},
+#endif
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static int free_of(const char *op, const char *isa) {
+  for (int i = 0; freely[i].op; i++)
+    if (!strcmp(freely[i].op, op) && !strcmp(freely[i].isa, isa))
+      return i;
+  return -1;
+}
+
+void pf_free_operand_u8(size_t row, size_t k, size_t kp, const float *x, void *a) {
+  uint8_t *to = (uint8_t *)a + row * (kp + 64);
+  float top = 0, scale;
+  for (size_t i = 0; i < k; i++)
+    top = x[i] > top ? x[i] : -x[i] > top ? -x[i] : top;
+  scale = top / 127;
+  for (size_t i = 0; i < kp; i++) {
+    float q = i < k && scale > 0 ? x[i] / scale : 0;
+    to[i] = (uint8_t)(128 + (int)(q + (q < 0 ? -0.5f : 0.5f)));
+  }
+  memcpy(to + kp, &scale, sizeof scale);
+}
 
 /* The kinds of products. passes: instructions of the peak's kind for a product that counts as one.
  */
@@ -64,6 +111,13 @@ static int unit_of(const char *isa, const product_kind *k) {
   return -1;
 }
 
+int pf_bench_fma_unit(const char *isa) {
+  return !strncmp(isa, "avx512", 6) ? PF_PEAK_FMA_AVX512
+         : !strncmp(isa, "avx", 3)  ? PF_PEAK_FMA_AVX2
+         : !strncmp(isa, "neon", 4) ? PF_PEAK_FMA_NEON
+                                    : -1;
+}
+
 typedef struct shape {
   char what[48];
   size_t k, n;
@@ -97,14 +151,17 @@ static bool shape_at(const pf_bench_opts *o, size_t i, shape *out) {
 
 /* ---- one product ---- */
 
-typedef struct product {
+typedef struct pf_bench_product {
   const product_kind *kind;
   gemm_fn fn;
-  pf_gemm g; /* of all columns */
+  pf_free_operand operand; /* NULL: the instruction set's */
+  pf_gemm g;               /* of all columns */
   const pf_arena *arena;
   int threads;
+  bool freely;
   size_t copies, bytes, turn; /* of the weights with their scales */
-} product;
+} pf_bench_product;
+typedef pf_bench_product product;
 
 static size_t panels(size_t n) {
   return (n + PF_LANES - 1) / PF_LANES;
@@ -150,6 +207,10 @@ static void product_call(void *arg) {
 
 static void make_operand(const product *p, const pf_simd *f, size_t row, const float *x, void *a) {
   const pf_gemm *g = &p->g;
+  if (p->operand) {
+    p->operand(row, g->k, g->kp, x, a);
+    return;
+  }
   switch (p->kind->gemm) {
   case SLOT(gemm_x3_bf16):
     f->operand_x3_bf16(row, g->k, g->kp, x, a);
@@ -169,7 +230,7 @@ static int product_open(product *p, const pf_bench *b, const pf_simd *f, size_t 
   size_t kp = pf_round_up(s->k, p->kind->block);
   void *a = pf_calloc(1, pf_operand_bytes(p->kind->parts, m, kp));
   p->g = (pf_gemm){.m = m, .n = s->n, .k = s->k, .kp = kp, .ldy = s->n, .a = a};
-  p->g.group = b->o.group;
+  p->g.group = p->freely ? kp : b->o.group;
   p->g.y = pf_calloc(m * s->n, sizeof *p->g.y);
   p->g.work = pf_alloc((size_t)b->o.threads, PF_GEMM_WORK);
   if (!a || !p->g.y || !p->g.work)
@@ -191,6 +252,59 @@ static void product_close(product *p) {
   pf_free(p->g.work);
 }
 
+/* What a call must read: of int8 weights and scales (sums are read by some kernels only). */
+static double must_read(const product *p) {
+  return (double)(packed(p) + scales(p) * sizeof(float));
+}
+
+static const product_kind *kind_of(const char *op) {
+  for (size_t i = 0; i < N_KINDS; i++)
+    if (!strcmp(kinds[i].op, op))
+      return &kinds[i];
+  return NULL;
+}
+
+pf_bench_product *pf_bench_product_open(const pf_bench *b, const char *op, const char *isa,
+                                        bool free_order, size_t m, size_t k, size_t n) {
+  pf_simd f;
+  shape s = {"", k, n, false};
+  int i = free_order ? free_of(op, isa) : -1;
+  product *p = pf_bench_isa(&f, isa) && (!free_order || i >= 0) ? pf_calloc(1, sizeof *p) : NULL;
+  if (!p)
+    return NULL;
+  p->kind = kind_of(op);
+  p->freely = free_order;
+  memcpy(&p->fn, (const char *)&f + p->kind->gemm, sizeof p->fn);
+  if (free_order) {
+    p->fn = p->fn ? freely[i].gemm : NULL;
+    p->operand = freely[i].operand;
+  }
+  if (p->fn && product_open(p, b, &f, m, &s) == PF_OK)
+    return p;
+  pf_bench_product_close(p);
+  return NULL;
+}
+
+void pf_bench_product_call(void *p) {
+  product_call(p);
+}
+
+double pf_bench_product_bytes(const pf_bench_product *p) {
+  return must_read(p);
+}
+
+void pf_bench_product_close(pf_bench_product *p) {
+  if (p)
+    product_close(p);
+  pf_free(p);
+}
+
+double pf_bench_product_peak(const pf_bench *b, const char *op, const char *isa) {
+  const product_kind *k = kind_of(op);
+  int unit = unit_of(isa, k);
+  return unit < 0 ? 0 : b->peaks.ops[unit] / k->passes;
+}
+
 /* ---- all of them ---- */
 
 /* Of one matrix: what other libraries took for this m, and how fast each kernel was for the m
@@ -201,6 +315,7 @@ typedef struct context {
   size_t m;
   double peer[PF_PEER_N]; /* seconds, 0: not measured */
   double rate[N_KINDS][MAX_ISAS];
+  double unordered; /* seconds of the kernel that comes next, in a free order; 0: none */
 } context;
 
 static pf_result line(const context *c, const char *op, const char *isa) {
@@ -227,14 +342,53 @@ static int run_kernel(context *c, const product_kind *k, size_t isa, const pf_si
   int status = product_open(&p, c->b, f, c->m, &c->s);
   if (status == PF_OK) {
     double blas = c->peer[k->blas] > 0 ? c->peer[k->blas] : c->peer[k->blas_else];
-    r.bytes = (double)(packed(&p) + 2 * scales(&p) * sizeof(float));
+    r.bytes = must_read(&p);
     pf_bench_measure(c->b, &r, product_call, &p, unit_of(name, k), k->passes);
     r.openblas = blas / r.t.best;
     r.dnnl = c->peer[k->dnnl] / r.t.best;
+    r.cost = c->unordered > 0 ? r.t.best / c->unordered : 0;
     *rate = r.ops / r.t.best;
     pf_table_line(c->b, &r);
   }
   product_close(&p);
+  return status;
+}
+
+/* A free order gives the same but for rounding: values of the arena are below 2, sums of k products
+ * below 4k. Of int8 the arena holds no weights that fit each other. */
+static bool agree(product *a, product *b) {
+  product_call(a);
+  b->turn = a->turn == 0 ? b->copies - 1 : a->turn - 1; /* so that the next is the same */
+  product_call(b);
+  double worst = 0, bound = 1e-5 * 4 * (double)a->g.k;
+  for (size_t i = 0; !a->kind->integer && i < a->g.m * a->g.n; i++) {
+    double d = fabs((double)a->g.y[i] - (double)b->g.y[i]);
+    worst = d > worst || d != d ? d : worst;
+  }
+  return worst <= bound;
+}
+
+static int check_free(context *c, const product_kind *k, const char *isa, product *p) {
+  product *ours =
+      c->b->o.smoke ? pf_bench_product_open(c->b, k->op, isa, false, c->m, c->s.k, c->s.n) : NULL;
+  bool ok = !ours || agree(p, ours);
+  pf_bench_product_close(ours);
+  return ok ? PF_OK : pf_fail(PF_EINTERNAL, "%s of %s in a free order differs", k->op, isa);
+}
+
+static int run_free(context *c, const product_kind *k, const char *isa) {
+  int i = free_of(k->op, isa);
+  product *p = i < 0 ? NULL : pf_bench_product_open(c->b, k->op, isa, true, c->m, c->s.k, c->s.n);
+  c->unordered = 0;
+  if (!p)
+    return PF_OK;
+  pf_result r = line(c, k->op, freely[i].name);
+  r.bytes = must_read(p);
+  pf_bench_measure(c->b, &r, product_call, p, unit_of(isa, k), k->passes);
+  c->unordered = r.t.best;
+  pf_table_line(c->b, &r);
+  int status = check_free(c, k, isa, p);
+  pf_bench_product_close(p);
   return status;
 }
 
@@ -297,7 +451,9 @@ static int run_m(context *c) {
           !pf_bench_isa(&f, pf_bench_isa_name(i)))
         continue;
       memcpy(&fn, (const char *)&f + kinds[k].gemm, sizeof fn);
-      int status = fn ? run_kernel(c, &kinds[k], i, &f) : PF_OK;
+      int status = fn && o->peers ? run_free(c, &kinds[k], pf_bench_isa_name(i)) : PF_OK;
+      if (status == PF_OK && fn)
+        status = run_kernel(c, &kinds[k], i, &f);
       if (status != PF_OK)
         return status;
     }
@@ -333,6 +489,15 @@ size_t pf_bench_largest(const pf_bench_opts *o) {
     most = bytes > most ? bytes : most;
   }
   return most + ((size_t)16 << 20);
+}
+
+bool pf_bench_shape(size_t i, const char **what, size_t *k, size_t *n) {
+  if (i >= N_SHAPES)
+    return false;
+  *what = shapes[i].what;
+  *k = shapes[i].k;
+  *n = shapes[i].n;
+  return true;
 }
 
 bool pf_bench_has_product(const char *op) {

@@ -22,7 +22,7 @@ typedef struct field {
   double v; /* REAL: not written when it is not above 0 */
 } field;
 
-enum { N_FIELDS = 21 };
+enum { N_FIELDS = 22 };
 
 static double over(double a, double b) {
   return b > 0 ? a / b : 0;
@@ -51,6 +51,7 @@ static void fields_of(const pf_bench *b, const pf_result *r, field f[N_FIELDS]) 
       {"of_read", REAL, NULL, r->memory ? over(flow, b->peaks.read) : 0},
       {"openblas_time_over_ours", REAL, NULL, r->openblas},
       {"onednn_time_over_ours", REAL, NULL, r->dnnl},
+      {"time_over_free_order", REAL, NULL, r->cost},
       {"disturbed", FLAG, NULL, r->disturbed},
   };
   for (int i = 0; i < N_FIELDS; i++)
@@ -151,7 +152,7 @@ static void json_peaks(const pf_peaks *p) {
 /* ---- text ---- */
 
 static const char text_header[] =
-    "\n%-16s %-10s %-21s %4s %6s %6s %11s %11s %9s %6s %8s %6s %9s %7s\n";
+    "\n%-16s %-12s %-21s %4s %6s %6s %11s %11s %9s %6s %8s %6s %9s %7s %6s\n";
 
 static void share(double v, int width) {
   if (v > 0)
@@ -169,7 +170,7 @@ static void number(double v, int width, int digits) {
 
 static void text_line(const pf_bench *b, const pf_result *r) {
   double rate = over(r->ops, r->t.best), flow = over(r->bytes, r->t.best);
-  printf("%-16s %-10s %-21s %4zu %6zu %6zu", r->op, r->isa, r->what, r->m, r->k, r->n);
+  printf("%-16s %-12s %-21s %4zu %6zu %6zu", r->op, r->isa, r->what, r->m, r->k, r->n);
   number(r->t.best * 1e6, 11, 1);
   number(r->t.median * 1e6, 11, 1);
   number(rate * 1e-9, 9, 1);
@@ -178,6 +179,7 @@ static void text_line(const pf_bench *b, const pf_result *r) {
   share(r->memory ? over(flow, b->peaks.read) : 0, 6);
   number(r->openblas, 9, 2);
   number(r->dnnl, 7, 2);
+  number(r->cost, 6, 2);
   printf("%s\n", r->disturbed ? " ~" : "");
 }
 
@@ -195,7 +197,7 @@ void pf_table_begin(const pf_bench *b) {
     csv_header(b);
   else
     printf(text_header, "operation", "by", "of", "M", "K", "N", "best us", "median us", "GOP/s",
-           "peak", "GB/s", "read", "xOpenBLAS", "xoneDNN");
+           "peak", "GB/s", "read", "xOpenBLAS", "xoneDNN", "/free");
 }
 
 void pf_table_line(pf_bench *b, const pf_result *r) {

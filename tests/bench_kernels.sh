@@ -16,11 +16,13 @@ bench --format csv >"$out/csv"
 bench --format json >"$out/json"
 
 grep -q '^peak ' "$out/text" || grep -q '^read, best' "$out/text" || fail "text names no peak"
-for op in gemm_x3_bf16 gemm_bf16 gemm_f32 gemm_s8 rms_scale softmax kl; do
+for op in gemm_x3_bf16 gemm_bf16 gemm_f32 gemm_s8 attention rms_scale softmax kl; do
   grep -q "^$op  *scalar" "$out/text" || fail "text has no line of $op"
 done
 awk -F, '!/^#/ { if (n && NF != n) exit 1; n = NF; lines++ } END { exit lines < 30 }' "$out/csv" ||
   fail "the lines of the CSV differ in their number of fields, or are few"
+bench --targets >"$out/targets"
+[ "$(grep -cE '\| (met|\*\*not met\*\*) \|$' "$out/targets")" -ge 1 ] || grep -q scalar <<<"${PERSONAFLOW_ISA:-}" || fail "no target"
 lines() { grep -vc '^#' "$out/csv"; }
 [ "$(grep -c '^    {"op": ' "$out/json")" -eq $(($(lines) - 1)) ] || fail "JSON and CSV differ in their number of results"
 if command -v python3 >/dev/null; then

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Attention of one layer in the shapes of the models: 512 new tokens (prefill), and one token over
+ * 2,048 keys (decode). Rows and heads are divided over the threads as model/attend.c does; each
+ * call reads other K and V. */
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/par.h"
+#include "base/status.h"
+#include "bench/bench.h"
+
+enum { PREFILL = 512, DECODE = 2048 };
+
+static const pf_bench_model models[] = {
+    {"gemma-2-2b", 26, 8, 4, 256, 50},
+    {"qwen2.5-1.5b", 28, 12, 2, 128, 0},
+    {"qwen2.5-3b", 36, 16, 2, 128, 0},
+};
+enum { N_MODELS = sizeof models / sizeof *models };
+
+const pf_bench_model *pf_bench_model_at(size_t i) {
+  return i < N_MODELS ? &models[i] : NULL;
+}
+
+/* Of one thread. */
+typedef struct lane {
+  const float **k, **v;
+  uint32_t *mask;
+  float *s;
+} lane;
+
+struct pf_bench_attn {
+  pf_simd f;
+  const pf_bench_model *m;
+  const pf_arena *arena;
+  size_t rows, keys, nblk; /* rows: the last of the positions 0..keys-1 */
+  size_t copies, turn, bytes;
+  int threads;
+  float *y;
+  lane *lanes;
+};
+
+/* Row r of head h over all keys up to its own position. */
+static void attend(const pf_bench_attn *a, const lane *l, size_t r, size_t h) {
+  size_t d = a->m->d, pos = a->keys - a->rows + r, nblk = pos / PF_KBLK + 1, block = d * PF_KBLK;
+  const float *base = (const float *)(const void *)(a->arena->p + a->turn * a->bytes);
+  const float *q = (const float *)(const void *)a->arena->p + (r * a->m->heads + h) * d % 65536;
+  const float *kv = base + h / (a->m->heads / a->m->kv_heads) * a->nblk * 2 * block;
+  for (size_t b = 0; b < nblk; b++) {
+    l->k[b] = kv + 2 * b * block;
+    l->v[b] = l->k[b] + block;
+    l->mask[b] = ~0u;
+  }
+  l->mask[nblk - 1] = ~0u >> (PF_KBLK - 1 - pos % PF_KBLK);
+  a->f.qk(d, q, nblk, l->k, 1 / sqrtf((float)d), l->s);
+  if (a->m->cap > 0)
+    a->f.softcap(nblk * PF_KBLK, l->s, a->m->cap);
+  for (size_t j = pos + 1; j < nblk * PF_KBLK; j++)
+    l->s[j] = -INFINITY;
+  (void)a->f.softmax(nblk * PF_KBLK, l->s);
+  a->f.pv(d, nblk, l->s, l->v, l->mask, a->y + (r * a->m->heads + h) * d);
+}
+
+static void attend_part(void *arg, int tid, int nt) {
+  const pf_bench_attn *a = arg;
+  size_t lo, hi;
+  pf_par_range(a->rows * a->m->heads, tid, nt, &lo, &hi);
+  for (size_t i = lo; i < hi; i++)
+    attend(a, &a->lanes[tid], i / a->m->heads, i % a->m->heads);
+}
+
+void pf_bench_attn_call(void *arg) {
+  pf_bench_attn *a = arg;
+  a->turn = (a->turn + 1) % a->copies;
+  pf_par(a->threads, attend_part, a);
+}
+
+double pf_bench_attn_bytes(const pf_bench_attn *a) {
+  return (double)(a->keys * 2 * a->m->kv_heads * a->m->d) * sizeof(float);
+}
+
+/* Two products of d for each query and key that it sees. */
+double pf_bench_attn_ops(const pf_bench_attn *a) {
+  double sum = 0;
+  for (size_t r = 0; r < a->rows; r++)
+    sum += (double)(a->keys - a->rows + r + 1);
+  return 4 * sum * (double)(a->m->heads * a->m->d);
+}
+
+static bool lanes_open(pf_bench_attn *a) {
+  a->lanes = pf_calloc((size_t)a->threads, sizeof *a->lanes);
+  for (int i = 0; a->lanes && i < a->threads; i++) {
+    lane *l = &a->lanes[i];
+    l->k = pf_calloc(a->nblk, sizeof *l->k);
+    l->v = pf_calloc(a->nblk, sizeof *l->v);
+    l->mask = pf_calloc(a->nblk, sizeof *l->mask);
+    l->s = pf_calloc(a->nblk * PF_KBLK, sizeof *l->s);
+    if (!l->k || !l->v || !l->mask || !l->s)
+      return false;
+  }
+  return a->lanes != NULL;
+}
+
+void pf_bench_attn_close(pf_bench_attn *a) {
+  for (int i = 0; a && a->lanes && i < a->threads; i++) {
+    pf_free((void *)a->lanes[i].k);
+    pf_free((void *)a->lanes[i].v);
+    pf_free(a->lanes[i].mask);
+    pf_free(a->lanes[i].s);
+  }
+  if (a) {
+    pf_free(a->lanes);
+    pf_free(a->y);
+  }
+  pf_free(a);
+}
+
+pf_bench_attn *pf_bench_attn_open(const pf_bench *b, const pf_bench_model *m, const char *isa,
+                                  bool decode) {
+  pf_bench_attn *a = pf_calloc(1, sizeof *a);
+  if (!a)
+    return NULL;
+  bool have = pf_bench_isa(&a->f, isa) && a->f.qk && a->f.softmax && a->f.pv && a->f.softcap;
+  a->m = m;
+  a->arena = &b->arena;
+  a->threads = b->o.threads;
+  a->keys = b->o.smoke ? 70 : decode ? DECODE : PREFILL;
+  a->rows = decode ? 1 : a->keys;
+  a->nblk = (a->keys + PF_KBLK - 1) / PF_KBLK;
+  a->bytes = a->nblk * PF_KBLK * 2 * m->kv_heads * m->d * sizeof(float);
+  a->copies = b->arena.bytes / a->bytes;
+  a->y = have ? pf_calloc(a->rows * m->heads * m->d, sizeof *a->y) : NULL;
+  if (a->y && lanes_open(a))
+    return a;
+  pf_bench_attn_close(a);
+  return NULL;
+}
+
+static void run(pf_bench *b, const pf_bench_model *m, const char *isa, bool decode) {
+  pf_bench_attn *a = pf_bench_attn_open(b, m, isa, decode);
+  char what[64];
+  if (!a)
+    return;
+  snprintf(what, sizeof what, "%s %s", m->name, decode ? "decode" : "prefill");
+  pf_result r = {.op = "attention", .isa = isa, .what = what, .m = a->rows, .k = a->keys};
+  r.n = m->heads * m->d;
+  r.ops = pf_bench_attn_ops(a);
+  r.bytes = pf_bench_attn_bytes(a);
+  r.memory = decode;
+  pf_bench_measure(b, &r, pf_bench_attn_call, a, pf_bench_fma_unit(isa), 1);
+  pf_table_line(b, &r);
+  pf_bench_attn_close(a);
+}
+
+int pf_bench_attention(pf_bench *b) {
+  const char *isa;
+  if (!pf_bench_listed(b->o.ops, "attention"))
+    return PF_OK;
+  for (size_t i = 0; i < N_MODELS; i++)
+    for (int decode = 0; decode < 2; decode++)
+      for (size_t j = 0; (isa = pf_bench_isa_name(j)); j++)
+        if (pf_bench_listed(b->o.isas, isa) && !((b->o.quick || b->o.smoke) && i))
+          run(b, &models[i], isa, decode);
+  return PF_OK;
+}
