@@ -54,6 +54,10 @@ typedef struct view {
   const json_t **cell; /* (n_cells) */
 } view;
 
+static const char *precision_of(const pf_plan *p) {
+  return pf_precision_name(p->info->precision);
+}
+
 static const json_t *site_of(const view *v, size_t cell, size_t probe) {
   return json_array_get(json_object_get(v->cell[cell], "sites"), probe);
 }
@@ -104,10 +108,11 @@ static json_t *result_line(const view *v, size_t cell, size_t probe, int32_t lay
                            const size_t *tested) {
   const json_t *c = v->cell[cell], *site = site_of(v, cell, probe);
   json_t *line =
-      json_pack("{s:s,s:O,s:O,s:O,s:O,s:i,s:O}", "schema", "personaflow-result/1", "persona",
-                json_object_get(c, "persona"), "task", json_object_get(c, "task"), "held_out",
-                json_object_get(c, "held_out"), "probe", json_object_get(site, "probe"), "layer",
-                layer, "position", json_object_get(json_object_get(site, "positions"), "XY"));
+      json_pack("{s:s,s:s,s:O,s:O,s:O,s:O,s:i,s:O}", "schema", "personaflow-result/1", "precision",
+                precision_of(v->p), "persona", json_object_get(c, "persona"), "task",
+                json_object_get(c, "task"), "held_out", json_object_get(c, "held_out"), "probe",
+                json_object_get(site, "probe"), "layer", layer, "position",
+                json_object_get(json_object_get(site, "positions"), "XY"));
   if (tested) {
     json_object_set(line, "n_scored", json_object_get(site, "n_scored"));
     json_object_set_new(line, "kl", pf_js_num(kl_of(v, cell, probe, *tested)));
@@ -142,10 +147,11 @@ static int export_generated(const view *v, const char *dir) {
   pf_buf b = {0};
   for (size_t c = 0; c < v->p->n_cells; c++) {
     const json_t *e = v->cell[c];
-    put_line(&b, json_pack("{s:s,s:O,s:O,s:O,s:O,s:O}", "schema", "personaflow-generated/1",
-                           "persona", json_object_get(e, "persona"), "task",
-                           json_object_get(e, "task"), "held_out", json_object_get(e, "held_out"),
-                           "y", json_object_get(e, "y"), "prompt", json_object_get(e, "prompt")));
+    put_line(&b, json_pack("{s:s,s:s,s:O,s:O,s:O,s:O,s:O}", "schema", "personaflow-generated/1",
+                           "precision", precision_of(v->p), "persona",
+                           json_object_get(e, "persona"), "task", json_object_get(e, "task"),
+                           "held_out", json_object_get(e, "held_out"), "y", json_object_get(e, "y"),
+                           "prompt", json_object_get(e, "prompt")));
   }
   int rc = write_text(dir, "generated.jsonl", &b);
   pf_buf_free(&b);
@@ -246,14 +252,14 @@ static json_t *summary_json(const view *v, double *x) {
     json_object_set_new(decomposition, probe, decomposition_json(v, i, x));
     json_object_set_new(causal, probe, causal_json(v, i, x));
   }
-  return json_pack("{s:s,s:s,s:s,s:i,s:i,s:o,s:o,s:O,s:O,s:i,s:o,s:o}", "schema",
-                   "personaflow-summary/1", "model_key", known ? known->key : name, "model_name",
-                   known ? known->name : name, "n_layers", p->info->n_layers, "d_model",
-                   p->info->d_model, "personas", keys_json(p->grid.personas, p->grid.n_personas),
-                   "tasks", keys_json(p->grid.tasks, p->grid.n_tasks), "probes",
-                   json_object_get(p->head, "probes"), "layers_to_test",
-                   json_object_get(p->head, "layers"), "n_eval", PF_SCORED, "decomposition",
-                   decomposition, "causal", causal);
+  return json_pack(
+      "{s:s,s:s,s:s,s:s,s:i,s:i,s:o,s:o,s:O,s:O,s:i,s:o,s:o}", "schema", "personaflow-summary/1",
+      "precision", precision_of(p), "model_key", known ? known->key : name, "model_name",
+      known ? known->name : name, "n_layers", p->info->n_layers, "d_model", p->info->d_model,
+      "personas", keys_json(p->grid.personas, p->grid.n_personas), "tasks",
+      keys_json(p->grid.tasks, p->grid.n_tasks), "probes", json_object_get(p->head, "probes"),
+      "layers_to_test", json_object_get(p->head, "layers"), "n_eval", PF_SCORED, "decomposition",
+      decomposition, "causal", causal);
 }
 
 /* ---- manifest.json
@@ -280,6 +286,8 @@ static json_t *model_json(const pf_model_info *i) {
       i->n_kv_heads, "d_head", i->d_head, "d_ff", i->d_ff, "vocab_size", i->vocab_size,
       "weights_dtype", i->weights_dtype, "weights_sha256", i->weights_sha256, "weight_bytes",
       (json_int_t)i->weight_bytes, "repetition_penalty", pf_js_num(i->repetition_penalty));
+  if (i->s8_group)
+    json_object_set_new(m, "s8_group", json_integer(i->s8_group));
   json_object_set_new(m, "shaped_as", known ? json_string(known->name) : json_null());
   json_object_set_new(m, "shaped_as_key", known ? json_string(known->key) : json_null());
   return m;
@@ -307,12 +315,12 @@ static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
   return json_pack(
       "{s:s,s:{s:s,s:i},s:O,s:s,s:O,s:O,s:i,s:i,s:o,s:{s:O,s:s},s:o,s:{s:s,s:s},s:o,s:o}", "schema",
       "personaflow-manifest/1", "program", "version", pf_version(), "contract",
-      pf_contract_version(), "protocol", json_object_get(p->head, "protocol"), "precision", "f32",
-      "probes", json_object_get(p->head, "probes"), "layers", json_object_get(p->head, "layers"),
-      "cells", (int)p->n_cells, "scored_tokens", PF_SCORED, "model", model_json(p->info),
-      "tokenizer", "sha256", json_object_get(p->head, "tokenizer"), "chat", family ? family : "",
-      "grid", grid_json(&p->grid), "cpu", "name", pf_cpu_name(), "features", pf_cpu_features(),
-      "kernels", kernels_json(), "arguments", arguments);
+      pf_contract_version(), "protocol", json_object_get(p->head, "protocol"), "precision",
+      precision_of(p), "probes", json_object_get(p->head, "probes"), "layers",
+      json_object_get(p->head, "layers"), "cells", (int)p->n_cells, "scored_tokens", PF_SCORED,
+      "model", model_json(p->info), "tokenizer", "sha256", json_object_get(p->head, "tokenizer"),
+      "chat", family ? family : "", "grid", grid_json(&p->grid), "cpu", "name", pf_cpu_name(),
+      "features", pf_cpu_features(), "kernels", kernels_json(), "arguments", arguments);
 }
 
 /* ---- all of it

@@ -92,9 +92,9 @@ static json_t *probe_list(const pf_grid *g) {
 static json_t *make_head(const pf_plan *p, const char *protocol) {
   return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:o,s:o}", "schema", "personaflow-journal/1",
                    "protocol", protocol, "model", p->info->weights_sha256, "tokenizer",
-                   pf_tok_sha256(p->tok), "contract", pf_contract_version(), "precision", "f32",
-                   "grid", p->grid.sha256, "layers", int_list(&p->layers), "probes",
-                   probe_list(&p->grid));
+                   pf_tok_sha256(p->tok), "contract", pf_contract_version(), "precision",
+                   pf_precision_name(p->info->precision), "grid", p->grid.sha256, "layers",
+                   int_list(&p->layers), "probes", probe_list(&p->grid));
 }
 
 static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
@@ -157,8 +157,10 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
   pf_model_close(config);
   if (rc == PF_OK)
     rc = pf_tok_open(&p->tok, dir);
-  pf_model_opts mo = {
-      .threads = o->threads, .progress = o->progress, .progress_user = o->progress_user};
+  pf_model_opts mo = {.threads = o->threads,
+                      .progress = o->progress,
+                      .progress_user = o->progress_user,
+                      .precision = o->precision};
   if (rc == PF_OK)
     rc = pf_model_open(&p->model, dir, &mo);
   if (rc == PF_OK) {

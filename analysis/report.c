@@ -599,10 +599,10 @@ static void published_table(page *g) {
   pf_buf_printf(&g->b,
                 ", one of the paper&rsquo;s models. Whether the weights are the same cannot be "
                 "checked against a published "
-                "value; theirs here hash to <code>%s</code>. This run computes in precision f32; "
+                "value; theirs here hash to <code>%s</code>. This run computes in precision %s; "
                 "the paper ran Gemma in "
                 "float32 and Qwen in bfloat16.</p>\n",
-                str(m, "weights_sha256"));
+                str(m, "weights_sha256"), str(g->manifest, "precision"));
   puts_(g, "<table><tr><th class=\"t\">position</th><th>layer</th><th>median KL "
            "here</th><th>published</th><th>ratio</th></tr>\n");
   for (size_t i = 0; i < json_array_size(g->probes); i++)

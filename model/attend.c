@@ -56,7 +56,8 @@ static void own_copy(const item *i, size_t b, float **k, float **v) {
   i->lane->v[b] = *v;
 }
 
-/* Key of the source at its own position, or its un-rotated key rotated to `pos`. */
+/* Key of the source at its own position, or its un-rotated key rotated to `pos` and rounded as keys
+ * are. */
 static void swap_key(const item *i, const pf_swap *w, int32_t from, int32_t pos, float *k) {
   const pf_ctx *c = i->t->c;
   size_t d = (size_t)i->t->cfg->info.d_head, slot = (size_t)(pos % PF_KBLK),
@@ -75,6 +76,7 @@ static void swap_key(const item *i, const pf_swap *w, int32_t from, int32_t pos,
     float cs, sn, x[2] = {raw[e], raw[e + d / 2]}, y[2];
     pf_rope_angle(pos, c->inv_freq[e], &cs, &sn);
     i->t->f->rope(2, x, &cs, &sn, y);
+    pf_step_round(i->t, PF_HOOK_ROT_K, 2, y);
     to[e * PF_LANES] = y[0];
     to[(e + d / 2) * PF_LANES] = y[1];
   }
@@ -130,6 +132,7 @@ static void restrict_mask(const item *i) {
 /* A point over keys: the row has pos + 1 of them. */
 static void tap_keys(const item *i, int hook) {
   const pf_step *t = i->t;
+  pf_step_round(t, hook, i->n_blk * PF_KBLK, i->lane->s);
   if (!t->used[((size_t)t->layer + 1) * PF_N_HOOKS + (size_t)hook])
     return;
   size_t n = (size_t)i->pos + 1;
@@ -140,7 +143,8 @@ static void tap_keys(const item *i, int hook) {
                 .heads = 1,
                 .width = n,
                 .stride = n};
-  pf_tapset_run(&i->seq->taps, &p, i->lane->s);
+  if (pf_tapset_run(&i->seq->taps, &p, i->lane->s))
+    pf_step_round(t, hook, n, i->lane->s);
 }
 
 static void mask_scores(const item *i, float masked) {

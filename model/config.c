@@ -158,7 +158,6 @@ static const struct {
   const char *key, *what;
   unsigned archs;
 } refused[] = {
-    {"quantization_config", "quantised checkpoints are not supported", 3},
     {"per_layer_config", "settings that differ by layer are not supported", 3},
     {"pruned_heads", "pruned heads are not supported", 3},
     {"is_encoder_decoder", "encoder-decoder models are not supported", 3},
@@ -191,6 +190,32 @@ static void check_refused(reader *r, pf_arch arch) {
     if ((refused[i].archs >> arch & 1u) && truthy(v))
       refuse(r, refused[i].key, v, refused[i].what);
   }
+}
+
+/* ---- int8 weights
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* What personaflow quantize writes (quantize.c). */
+static void quantisation(reader *r, pf_config *c) {
+  const json_t *q = json_object_get(r->o, "quantization_config");
+  if (!truthy(q))
+    return;
+  const char *method = json_string_value(json_object_get(q, "quant_method"));
+  if (!method || strcmp(method, PF_QUANT_METHOD)) {
+    refuse(r, "quantization_config", q,
+           "quantised checkpoints are not supported but for those of personaflow quantize");
+    return;
+  }
+  reader in = {q, r->file, r->rc};
+  if (in.rc == PF_OK && real(&in, "version", 0, 1e9, 0) != PF_QUANT_VERSION)
+    refuse(&in, "quantization_config", q, "this version reads version " PF_QUANT_VERSION_TEXT);
+  double group = real(&in, "group_size", PF_S8BLK, PF_S8_GROUP_MAX, 0);
+  if (in.rc == PF_OK && (group < PF_S8BLK || fmod(group, PF_S8BLK) != 0))
+    refuse(&in, "group_size", json_object_get(q, "group_size"),
+           "must be a multiple of 64 from 64 to 1024");
+  c->s8_group = (int32_t)group;
+  r->rc = in.rc;
 }
 
 /* ---- activation, rotary angles, windows
@@ -343,6 +368,7 @@ static void read_config(reader *r, pf_config *c) {
   pf_arch arch = c->arch = architecture(r);
   bool gemma = arch == PF_GEMMA2;
   check_refused(r, arch);
+  quantisation(r, c);
   read_numbers(r, in, arch);
   check_heads(r, in);
   rope(r, in);

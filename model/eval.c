@@ -233,6 +233,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
   pf_step t = {.c = c,
                .s = c->scratch,
                .cfg = &m->cfg,
+               .mode = &pf_modes[m->cfg.info.precision],
                .f = c->simd,
                .rows = rows,
                .n = n,

@@ -8,6 +8,15 @@
 #include "personaflow/model.h"
 #include "simd/simd.h"
 
+/* Inner dimensions that share a scale when int8 weights are made (doc/KERNELS.md has the reason);
+ * part of the numerics contract. */
+#define PF_S8_GROUP 512
+
+/* The quantization_config of directories with int8 weights. */
+#define PF_QUANT_METHOD       "personaflow-int8"
+#define PF_QUANT_VERSION      1
+#define PF_QUANT_VERSION_TEXT "1"
+
 typedef enum pf_arch { PF_GEMMA2, PF_QWEN2 } pf_arch;
 
 typedef struct pf_config {
@@ -24,17 +33,24 @@ typedef struct pf_config {
    * fp32, which is what precision f32 reproduces, it is fp32(sqrt(d_model)) whatever the
    * checkpoint's dtype. */
   bool scale_embed;
+  int32_t s8_group; /* of a directory with int8 weights (personaflow quantize), else 0 */
 } pf_config;
 
-typedef enum pf_wtype { PF_W_BF16, PF_W_F32 } pf_wtype;
+typedef enum pf_wtype { PF_W_BF16, PF_W_F32, PF_W_S8, PF_N_WTYPES } pf_wtype;
 
-/* A weight matrix (n outputs, k inputs) packed as in simd/simd.h; F16 checkpoints are widened to
- * PF_W_F32. */
+/* A weight matrix (n outputs, k inputs) packed as in simd/simd.h. */
 typedef struct pf_mat {
   pf_wtype type;
   size_t n, k, kp;
+  size_t group; /* PF_W_S8: k that share a scale; ws, wsum [(panel * groups + g) * 16 + lane] */
   void *w;
+  float *ws;
+  int32_t *wsum;
 } pf_mat;
+
+static inline size_t pf_mat_groups(const pf_mat *m) {
+  return m->group ? (m->kp + m->group - 1) / m->group : 0;
+}
 
 typedef struct pf_layer {
   pf_mat q, k, v, o, gate, up, down;
@@ -79,7 +95,9 @@ int pf_hook_table_make(pf_hook_table *t, const pf_config *c);
 void pf_hook_table_free(pf_hook_table *t);
 const pf_hook_info *pf_hook_by_id(const pf_model *m, int id); /* NULL: the model has none */
 
-/* Element (row, col) of a packed matrix as fp32 (exact). */
+/* The first word of a panel. */
+const void *pf_mat_panel(const pf_mat *w, size_t panel);
+/* Element (row, col) of a packed matrix as fp32: exact; int8: value times scale, one rounding. */
 float pf_mat_get(const pf_mat *w, size_t row, size_t col);
 /* One whole row, k values. */
 void pf_mat_row(const pf_mat *w, size_t row, float *out);

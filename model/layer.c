@@ -12,11 +12,12 @@
 #include "base/par.h"
 #include "model/step.h"
 
+static const pf_product_ops *ops_of(const pf_step *t, const pf_mat *w) {
+  return &pf_products[t->mode->kind[w->type]];
+}
+
 void pf_step_operand(const pf_step *t, size_t r, const float *x, const pf_mat *w) {
-  if (w->type == PF_W_BF16)
-    t->f->operand_x3_bf16(r, w->k, w->kp, x, t->s->op[w->type]);
-  else
-    t->f->operand_f32(r, w->k, w->kp, x, t->s->op[w->type]);
+  ops_of(t, w)->operand(t->f, w, r, x, t->s->op[w->type]);
 }
 
 typedef struct product_job {
@@ -29,14 +30,18 @@ typedef struct product_job {
 static void columns(const product_job *j, const pf_product *p, int tid, size_t lo, size_t hi) {
   const pf_mat *w = p->w;
   size_t first = lo * PF_LANES, last = hi * PF_LANES < w->n ? hi * PF_LANES : w->n;
-  bool bf16 = w->type == PF_W_BF16;
   pf_gemm g = {.m = j->m, .n = last - first, .k = w->k, .kp = w->kp, .ldy = p->ldy};
   g.a = j->t->s->op[w->type];
-  g.w = (const char *)w->w + first * w->kp * (bf16 ? sizeof(uint16_t) : sizeof(float));
+  g.w = pf_mat_panel(w, first / PF_LANES);
+  if (w->type == PF_W_S8) {
+    g.group = w->group;
+    g.ws = w->ws + first * pf_mat_groups(w);
+    g.wsum = w->wsum + first * pf_mat_groups(w);
+  }
   g.bias = p->bias ? p->bias + first : NULL;
   g.y = p->y + first;
   g.work = j->t->s->lanes[tid].work;
-  (bf16 ? j->t->f->gemm_x3_bf16 : j->t->f->gemm_f32)(&g);
+  ops_of(j->t, w)->gemm(j->t->f, &g);
 }
 
 /* The panels of all products stand in one line that is cut into equal parts. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Repacking of weights. Both panel layouts are a transposition of 4-byte words (an fp32 value, or a
- * pair of bf16 values along k): word (row, w) of a row-major tensor goes to panel[row / 16][w][row
- * % 16]. */
+ * Repacking of weights. All panel layouts are a transposition of 4-byte words (an fp32 value, a
+ * pair of bf16 values, four int8 values along k): word (row, w) of a row-major tensor goes to
+ * panel[row / 16][w][row % 16]. */
 #include "model/pack.h"
 
 #include <string.h>
@@ -9,23 +9,47 @@
 #include "base/bf16.h"
 #include "base/mem.h"
 
-void pf_mat_shape(pf_mat *m, pf_dtype dt, size_t n, size_t k) {
-  m->type = dt == PF_DT_BF16 ? PF_W_BF16 : PF_W_F32;
-  m->n = n;
-  m->k = k;
-  m->kp = pf_round_up(k, PF_KBLK);
+static const struct {
+  size_t bytes, block; /* of a value; kp is a multiple of block */
+} types[PF_N_WTYPES] = {
+    [PF_W_BF16] = {2, PF_KBLK}, [PF_W_F32] = {4, PF_KBLK}, [PF_W_S8] = {1, PF_S8BLK}};
+
+void pf_mat_shape(pf_mat *m, pf_wtype type, size_t n, size_t k, size_t group) {
+  *m = (pf_mat){.type = type, .n = n, .k = k, .kp = pf_round_up(k, types[type].block)};
+  m->group = type == PF_W_S8 ? group : 0;
 }
 
 static size_t words(const pf_mat *m) { /* of a packed row */
-  return m->type == PF_W_BF16 ? m->kp / 2 : m->kp;
+  return m->kp * types[m->type].bytes / 4;
+}
+
+static size_t scales_bytes(const pf_mat *m) {
+  return pf_round_up(m->n, PF_LANES) * pf_mat_groups(m) * 4;
 }
 
 size_t pf_mat_bytes(const pf_mat *m) {
-  return pf_round_up(m->n, PF_LANES) * words(m) * 4;
+  return pf_round_up(m->n, PF_LANES) * words(m) * 4 + 2 * scales_bytes(m);
+}
+
+void pf_mat_place(pf_mat *m, void *p) {
+  m->w = p;
+  if (m->type != PF_W_S8)
+    return;
+  m->ws = (float *)((char *)p + pf_round_up(m->n, PF_LANES) * words(m) * 4);
+  m->wsum = (int32_t *)((char *)m->ws + scales_bytes(m));
 }
 
 static uint32_t *word_at(const pf_mat *m, size_t row, size_t word) {
   return (uint32_t *)m->w + (row / PF_LANES * words(m) + word) * PF_LANES + row % PF_LANES;
+}
+
+const void *pf_mat_panel(const pf_mat *m, size_t panel) {
+  return word_at(m, panel * PF_LANES, 0);
+}
+
+/* Place of a row's group in ws and wsum. */
+static size_t scale_at(const pf_mat *m, size_t row, size_t g) {
+  return (row / PF_LANES * pf_mat_groups(m) + g) * PF_LANES + row % PF_LANES;
 }
 
 static inline uint32_t load32(const unsigned char *p) {
@@ -51,20 +75,55 @@ static void transpose(uint32_t *dst, const unsigned char *src, size_t stride, si
   }
 }
 
+static float value(pf_dtype dt, const unsigned char *p) {
+  if (dt == PF_DT_F32)
+    return pf_f32_of_bits(load32(p));
+  return dt == PF_DT_BF16 ? pf_bf16_to_f32(load16(p)) : pf_f16_to_f32(load16(p));
+}
+
+/* Rows of values as wide as the panel's: whole words, then what is left of a row. */
+static void pack_same(uint32_t *dst, size_t size, size_t k, size_t n, const unsigned char *src) {
+  size_t stride = k * size, nw = stride / 4, rest = stride % 4;
+  transpose(dst, src, stride, n, nw);
+  for (size_t r = 0; rest && r < n; r++)
+    memcpy(dst + nw * PF_LANES + r, src + r * stride + 4 * nw, rest);
+}
+
+static void pack_widened(uint32_t *dst, pf_dtype dt, size_t k, size_t n, const unsigned char *src) {
+  for (size_t r = 0; r < n; r++)
+    for (size_t i = 0; i < k; i++, src += pf_dtype_bytes(dt))
+      dst[i * PF_LANES + r] = pf_bits_of_f32(value(dt, src));
+}
+
+static void pack_rounded(uint32_t *dst, pf_dtype dt, size_t k, size_t n, const unsigned char *src) {
+  uint16_t *to = (uint16_t *)dst;
+  for (size_t r = 0; r < n; r++)
+    for (size_t i = 0; i < k; i++, src += pf_dtype_bytes(dt))
+      to[(i / 2 * PF_LANES + r) * 2 + i % 2] = pf_f32_to_bf16(value(dt, src));
+}
+
+/* The sums of the groups of one row. */
+static void sum_row(const pf_mat *m, size_t row, const int8_t *q) {
+  for (size_t g = 0, lo = 0; lo < m->k; g++, lo += m->group) {
+    size_t hi = lo + m->group < m->k ? lo + m->group : m->k;
+    int32_t sum = 0;
+    for (size_t k = lo; k < hi; k++)
+      sum += q[k];
+    m->wsum[scale_at(m, row, g)] = sum;
+  }
+}
+
 static void pack_panel(const pf_mat *m, pf_dtype dt, size_t row0, size_t n,
                        const unsigned char *src) {
   uint32_t *dst = word_at(m, row0, 0);
-  size_t stride = m->k * pf_dtype_bytes(dt);
-  if (dt == PF_DT_F32)
-    transpose(dst, src, stride, n, m->k);
-  else if (dt == PF_DT_BF16) {
-    transpose(dst, src, stride, n, m->k / 2);
-    for (size_t r = 0; m->k % 2 && r < n; r++) /* the last value of an odd k has no partner */
-      dst[m->k / 2 * PF_LANES + r] = load16(src + r * stride + 2 * (m->k - 1));
-  } else
-    for (size_t r = 0; r < n; r++)
-      for (size_t k = 0; k < m->k; k++)
-        dst[k * PF_LANES + r] = pf_bits_of_f32(pf_f16_to_f32(load16(src + r * stride + 2 * k)));
+  if (pf_dtype_bytes(dt) == types[m->type].bytes && dt != PF_DT_F16)
+    pack_same(dst, types[m->type].bytes, m->k, n, src);
+  else if (m->type == PF_W_F32)
+    pack_widened(dst, dt, m->k, n, src);
+  else
+    pack_rounded(dst, dt, m->k, n, src);
+  for (size_t r = 0; m->type == PF_W_S8 && r < n; r++)
+    sum_row(m, row0 + r, (const int8_t *)src + r * m->k);
 }
 
 void pf_pack_rows(const pf_mat *m, pf_dtype dt, size_t row0, size_t n, const void *src) {
@@ -74,10 +133,40 @@ void pf_pack_rows(const pf_mat *m, pf_dtype dt, size_t row0, size_t n, const voi
     pack_panel(m, dt, row0 + r, n - r < PF_LANES ? n - r : PF_LANES, p);
 }
 
-static float value(pf_dtype dt, const unsigned char *p) {
-  if (dt == PF_DT_F32)
-    return pf_f32_of_bits(load32(p));
-  return dt == PF_DT_BF16 ? pf_bf16_to_f32(load16(p)) : pf_f16_to_f32(load16(p));
+void pf_pack_scales(const pf_mat *m, size_t row0, size_t n, const void *src) {
+  const unsigned char *p = src;
+  for (size_t r = 0; r < n; r++)
+    for (size_t g = 0; g < pf_mat_groups(m); g++, p += 4)
+      m->ws[scale_at(m, row0 + r, g)] = pf_f32_of_bits(load32(p));
+}
+
+static void quant_panel(const pf_mat *m, const pf_simd *f, pf_dtype dt, size_t row0, size_t n,
+                        const unsigned char *src, float *wide, int8_t *q) {
+  for (size_t r = 0; r < n; r++, src += m->k * pf_dtype_bytes(dt)) {
+    int8_t *row = q + r * m->kp;
+    pf_widen(wide, dt, m->k, src);
+    for (size_t g = 0, lo = 0; lo < m->k; g++, lo += m->group)
+      m->ws[scale_at(m, row0 + r, g)] =
+          f->quant_s8(m->k - lo < m->group ? m->k - lo : m->group, wide + lo, row + lo);
+    memset(row + m->k, 0, m->kp - m->k);
+    sum_row(m, row0 + r, row);
+  }
+  transpose(word_at(m, row0, 0), (const unsigned char *)q, m->kp, n, words(m));
+}
+
+void pf_quant_rows(const pf_mat *m, const pf_simd *f, pf_dtype dt, size_t row0, size_t n,
+                   const void *src, float *wide, int8_t *q) {
+  const unsigned char *p = src;
+  size_t panel = PF_LANES * m->k * pf_dtype_bytes(dt);
+  for (size_t r = 0; r < n; r += PF_LANES, p += panel)
+    quant_panel(m, f, dt, row0 + r, n - r < PF_LANES ? n - r : PF_LANES, p, wide, q);
+}
+
+void pf_unpack_s8(const pf_mat *m, size_t row, int8_t *q, float *scales) {
+  for (size_t k = 0; k < m->k; k++)
+    q[k] = (int8_t)(uint8_t)(*word_at(m, row, k / 4) >> 8 * (k % 4));
+  for (size_t g = 0; g < pf_mat_groups(m); g++)
+    scales[g] = m->ws[scale_at(m, row, g)];
 }
 
 void pf_widen(float *dst, pf_dtype dt, size_t n, const void *src) {
@@ -115,9 +204,37 @@ size_t pf_first_nonfinite(pf_dtype dt, size_t n, const void *src) {
   return i;
 }
 
+size_t pf_first_beyond_bf16(size_t n, const void *src) {
+  const unsigned char *p = src;
+  size_t i = 0;
+  while (i < n && (load32(p + 4 * i) & 0x7fffffffu) < 0x7f7f8000u)
+    i++;
+  return i;
+}
+
+size_t pf_first_minus_128(size_t n, const void *src) {
+  const unsigned char *at = memchr(src, 0x80, n);
+  return at ? (size_t)(at - (const unsigned char *)src) : n;
+}
+
+size_t pf_first_negative(size_t n, const void *src) {
+  const unsigned char *p = src;
+  size_t i = 0;
+  while (i < n && !(p[4 * i + 3] & 0x80))
+    i++;
+  return i;
+}
+
+static float get_s8(const pf_mat *m, size_t row, size_t col) {
+  int8_t q = (int8_t)(uint8_t)(*word_at(m, row, col / 4) >> 8 * (col % 4));
+  return (float)q * m->ws[scale_at(m, row, col / m->group)];
+}
+
 float pf_mat_get(const pf_mat *m, size_t row, size_t col) {
   if (m->type == PF_W_F32)
     return pf_f32_of_bits(*word_at(m, row, col));
+  if (m->type == PF_W_S8)
+    return get_s8(m, row, col);
   return pf_bf16_to_f32((uint16_t)(*word_at(m, row, col / 2) >> 16 * (col % 2)));
 }
 

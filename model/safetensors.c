@@ -22,7 +22,7 @@ static const struct {
 } dtypes[] = {
     {"BF16", PF_DT_BF16, 2},  {"F16", PF_DT_F16, 2},       {"F32", PF_DT_F32, 4},
     {"F64", PF_DT_OTHER, 8},  {"I64", PF_DT_OTHER, 8},     {"I32", PF_DT_OTHER, 4},
-    {"I16", PF_DT_OTHER, 2},  {"I8", PF_DT_OTHER, 1},      {"U64", PF_DT_OTHER, 8},
+    {"I16", PF_DT_OTHER, 2},  {"I8", PF_DT_I8, 1},         {"U64", PF_DT_OTHER, 8},
     {"U32", PF_DT_OTHER, 4},  {"U16", PF_DT_OTHER, 2},     {"U8", PF_DT_OTHER, 1},
     {"BOOL", PF_DT_OTHER, 1}, {"F8_E4M3", PF_DT_OTHER, 1}, {"F8_E5M2", PF_DT_OTHER, 1},
     {"C64", PF_DT_OTHER, 8},

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum pf_dtype { PF_DT_BF16, PF_DT_F16, PF_DT_F32, PF_DT_OTHER } pf_dtype;
+typedef enum pf_dtype { PF_DT_BF16, PF_DT_F16, PF_DT_F32, PF_DT_I8, PF_DT_OTHER } pf_dtype;
 
 #define PF_ST_MAX_DIMS 8
 

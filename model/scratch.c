@@ -29,18 +29,24 @@ static int carve(pf_scratch *s, const part *parts, size_t n) {
   return PF_OK;
 }
 
+/* Floats a row of operands takes for the weights that the precision stores so. */
+static size_t operand_width(const pf_scratch *s, const pf_model_info *i, pf_wtype w) {
+  return pf_products[pf_modes[i->precision].kind[w]].parts * s->kp_max;
+}
+
 static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
   size_t d = (size_t)i->d_model, f = (size_t)i->d_ff, hd = (size_t)i->n_heads * (size_t)i->d_head;
   size_t kd = (size_t)i->n_kv_heads * (size_t)i->d_head, half = (size_t)i->d_head / 2;
-  float *op[2];
+  float *op[PF_N_WTYPES];
   pf_free(s->block);
   s->block = NULL;
   s->rows = pf_round_up(rows, 16); /* operands come in groups of 16 rows */
-  s->kp_max = pf_round_up(max3(d, f, hd), PF_KBLK);
+  s->kp_max = pf_round_up(max3(d, f, hd), PF_S8BLK);
   part parts[] = {{&s->x, d},
                   {&s->norm, d},
-                  {&op[PF_W_BF16], 3 * s->kp_max},
-                  {&op[PF_W_F32], s->kp_max},
+                  {&op[PF_W_BF16], operand_width(s, i, PF_W_BF16)},
+                  {&op[PF_W_F32], operand_width(s, i, PF_W_F32)},
+                  {&op[PF_W_S8], operand_width(s, i, PF_W_S8)},
                   {&s->q, hd},
                   {&s->k, kd},
                   {&s->v, kd},
@@ -53,7 +59,7 @@ static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
                   {&s->cos, half},
                   {&s->sin, half}};
   int rc = carve(s, parts, sizeof parts / sizeof *parts);
-  for (int w = 0; rc == PF_OK && w < 2; w++)
+  for (int w = 0; rc == PF_OK && w < PF_N_WTYPES; w++)
     s->op[w] = op[w];
   if (rc != PF_OK)
     s->rows = 0;

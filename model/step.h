@@ -6,6 +6,7 @@
 #define PF_MODEL_STEP_H
 
 #include "model/kv.h"
+#include "model/precision.h"
 
 enum { PF_STEP_ROWS = 256 };
 
@@ -23,7 +24,7 @@ typedef struct pf_scratch {
   size_t kp_max;
   float *x;                 /* (rows, D) residual */
   float *norm;              /* (rows, D) */
-  void *op[2];              /* operands of the next product, by weight type (pf_wtype) */
+  void *op[PF_N_WTYPES];    /* operands of the next product, by the weights' storage */
   float *q, *k, *v;         /* (rows, heads*d_head) before RoPE */
   float *rot_q, *rot_k;     /* (rows, heads*d_head) */
   float *result, *result_z; /* one row: (2, H, D) per-head results, (H*d_head) one head's z; made
@@ -43,6 +44,7 @@ typedef struct pf_step {
   pf_ctx *c;
   pf_scratch *s;
   const pf_config *cfg;
+  const pf_mode *mode;
   const pf_simd *f;
   const pf_row *rows;
   size_t n;
@@ -53,10 +55,18 @@ typedef struct pf_step {
   int32_t *bad; /* (n) 1 + layer where a row's scores were not finite, 0 = fine */
 } pf_step;
 
-/* Runs the actions of row r at a point; x: `heads` parts of `width` (heads = 1 for points without
- * heads). */
+/* Rounds n values as the precision asks at a point. */
+static inline void pf_step_round(const pf_step *t, int hook, size_t n, float *x) {
+  if (t->mode->rounds[hook])
+    t->f->round_bf16(n, x, x);
+}
+
+/* A point of the pass for row r; x: `heads` parts of `width` (heads = 1 for points without heads).
+ * Rounds, runs the actions, rounds again what they left: a hooked value is the one that is used.
+ * True if an action may have changed x. */
 static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t layer, float *x,
                                size_t heads, size_t width) {
+  pf_step_round(t, hook, heads * width, x);
   if (!t->used[((size_t)layer + 1) * PF_N_HOOKS + (size_t)hook])
     return false;
   pf_point p = {.hook = hook,
@@ -65,7 +75,10 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
                 .heads = (int32_t)heads,
                 .width = width,
                 .stride = width};
-  return pf_tapset_run(&t->rows[r].seq->taps, &p, x);
+  bool changed = pf_tapset_run(&t->rows[r].seq->taps, &p, x);
+  if (changed)
+    pf_step_round(t, hook, heads * width, x);
+  return changed;
 }
 
 /* attend.c: z of all heads of rows, parallel over (row, head). */

@@ -24,6 +24,7 @@
 #include "base/status.h"
 #include "model/digest.h"
 #include "model/pack.h"
+#include "model/precision.h"
 
 #define BLOCK     ((size_t)512 << 10) /* bytes of a read, unless 16 rows are longer */
 #define STAGING   ((size_t)48 << 20)  /* of all threads together */
@@ -44,6 +45,8 @@ typedef struct spec {
   int rows, cols;
   unsigned archs;
 } spec;
+
+enum { FLOATS = 1 << PF_DT_BF16 | 1 << PF_DT_F16 | 1 << PF_DT_F32 };
 
 #define L(m) offsetof(pf_layer, m)
 static const spec layer_specs[] = {
@@ -87,14 +90,32 @@ static size_t dim(const pf_model_info *in, int d) {
   }
 }
 
-static void want(pf_wants *w, const pf_model_info *in, const spec *s, int layer, void *base) {
+static pf_role role_of(const spec *s, const pf_model_info *in) {
+  if (s->cols == D_VEC)
+    return PF_VECTOR;
+  return s == &embed_spec && !in->tied ? PF_TABLE : PF_WEIGHT;
+}
+
+static void want(pf_wants *w, const pf_config *c, const spec *s, int layer, void *base) {
   pf_want *t = &w->v[w->n++];
-  *t = (pf_want){.rows = dim(in, s->rows), .cols = dim(in, s->cols)};
+  *t = (pf_want){.rows = dim(&c->info, s->rows),
+                 .cols = dim(&c->info, s->cols),
+                 .role = role_of(s, &c->info),
+                 .dtypes = FLOATS};
   if (layer < 0)
     snprintf(t->name, sizeof t->name, "%s", s->name);
   else
     snprintf(t->name, sizeof t->name, "model.layers.%d.%s", layer, s->name);
   t->dst = base ? (char *)base + s->off : NULL;
+  if (!c->s8_group || t->role != PF_WEIGHT)
+    return;
+  t->dtypes = 1 << PF_DT_I8;
+  pf_want *scales = &w->v[w->n++];
+  *scales = *t;
+  strcat(scales->name, ".scale"); /* the longest name has 64 bytes */
+  scales->role = PF_SCALES;
+  scales->dtypes = 1 << PF_DT_F32;
+  scales->cols = pf_s8_scales(t->cols, (size_t)c->s8_group);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -104,16 +125,16 @@ static int by_name(const void *a, const void *b) {
 int pf_wants_make(pf_wants *w, const pf_config *c, pf_model *m) {
   size_t n_specs = sizeof layer_specs / sizeof *layer_specs, layers = (size_t)c->info.n_layers;
   *w = (pf_wants){0};
-  if (!(w->v = pf_calloc(layers * n_specs + 3, sizeof *w->v)))
+  if (!(w->v = pf_calloc(2 * (layers * n_specs + 3), sizeof *w->v)))
     return PF_ENOMEM;
-  want(w, &c->info, &embed_spec, -1, m);
-  want(w, &c->info, &norm_spec, -1, m);
+  want(w, c, &embed_spec, -1, m);
+  want(w, c, &norm_spec, -1, m);
   if (!c->info.tied)
-    want(w, &c->info, &head_spec, -1, m);
+    want(w, c, &head_spec, -1, m);
   for (size_t l = 0; l < layers; l++)
     for (size_t i = 0; i < n_specs; i++)
       if (layer_specs[i].archs >> c->arch & 1u)
-        want(w, &c->info, &layer_specs[i], (int)l, m ? &m->layers[l] : NULL);
+        want(w, c, &layer_specs[i], (int)l, m ? &m->layers[l] : NULL);
   qsort(w->v, w->n, sizeof *w->v, by_name);
   return PF_OK;
 }
@@ -149,12 +170,22 @@ static const char *shape_text(const pf_st_tensor *t, char buf[96]) {
   return buf;
 }
 
-static int check_tensor(pf_want *w, const pf_shard *f, const pf_st_tensor *t) {
-  char got[96];
-  if (t->dtype == PF_DT_OTHER)
+static int check_dtype(const pf_want *w, const pf_shard *f, const pf_st_tensor *t) {
+  if (w->dtypes >> t->dtype & 1u)
+    return PF_OK;
+  if (w->dtypes == FLOATS)
     return pf_fail(PF_EINPUT,
                    "%s: tensor %s has dtype %s: only BF16, F16 and F32 weights are supported",
                    f->path, t->name, t->dtype_name);
+  return pf_fail(PF_EINPUT, "%s: tensor %s has dtype %s, quantised weights have %s there", f->path,
+                 t->name, t->dtype_name, w->role == PF_SCALES ? "F32" : "I8");
+}
+
+static int check_tensor(pf_want *w, const pf_shard *f, const pf_st_tensor *t) {
+  char got[96];
+  int rc = check_dtype(w, f, t);
+  if (rc != PF_OK)
+    return rc;
   bool same = t->n_dims == (w->cols ? 2 : 1) && t->shape[0] == w->rows &&
               (!w->cols || t->shape[1] == w->cols);
   if (same) {
@@ -202,12 +233,30 @@ int pf_wants_match(pf_wants *w, const pf_ckpt *k, const pf_model_info *in) {
  * ------------------------------------------------------------------------------------------------------
  */
 
-/* Bytes of a tensor in the arena; sets the matrix's shape. */
-static size_t place_bytes(pf_want *w) {
-  if (!w->cols)
+/* How a matrix is stored: weights of products as the precision says, a table as in f32 unless all
+ * weights are rounded. */
+static pf_wtype storage(const pf_want *w, pf_precision p) {
+  if (w->src->dtype == PF_DT_I8)
+    return PF_W_S8;
+  bool as_f32 = w->role == PF_TABLE && !pf_modes[p].round_weights;
+  return pf_modes[as_f32 ? PF_PRECISION_F32 : p].floats[w->src->dtype];
+}
+
+/* Bytes of a tensor in the arena; sets the matrix's shape. Scales are part of their matrix. */
+static size_t place_bytes(pf_want *w, const pf_model_info *in) {
+  if (w->role == PF_SCALES)
+    return 0;
+  if (w->role == PF_VECTOR)
     return pf_round_up(w->rows * sizeof(float), 64);
-  pf_mat_shape(w->dst, w->src->dtype, w->rows, w->cols);
+  pf_mat_shape(w->dst, storage(w, in->precision), w->rows, w->cols, (size_t)in->s8_group);
   return pf_mat_bytes(w->dst);
+}
+
+static void place(const pf_want *w, char *p) {
+  if (w->role == PF_VECTOR)
+    *(float **)w->dst = (float *)p;
+  else if (w->role != PF_SCALES)
+    pf_mat_place(w->dst, p);
 }
 
 /* The arena is fresh anonymous memory: all zero (which padding relies on), touched as it is packed.
@@ -215,7 +264,7 @@ static size_t place_bytes(pf_want *w) {
 static int make_arena(pf_model *m, pf_wants *w) {
   size_t total = 0, at = 0;
   for (size_t i = 0; i < w->n; i++)
-    if (__builtin_add_overflow(total, place_bytes(&w->v[i]), &total))
+    if (__builtin_add_overflow(total, place_bytes(&w->v[i], &m->cfg.info), &total))
       return pf_fail(PF_ENOMEM, "%s: the weights are larger than any memory", m->cfg.dir);
   total = pf_round_up(total, HUGE_PAGE);
   void *p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -226,12 +275,9 @@ static int make_arena(pf_model *m, pf_wants *w) {
   m->arena = p;
   m->arena_bytes = total;
   for (size_t i = 0; i < w->n; i++) {
-    pf_want *t = &w->v[i];
-    if (t->cols)
-      ((pf_mat *)t->dst)->w = (char *)p + at;
-    else
-      *(float **)t->dst = (float *)((char *)p + at);
-    at += place_bytes(t);
+    size_t n = place_bytes(&w->v[i], &m->cfg.info);
+    place(&w->v[i], (char *)p + at);
+    at += n;
   }
   return PF_OK;
 }
@@ -251,6 +297,9 @@ typedef struct loader {
   size_t n_jobs, slot_bytes;
   unsigned depth;
   bool hash;
+  const pf_simd *f;
+  const pf_mode *mode;
+  size_t wide, q; /* a thread's room for quantising: fp32 values of a row, bytes of a panel */
   uint64_t total;
   const pf_model_opts *opts;
   atomic_size_t next;
@@ -276,6 +325,14 @@ static int larger_first(const void *a, const void *b) {
   return x->t != y->t ? (x->t < y->t ? -1 : 1) : (x->lo > y->lo) - (x->lo < y->lo);
 }
 
+static void need_room(loader *l, const pf_want *t) {
+  const pf_mat *m = t->dst;
+  if (t->role != PF_WEIGHT || m->type != PF_W_S8 || t->src->dtype == PF_DT_I8)
+    return;
+  l->wide = m->k > l->wide ? m->k : l->wide;
+  l->q = PF_LANES * m->kp > l->q ? PF_LANES * m->kp : l->q;
+}
+
 static int make_jobs(loader *l) {
   size_t n = 0, longest = 0;
   for (size_t i = 0; i < l->w->n; i++) {
@@ -284,6 +341,7 @@ static int make_jobs(loader *l) {
     l->total += t->src->bytes;
     size_t b = block_bytes(t) < t->src->bytes ? block_bytes(t) : t->src->bytes;
     longest = b > longest ? b : longest;
+    need_room(l, t);
   }
   l->slot_bytes = pf_round_up(longest, PAGE) + 2 * PAGE;
   if (!(l->jobs = pf_calloc(n, sizeof *l->jobs)))
@@ -313,6 +371,8 @@ typedef struct worker {
   loader *l;
   pf_aio *aio;
   char *staging;
+  float *wide;
+  int8_t *q;
   slot *slots;
   size_t head, tail; /* blocks queued and finished; a block uses slot number % depth */
   job *j;            /* being queued; NULL: none left */
@@ -351,13 +411,26 @@ static int read_failed(const pf_want *t, const pf_aio_req *r) {
                  r->err ? strerror(r->err) : "the file became shorter while it was read");
 }
 
-static int not_finite(const pf_want *t, uint64_t i) {
+static int bad_element(const pf_want *t, uint64_t i, const char *why) {
   char at[64];
   unsigned long long row = t->cols ? i / t->cols : i, col = t->cols ? i % t->cols : 0;
   snprintf(at, sizeof at, t->cols ? "[%llu,%llu]" : "[%llu]", row, col);
-  return pf_fail(PF_EINPUT,
-                 "%s: tensor %s: element %s is NaN or infinite: the checkpoint is damaged",
-                 t->file->path, t->name, at);
+  return pf_fail(PF_EINPUT, "%s: tensor %s: element %s is %s", t->file->path, t->name, at, why);
+}
+
+/* n values from `first` on, as they stand in the file. */
+static int check_values(const loader *l, const pf_want *t, size_t first, size_t n, const char *p) {
+  pf_dtype dt = t->src->dtype;
+  size_t bad = dt == PF_DT_I8 ? pf_first_minus_128(n, p) : pf_first_nonfinite(dt, n, p);
+  if (bad < n)
+    return bad_element(t, first + bad,
+                       dt == PF_DT_I8 ? "-128, beyond the -127 to 127 of quantised weights"
+                                      : "NaN or infinite: the checkpoint is damaged");
+  if (t->role == PF_SCALES && (bad = pf_first_negative(n, p)) < n)
+    return bad_element(t, first + bad, "negative, which no scale is");
+  if (l->mode->round_weights && dt == PF_DT_F32 && (bad = pf_first_beyond_bf16(n, p)) < n)
+    return bad_element(t, first + bad, "too large for bf16: --precision f32 can use it");
+  return PF_OK;
 }
 
 static int hash_block(worker *k, slot *s, const char *p) {
@@ -371,6 +444,33 @@ static int hash_block(worker *k, slot *s, const char *p) {
   return PF_OK;
 }
 
+/* Rows [row, row + n) of a matrix, or n values of a vector, into their place. */
+static void put_vector(const worker *k, const pf_want *t, size_t first, size_t n, const char *p) {
+  float *v = *(float **)t->dst + first;
+  pf_widen(v, t->src->dtype, n, p);
+  if (k->l->mode->round_weights)
+    k->l->f->round_bf16(n, v, v);
+}
+
+static void put_rows(const worker *k, const pf_want *t, size_t row, size_t n, const char *p) {
+  const pf_mat *m = t->dst;
+  if (m->type == PF_W_S8 && t->src->dtype != PF_DT_I8)
+    pf_quant_rows(m, k->l->f, t->src->dtype, row, n, p, k->wide, k->q);
+  else
+    pf_pack_rows(m, t->src->dtype, row, n, p);
+}
+
+static void put_scales(const worker *k, const pf_want *t, size_t row, size_t n, const char *p) {
+  (void)k;
+  pf_pack_scales(t->dst, row, n, p);
+}
+
+typedef void (*put_fn)(const worker *k, const pf_want *t, size_t at, size_t n, const char *p);
+static const put_fn puts_of[PF_N_ROLES] = {[PF_VECTOR] = put_vector,
+                                           [PF_TABLE] = put_rows,
+                                           [PF_WEIGHT] = put_rows,
+                                           [PF_SCALES] = put_scales};
+
 static int finish_block(worker *k) {
   slot *s = &k->slots[k->tail % k->l->depth];
   pf_want *t = s->j->t;
@@ -378,15 +478,13 @@ static int finish_block(worker *k) {
     return read_failed(t, &s->req);
   k->tail++;
   const char *p = (char *)s->req.buf + s->skip;
-  pf_dtype dt = t->src->dtype;
-  size_t es = pf_dtype_bytes(dt), n = (size_t)(s->hi - s->lo) / es, first = (size_t)(s->lo / es);
-  size_t bad = pf_first_nonfinite(dt, n, p);
-  if (bad < n)
-    return not_finite(t, first + bad);
-  if (t->cols)
-    pf_pack_rows(t->dst, dt, first / t->cols, n / t->cols, p);
-  else
-    pf_widen(*(float **)t->dst + first, dt, n, p);
+  size_t es = pf_dtype_bytes(t->src->dtype), n = (size_t)(s->hi - s->lo) / es,
+         first = (size_t)(s->lo / es);
+  int rc = check_values(k->l, t, first, n, p);
+  if (rc != PF_OK)
+    return rc;
+  size_t width = t->cols ? t->cols : 1;
+  puts_of[t->role](k, t, first / width, n / width, p);
   atomic_fetch_add(&k->l->done, s->hi - s->lo);
   return k->l->hash ? hash_block(k, s, p) : PF_OK;
 }
@@ -419,7 +517,9 @@ static int open_worker(worker *k) {
     return rc;
   k->slots = pf_calloc(l->depth, sizeof *k->slots);
   k->staging = pf_alloc(l->depth * l->slot_bytes + PAGE, 1);
-  if (!k->slots || !k->staging)
+  k->wide = pf_alloc(l->wide, sizeof *k->wide);
+  k->q = pf_alloc(l->q, 1);
+  if (!k->slots || !k->staging || !k->wide || !k->q)
     return PF_ENOMEM;
   char *base = (char *)pf_round_up((size_t)k->staging, PAGE);
   for (size_t i = 0; i < l->depth; i++)
@@ -446,6 +546,8 @@ static void work(void *arg, int tid, int nt) {
   }
   pf_free(k.slots);
   pf_free(k.staging);
+  pf_free(k.wide);
+  pf_free(k.q);
 }
 
 /* Splits the depth over nt threads within the staging area. */
@@ -478,29 +580,29 @@ static int run_jobs(loader *l) {
  */
 
 static void describe(pf_model *m, const pf_wants *w) {
-  const char *dtype = w->v[0].src->dtype_name;
+  static const char *const names[] = {
+      [PF_DT_BF16] = "BF16", [PF_DT_F16] = "F16", [PF_DT_F32] = "F32"};
+  pf_dtype first = w->v[0].src->dtype;
   pf_model_info *in = &m->cfg.info;
+  bool mixed = false;
   in->weight_bytes = 0;
-  in->weights_dtype = NULL;
   for (size_t i = 0; i < w->n; i++) {
     in->weight_bytes += w->v[i].src->bytes;
-    if (strcmp(dtype, w->v[i].src->dtype_name))
-      in->weights_dtype = "mixed";
+    mixed |= w->v[i].src->dtype != first;
   }
-  for (size_t i = 0; !in->weights_dtype; i++) {
-    static const char *const names[] = {"BF16", "F16", "F32"};
-    if (!strcmp(dtype, names[i]))
-      in->weights_dtype = names[i];
-  }
+  in->weights_dtype = m->cfg.s8_group ? "I8" : mixed ? "mixed" : names[first];
   if (in->tied)
     m->unembed = m->embed;
 }
 
 static int load(pf_model *m, pf_wants *w, const pf_ckpt *k, const pf_model_opts *opts) {
-  loader l = {.w = w, .opts = opts};
+  loader l = {.w = w, .opts = opts, .mode = &pf_modes[m->cfg.info.precision]};
   bool checksum = !opts || !opts->no_checksum;
+  int rc;
+  if (!(l.f = pf_simd_get(&rc)))
+    return rc;
   l.hash = checksum && !pf_digest_cached(m->sha256, w, k);
-  int rc = make_arena(m, w);
+  rc = make_arena(m, w);
   if (rc == PF_OK)
     rc = make_jobs(&l);
   if (rc == PF_OK)

@@ -26,12 +26,18 @@ typedef struct pf_ckpt {
 int pf_ckpt_open(pf_ckpt *out, const char *dir);
 void pf_ckpt_close(pf_ckpt *k);
 
+/* What a tensor is to the model. A weight of a product is what int8 quantises; a table is read by
+ * rows only (the embedding of a model that is not tied). */
+typedef enum pf_role { PF_VECTOR, PF_TABLE, PF_WEIGHT, PF_SCALES, PF_N_ROLES } pf_role;
+
 /* A tensor that the configuration calls for: (rows, cols), or a vector of rows values when cols is
- * 0. */
+ * 0. Directories with int8 weights have "NAME.scale" (rows, groups) for each weight NAME. */
 typedef struct pf_want {
   char name[96];
+  pf_role role;
+  unsigned dtypes; /* bit pf_dtype: may be stored so */
   size_t rows, cols;
-  void *dst; /* pf_mat* or float** in the model */
+  void *dst; /* float** of a vector, else pf_mat*, in the model */
   const pf_st_tensor *src;
   const pf_shard *file;
   char sha256[65];

@@ -232,6 +232,22 @@ static const struct {
     {GEMMA, "{\"attention_bias\":true}", "attention_bias"},
     {GEMMA, "{\"use_bidirectional_attention\":true}", "use_bidirectional_attention"},
     {GEMMA, "{\"quantization_config\":{\"bits\":4}}", "quantization_config"},
+    {QWEN, "{\"quantization_config\":{\"quant_method\":\"gptq\"}}", "personaflow quantize"},
+    {QWEN, "{\"quantization_config\":{\"quant_method\":\"personaflow-int8\"}}", "version"},
+    {QWEN,
+     "{\"quantization_config\":{\"quant_method\":\"personaflow-int8\",\"version\":2,"
+     "\"group_size\":64}}",
+     "reads version 1"},
+    {QWEN,
+     "{\"quantization_config\":{\"quant_method\":\"personaflow-int8\",\"version\":1,"
+     "\"group_size\":100}}",
+     "group_size = 100: must be a multiple"},
+    {QWEN,
+     "{\"quantization_config\":{\"quant_method\":\"personaflow-int8\",\"version\":1,"
+     "\"group_size\":2048}}",
+     "group_size"},
+    {QWEN, "{\"quantization_config\":{\"quant_method\":\"personaflow-int8\",\"version\":1}}",
+     "group_size"},
     {QWEN, "{\"pruned_heads\":{\"0\":[1]}}", "pruned_heads"},
     {QWEN, "{\"per_layer_config\":{\"1\":{\"intermediate_size\":3}}}", "per_layer_config"},
     {QWEN, "{\"is_encoder_decoder\":true}", "is_encoder_decoder"},

@@ -1,18 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# One digest of logits per model, whatever computed it: tests/golden/digests.sha has the value, and every instruction set
-# of this machine must reach it, over threads, prefill chunks, cached and recomputed (tests/inv_model.c). The same file is
-# read by builds of other compilers and for other processors. `make digests` prints the digests (--print).
+# One digest of logits per model and precision, whatever computed it: tests/golden/digests.sha has the value, and every
+# instruction set of this machine must reach it, over threads, prefill chunks, sequences in a call, cached and recomputed
+# (tests/inv_model.c). The same file is read by builds of other compilers and for other processors.
+# `make digests` prints the digests (--print [PRECISIONS]).
 set -u
 : "${srcdir:=.}" "${PF_TEST_TIER:=normal}" "${PF_EMULATOR:=}"
 golden=$srcdir/tests/golden/digests.sha
 case $PF_TEST_TIER in
-small) models=("$srcdir"/tests/mini/{g2-window,q2-odd,q2-f32}) ;;
+small) models=("$srcdir"/tests/mini/{q2-f32,g2-window,q2-odd}) ;;
 *) models=("$srcdir"/tests/mini/*/ "$srcdir"/data/models/*/) ;;
 esac
 models=("${models[@]%/}")
 if [ "${1:-}" = --print ]; then
-  exec $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" "${models[@]}"
+  exec $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" "${2:-all}" "${models[@]}"
 fi
 case ${host_cpu:-$(uname -m)} in
 aarch64) levels='scalar neon neondot neoni8mm neonbf16' ;;
@@ -21,7 +22,7 @@ esac
 bad=0 ran=0
 err=$(mktemp) && trap 'rm -f "$err"' EXIT || exit 99
 for isa in $levels; do
-  got=$(PERSONAFLOW_ISA=$isa $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" "${models[@]}" 2>"$err")
+  got=$(PERSONAFLOW_ISA=$isa $PF_EMULATOR ./tests/inv_model digest "$PF_TEST_TIER" all "${models[@]}" 2>"$err")
   rc=$?
   if [ $rc = 5 ] && [[ " ${PERSONAFLOW_REQUIRE_ISA:-} scalar " != *" $isa "* ]]; then
     echo "SKIP: digests with $isa: $(cat "$err")"

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One set of bits. For each model directory given, on a fixed prompt of 70 tokens:
- *   inv_model digest TIER DIR...  logits over threads x prefill chunk x {cached, recomputed, beside
- *       other rows} are equal in every bit; prints "SHA-256  NAME" of them. The caller compares the
- *       digest with tests/golden/digests.sha, under each PERSONAFLOW_ISA and each compiler.
- *   inv_model noop TIER DIR...    putting the captured value back, at every hook point alone and at
- *       all of them together, changes no bit of the logits.
- * Exit 0: equal; 1: not (a line says where); other: the exit code of what failed. */
+ * One set of bits. For each model directory given and each precision, on a fixed prompt of 70
+ * tokens:
+ *   inv_model digest TIER PRECISIONS DIR...  logits over threads x prefill chunk x sequences in a
+ *       call x {cached, recomputed, beside other rows} are equal in every bit; prints
+ *       "SHA-256  NAME" (f32) or "SHA-256  NAME PRECISION" of them. The caller compares the digest
+ *       with tests/golden/digests.sha, under each PERSONAFLOW_ISA and each compiler.
+ *   inv_model noop TIER PRECISIONS DIR...    putting the captured value back, at every hook point
+ *       alone and at all of them together, changes no bit of the logits.
+ * PRECISIONS: f32,bf16,... or all. Exit 0: equal; 1: not (a line says where); other: the exit code
+ * of what failed. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,14 +20,18 @@
 
 enum { N = 70 }; /* two blocks of 32 positions and a piece; more than a chunk of 64 */
 
+/* How much of threads x chunks x batches is run: one cell; the diagonal (each value of the three
+ * once: the small matrix); all threads x chunks, the batches on the diagonal; everything. */
+typedef enum extent { ONCE, SHORT, WHOLE, CUBE } extent;
+
 typedef struct subject {
-  const char *name;
+  char name[128]; /* and the precision, unless f32 */
   pf_model *m;
   const pf_model_info *i;
   int32_t ids[N];
-  size_t v;                           /* values a row of logits has */
-  float *want;                        /* (N, v) */
-  enum { ONCE, SHORT, WHOLE } extent; /* of the matrix; SHORT: each of its values once */
+  size_t v;    /* values a row of logits has */
+  float *want; /* (N, v) */
+  extent extent;
 } subject;
 
 static int error(const char *where) {
@@ -132,37 +139,71 @@ static int check_beside(const subject *s, int threads, float *logits) {
   return rc;
 }
 
-static int check_matrix(const subject *s, float *got) {
+/* Rows [lo, hi) of `batch` sequences in one call, position after position, against the digest's. */
+static int run_beside(pf_ctx *c, pf_seq *const *q, size_t batch, const subject *s, size_t lo,
+                      size_t hi, float *logits, const char *what) {
+  pf_row *rows = pf_calloc(batch * (hi - lo), sizeof *rows);
+  size_t n = 0;
+  for (size_t p = lo; rows && p < hi; p++)
+    for (size_t b = 0; b < batch; b++, n++)
+      rows[n] = (pf_row){q[b], s->ids[p], (int32_t)p, (int32_t)n};
+  int rc = rows && pf_eval(c, rows, n, logits) == PF_OK ? 0 : error("pf_eval");
+  for (size_t i = 0; rc == 0 && i < n; i++)
+    if (memcmp(logits + i * s->v, s->want + (lo + i / batch) * s->v, s->v * sizeof *logits) != 0)
+      rc = differ(s, what, lo + i / batch);
+  pf_free(rows);
+  return rc;
+}
+
+/* One cell of the matrix: `batch` sequences of the prompt side by side, in pieces of `chunk`; of
+ * many sequences a first block of positions and a piece of the next. */
+static int check_cell(const subject *s, int threads, size_t chunk, size_t batch) {
+  size_t n = batch > 8 && s->extent != CUBE ? N / 2 + 1 : N;
+  pf_ctx *c = NULL;
+  pf_seq *q[16] = {NULL};
+  char what[64];
+  pf_ctx_opts o = {.threads = threads};
+  float *logits = pf_alloc(batch * chunk, s->v * sizeof *logits);
+  int rc = logits && pf_ctx_new(&c, s->m, &o) == PF_OK ? 0 : error("pf_ctx_new");
+  snprintf(what, sizeof what, "threads %d, chunk %zu, batch %zu", threads, chunk, batch);
+  for (size_t b = 0; rc == 0 && b < batch; b++)
+    rc = pf_seq_new(&q[b], c) == PF_OK ? 0 : error("pf_seq_new");
+  for (size_t lo = 0; rc == 0 && lo < n; lo += chunk)
+    rc = run_beside(c, q, batch, s, lo, lo + chunk < n ? lo + chunk : n, logits, what);
+  for (size_t b = 0; b < batch; b++)
+    pf_seq_free(q[b]);
+  pf_ctx_free(c);
+  pf_free(logits);
+  return rc;
+}
+
+/* Whether (thread t, chunk k, batch b) of the matrix belongs to the extent. */
+static bool has_cell(extent e, size_t t, size_t k, size_t b) {
+  static const size_t with_chunk[4] = {1, 3, 2, 0}; /* 1: 2, 7: 16, 64: 5, all: 1 */
+  bool diagonal = t == k && b == with_chunk[k];
+  return e == CUBE || diagonal || (e == WHOLE && t != k && b == 0);
+}
+
+static int check_matrix(const subject *s) {
   static const int threads[] = {1, 2, 3, 7};
-  static const size_t chunks[] = {1, 7, 64, N};
-  for (size_t t = 0; t < 4; t++)
-    for (size_t k = 0; k < 4; k++) {
-      if (s->extent != WHOLE && t != k)
-        continue;
-      char what[64];
-      snprintf(what, sizeof what, "threads %d, chunk %zu", threads[t], chunks[k]);
-      int rc = run(s, threads[t], chunks[k], NULL, 0, got);
-      for (size_t p = 0; rc == 0 && p < N; p++)
-        if (memcmp(got + p * s->v, s->want + p * s->v, s->v * sizeof *got) != 0)
-          rc = differ(s, what, p);
-      if (rc != 0)
-        return rc;
-    }
-  return 0;
+  static const size_t chunks[] = {1, 7, 64, N}, batches[] = {1, 2, 5, 16};
+  int rc = 0;
+  for (size_t i = 0; rc == 0 && i < 64; i++)
+    if (has_cell(s->extent, i / 16, i / 4 % 4, i % 4))
+      rc = check_cell(s, threads[i / 16], chunks[i / 4 % 4], batches[i % 4]);
+  return rc;
 }
 
 static int check_rest(const subject *s, float *buf) {
-  int rc = check_recomputed(s, 1, s->extent == WHOLE ? 3 : 23, buf);
+  int rc = check_recomputed(s, 1, s->extent >= WHOLE ? 3 : 23, buf);
   if (rc == 0)
-    rc = check_recomputed(s, 3, s->extent == WHOLE ? 11 : 31, buf);
+    rc = check_recomputed(s, 3, s->extent >= WHOLE ? 11 : 31, buf);
   return rc ? rc : check_beside(s, 2, buf);
 }
 
 static int digest(const subject *s, float *buf) {
-  int rc = s->extent == ONCE ? run(s, 2, 64, NULL, 0, buf) : check_matrix(s, buf);
-  if (rc == 0 && s->extent == ONCE)
-    rc = memcmp(buf, s->want, N * s->v * sizeof *buf) ? differ(s, "threads 2, chunk 64", 0) : 0;
-  else if (rc == 0)
+  int rc = s->extent == ONCE ? check_cell(s, 2, 64, 2) : check_matrix(s);
+  if (rc == 0 && s->extent != ONCE)
     rc = check_rest(s, buf);
   if (rc == 0) {
     char hex[65];
@@ -171,6 +212,7 @@ static int digest(const subject *s, float *buf) {
   }
   return rc;
 }
+
 /* ---- no-op patches --------------------------------------------------------------------------- */
 
 static size_t tap_width(const pf_hook_info *h) {
@@ -240,7 +282,7 @@ static int patch_all(const subject *s, pf_tap *taps, size_t n, float *got) {
   int rc = check_patched(s, N, taps, n, got); /* capturing changes nothing either */
   for (size_t k = 0; k < n; k++)
     to_replace(&taps[k]);
-  for (size_t k = 0; rc == 0 && k < n; k += s->extent == WHOLE ? 1 : 7)
+  for (size_t k = 0; rc == 0 && k < n; k += s->extent >= WHOLE ? 1 : 7)
     rc = check_patched(s, k % 2 ? N : 32, &taps[k], 1, got);
   if (rc == 0)
     rc = check_patched(s, 7, taps, n, got);
@@ -273,33 +315,45 @@ static void make_prompt(subject *s) {
   }
 }
 
-/* The big tier runs the whole matrix; normal tests do with vector kernels, and once each of its
- * values with scalar ones (models of megabytes: one comparison, as the other kernels reach that
- * digest). */
-static int extent_of(const char *tier, const char *isa, uint64_t weight_bytes) {
-  bool scalar = !strcmp(isa, "scalar");
-  if (!strcmp(tier, "big") || (!strcmp(tier, "normal") && !scalar))
+typedef struct request {
+  const char *tier, *isa;
+  int (*test)(const subject *, float *);
+  bool first; /* model of the list */
+} request;
+
+/* The big tier runs the whole matrix. Normal tests run most of it for f32 with vector kernels, and
+ * the small one for other precisions and with scalar kernels (models of megabytes: one cell, as the
+ * other kernels reach that digest). The small tier, which emulators run, takes the small matrix for
+ * f32 and for the first model. */
+static extent extent_of(const request *q, const pf_model_info *i) {
+  bool scalar = !strcmp(q->isa, "scalar"), f32 = i->precision == PF_PRECISION_F32;
+  if (!strcmp(q->tier, "big"))
+    return CUBE;
+  if (!strcmp(q->tier, "small"))
+    return f32 || q->first ? SHORT : ONCE;
+  if (f32 && !scalar)
     return WHOLE;
-  return scalar && weight_bytes >= 2u << 20 ? ONCE : SHORT;
+  return scalar && i->weight_bytes >= 2u << 20 ? ONCE : SHORT;
 }
 
-static int with_model(const char *path, const char *tier, const char *isa,
-                      int (*test)(const subject *, float *)) {
+static int with_model(const char *path, const request *q, pf_precision p) {
   const char *slash = strrchr(path, '/');
-  subject s = {.name = slash ? slash + 1 : path};
-  pf_model_opts o = {.no_checksum = 1};
+  subject s = {.extent = ONCE};
+  pf_model_opts o = {.no_checksum = 1, .precision = p};
   int rc = pf_model_open(&s.m, path, &o);
   if (rc != PF_OK)
     return error(path), pf_exit_code(rc);
+  snprintf(s.name, sizeof s.name, "%s%s%s", slash ? slash + 1 : path,
+           p == PF_PRECISION_F32 ? "" : " ", p == PF_PRECISION_F32 ? "" : pf_precision_name(p));
   s.i = pf_model_get_info(s.m);
   s.v = (size_t)s.i->vocab_size;
-  s.extent = extent_of(tier, isa, s.i->weight_bytes);
+  s.extent = extent_of(q, s.i);
   make_prompt(&s);
   s.want = pf_calloc(N, s.v * sizeof(float));
   float *buf = pf_calloc(2 * N, s.v * sizeof(float));
   rc = s.want && buf ? run(&s, 1, N, NULL, 0, s.want) : -1;
   if (rc == 0)
-    rc = test(&s, buf);
+    rc = q->test(&s, buf);
   pf_free(buf);
   pf_free(s.want);
   pf_model_close(s.m);
@@ -307,9 +361,21 @@ static int with_model(const char *path, const char *tier, const char *isa,
   return rc < 0 ? 99 : rc;
 }
 
+/* Every precision of a list of names, or all there are, in the program's order. */
+static bool asked(const char *list, pf_precision p) {
+  const char *name = pf_precision_name(p);
+  size_t n = strlen(name);
+  if (!strcmp(list, "all"))
+    return true;
+  for (const char *at = list; *at; at += strcspn(at, ","), at += *at == ',')
+    if (strcspn(at, ",") == n && !strncmp(at, name, n))
+      return true;
+  return false;
+}
+
 int main(int argc, char **argv) {
-  if (argc < 4 || (strcmp(argv[1], "digest") != 0 && strcmp(argv[1], "noop") != 0)) {
-    fputs("usage: inv_model digest|noop TIER DIR...\n", stderr);
+  if (argc < 5 || (strcmp(argv[1], "digest") != 0 && strcmp(argv[1], "noop") != 0)) {
+    fputs("usage: inv_model digest|noop TIER PRECISIONS|all DIR...\n", stderr);
     return 2;
   }
   size_t n;
@@ -317,7 +383,12 @@ int main(int argc, char **argv) {
   int rc = pf_kernels(&k, &n);
   if (rc != PF_OK)
     return error("kernels"), pf_exit_code(rc);
-  for (int a = 3; a < argc && rc == 0; a++)
-    rc = with_model(argv[a], argv[2], k[1].isa, strcmp(argv[1], "noop") ? digest : noop);
+  request q = {.tier = argv[2], .isa = k[1].isa, .test = strcmp(argv[1], "noop") ? digest : noop};
+  for (int a = 4; a < argc && rc == 0; a++) {
+    q.first = a == 4;
+    for (int p = 1; p < PF_N_PRECISIONS && rc == 0; p++)
+      if (asked(argv[3], (pf_precision)p))
+        rc = with_model(argv[a], &q, (pf_precision)p);
+  }
   return rc;
 }

@@ -7,4 +7,4 @@ case $PF_TEST_TIER in
 small) models=("$srcdir"/tests/mini/{g2-window,q2-odd}) ;;
 *) models=("$srcdir"/tests/mini/*/ "$srcdir"/data/models/*/) ;;
 esac
-$PF_EMULATOR ./tests/inv_model noop "$PF_TEST_TIER" "${models[@]%/}"
+$PF_EMULATOR ./tests/inv_model noop "$PF_TEST_TIER" all "${models[@]%/}"

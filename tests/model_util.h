@@ -17,13 +17,18 @@ static inline const char *tu_srcdir(void) {
   return s && *s ? s : ".";
 }
 
-static inline pf_model *tu_open(const char *sub) {
+static inline pf_model *tu_open_as(const char *sub, pf_precision precision) {
   char path[1024];
   pf_model *m;
   snprintf(path, sizeof path, "%s/%s", tu_srcdir(), sub);
-  int st = pf_model_open(&m, path, &(pf_model_opts){.no_checksum = 1, .threads = 1});
+  pf_model_opts o = {.no_checksum = 1, .threads = 1, .precision = precision};
+  int st = pf_model_open(&m, path, &o);
   ck_assert_msg(st == PF_OK, "%s: %s", path, pf_last_error());
   return m;
+}
+
+static inline pf_model *tu_open(const char *sub) {
+  return tu_open_as(sub, PF_PRECISION_AUTO);
 }
 
 static inline pf_ctx *tu_ctx(const pf_model *m, int threads) {

@@ -119,6 +119,7 @@ typedef struct pf_study_opts {
   const char *layers;   /* "3,5,7"; NULL = the grid's or the paper's fractions */
   const char *out_dir;
   int threads;
+  pf_precision precision;
   int resume;  /* 1: go on with what is there */
   int force;   /* 1: start again over what is there */
   int dry_run; /* 1: say cells, rows, memory and time (measured on one prompt); write nothing */

@@ -8,6 +8,33 @@
 
 #include "personaflow/types.h"
 
+/* ---- precision ------------------------------------------------------------------------------- */
+
+/* THE list of precisions: what a forward pass rounds where (simd/CONTRACT.md, "Precision modes").
+ * F(id, name, what) */
+#define PF_PRECISIONS(F)                                                                           \
+  F(F32, "f32", "weights as published, activations exact in three bf16 parts: sums alone round")   \
+  F(BF16, "bf16", "bf16 weights; operands of products and attention rounded to bf16")              \
+  F(INT8, "int8", "int8 weights and operands with a scale per group; attention as in bf16")
+
+typedef enum pf_precision {
+  PF_PRECISION_AUTO, /* f32; int8 for a directory that personaflow quantize has made */
+#define PF_PRECISION_ID(id, name, what) PF_PRECISION_##id,
+  PF_PRECISIONS(PF_PRECISION_ID)
+#undef PF_PRECISION_ID
+      PF_N_PRECISIONS
+} pf_precision;
+
+/* The name of a precision, "auto" for PF_PRECISION_AUTO. */
+PF_API const char *pf_precision_name(pf_precision p);
+/* What it rounds, in one line. */
+PF_API const char *pf_precision_note(pf_precision p);
+/* PF_EUSAGE, with the names that there are, for another name. */
+PF_API int pf_precision_parse(const char *name, pf_precision *out);
+/* 1 if loading or running a model in the precision may call the operation (a name of pf_kernels).
+ */
+PF_API int pf_precision_uses(pf_precision p, const char *op);
+
 /* ---- model ----------------------------------------------------------------------------------- */
 
 typedef struct pf_model pf_model;
@@ -28,10 +55,12 @@ typedef struct pf_model_info {
   int32_t eos[PF_MAX_EOS];
   int32_t n_eos;
   double repetition_penalty; /* of generation_config.json; 1 when it names none */
-  const char *weights_dtype; /* "BF16", "F16", "F32" or "mixed" */
+  const char *weights_dtype; /* "BF16", "F16", "F32" or "mixed"; "I8" for int8 weights on disk */
   /* Hex SHA-256 over the per-tensor digests in name order; "" until computed. */
   const char *weights_sha256;
-  uint64_t weight_bytes; /* bytes of the checkpoint's tensors */
+  uint64_t weight_bytes;  /* bytes of the checkpoint's tensors */
+  pf_precision precision; /* of the packed weights; never PF_PRECISION_AUTO */
+  int32_t s8_group;       /* int8: inner dimensions that share a scale; else 0 */
 } pf_model_info;
 
 typedef struct pf_model_opts {
@@ -39,6 +68,7 @@ typedef struct pf_model_opts {
   int no_checksum;         /* do not compute weights_sha256 */
   pf_progress_fn progress; /* NULL = silent; bytes read */
   void *progress_user;
+  pf_precision precision; /* weights are packed for it; PF_EUSAGE if they do not allow it */
 } pf_model_opts;
 
 /* Resolves `path` (a directory, or org/name[@revision] in the Hugging Face cache; nothing is

@@ -18,12 +18,21 @@ static const char usage[] =
     "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md)\n"
     "  --format F           safetensors (default; one file) or npy (a folder, one file a hook)\n"
     "  --force              write over what is there\n"
-    "  -t, --threads N      threads; changes no bit\n"
+    "  -t, --threads N      threads; changes no bit\n" CLI_PRECISION_HELP
     "  --quiet              no progress, no echo of positions\n"
     "Rows are [pos, ...] in the hook's own order; a hook over keys has one column a key "
     "position.\n";
 
-enum { OPT_HOOKS = CLI_OPT_NEXT, OPT_POS, OPT_IV, OPT_FORMAT, OPT_OUT, OPT_FORCE, OPT_QUIET };
+enum {
+  OPT_HOOKS = CLI_OPT_NEXT,
+  OPT_POS,
+  OPT_IV,
+  OPT_FORMAT,
+  OPT_OUT,
+  OPT_FORCE,
+  OPT_QUIET,
+  OPT_PRECISION
+};
 
 typedef struct cap {
   cli_prompt prompt;
@@ -31,6 +40,7 @@ typedef struct cap {
   const char *hooks, *positions, *interventions, *out;
   bool npy, force, quiet;
   long threads;
+  pf_precision precision;
   pf_span span;
   pf_tap *taps;
   pf_tensor *tensors;
@@ -55,6 +65,8 @@ static int option(cap *c, int o) {
     return c->force = true, -1;
   case OPT_QUIET:
     return c->quiet = true, -1;
+  case OPT_PRECISION:
+    return cli_precision("capture", optarg, &c->precision) ? -1 : 2;
   case OPT_FORMAT:
     c->npy = !strcmp(optarg, "npy");
     if (c->npy || !strcmp(optarg, "safetensors"))
@@ -77,6 +89,7 @@ static int parse(cap *c, int argc, char **argv) {
                                           {"force", no_argument, NULL, OPT_FORCE},
                                           {"quiet", no_argument, NULL, OPT_QUIET},
                                           {"threads", required_argument, NULL, 't'},
+                                          {"precision", required_argument, NULL, OPT_PRECISION},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
   for (int o; (o = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
@@ -219,9 +232,10 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
 
 static int write_out(const cap *c, const pf_model *m) {
   if (!c->npy) {
-    const char *dir = pf_model_get_info(m)->dir, *slash = strrchr(dir, '/');
-    const char *meta[] = {"program",    "personaflow", "version",
-                          pf_version(), "model",       slash && slash[1] ? slash + 1 : dir,
+    const pf_model_info *i = pf_model_get_info(m);
+    const char *slash = strrchr(i->dir, '/'), *name = slash && slash[1] ? slash + 1 : i->dir;
+    const char *meta[] = {"program", "personaflow", "version",   pf_version(),
+                          "model",   name,          "precision", pf_precision_name(i->precision),
                           NULL};
     int st = pf_safetensors_write(c->out, c->tensors, c->n, meta);
     return st == PF_OK ? 0 : cli_fail(st);
@@ -280,8 +294,10 @@ static int with_model(cap *c, const char *name) {
   int rc = cli_prompt_make("capture", &c->prompt, dir, &c->ready);
   if (rc == 0)
     rc = resolve_span(c);
-  pf_model_opts mo = {
-      .threads = (int)c->threads, .no_checksum = 1, .progress = c->quiet ? NULL : cli_progress};
+  pf_model_opts mo = {.threads = (int)c->threads,
+                      .no_checksum = 1,
+                      .progress = c->quiet ? NULL : cli_progress,
+                      .precision = c->precision};
   if (rc == 0 && (st = pf_model_open(&m, name, &mo)) != PF_OK)
     rc = cli_fail(st);
   if (rc == 0)

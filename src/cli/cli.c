@@ -51,6 +51,14 @@ bool cli_real(const char *cmd, const char *opt, const char *text, double lo, dou
   return true;
 }
 
+bool cli_precision(const char *cmd, const char *text, pf_precision *out) {
+  if (pf_precision_parse(text, out) != PF_OK) {
+    cli_usage(cmd, "--precision: %s", pf_last_error());
+    return false;
+  }
+  return true;
+}
+
 bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out) {
   for (const char *p = text; *p;) {
     char *end;

@@ -22,6 +22,12 @@ int cli_usage(const char *cmd, const char *fmt, ...) PF_PRINTF(2, 3);
 bool cli_int(const char *cmd, const char *opt, const char *text, long lo, long hi, long *out);
 bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi,
               double *out);
+/* A precision by name; false after printing a usage line. */
+bool cli_precision(const char *cmd, const char *text, pf_precision *out);
+#define CLI_PRECISION_HELP                                                                         \
+  "  --precision P        f32 (default), bf16 or int8; int8 weights (personaflow quantize) run "   \
+  "as\n"                                                                                           \
+  "                       int8; every precision has one set of bits\n"
 /* "1,2,3" -> ids; false after printing a usage line. */
 bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out);
 /* Progress on stderr: a bar with ETA on a terminal, a line every few seconds elsewhere. user: NULL.

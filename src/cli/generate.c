@@ -22,8 +22,8 @@ static const char usage[] =
     "stderr\n"
     "  --ignore-eos         go on after an end-of-sequence token\n"
     "  --chunk N            tokens a prefill step (whole prompt); changes no bit\n"
-    "  -t, --threads N      threads; changes no bit\n"
-    "  --json               one object: prompt_ids, ids, text, logprobs, margins\n"
+    "  -t, --threads N      threads; changes no bit\n" CLI_PRECISION_HELP
+    "  --json               one object: precision, prompt_ids, ids, text, logprobs, margins\n"
     "  --quiet              no progress\n";
 
 enum {
@@ -37,7 +37,8 @@ enum {
   OPT_CHUNK,
   OPT_JSON,
   OPT_QUIET,
-  OPT_IV
+  OPT_IV,
+  OPT_PRECISION
 };
 
 typedef struct gen {
@@ -45,6 +46,7 @@ typedef struct gen {
   pf_gen_opts o;
   const char *penalty;
   long threads;
+  pf_precision precision;
   const char *interventions;
   bool json, quiet;
   cli_ready ready;
@@ -108,6 +110,8 @@ static int option(gen *g, int c) {
   case OPT_IV:
     g->interventions = optarg;
     return -1;
+  case OPT_PRECISION:
+    return cli_precision("generate", optarg, &g->precision) ? -1 : 2;
   case OPT_EOS:
     return g->o.ignore_eos = 1, -1;
   case OPT_JSON:
@@ -133,6 +137,7 @@ static int parse(gen *g, int argc, char **argv) {
                                           {"json", no_argument, NULL, OPT_JSON},
                                           {"quiet", no_argument, NULL, OPT_QUIET},
                                           {"interventions", required_argument, NULL, OPT_IV},
+                                          {"precision", required_argument, NULL, OPT_PRECISION},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
   for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
@@ -152,7 +157,7 @@ static json_t *id_array(const int32_t *v, size_t n) {
   return a;
 }
 
-static int print_json(gen *g, const pf_ids *prompt, const pf_ids *out) {
+static int print_json(gen *g, const pf_model_info *i, const pf_ids *prompt, const pf_ids *out) {
   char *text = NULL;
   size_t n = 0;
   if (g->ready.tok) {
@@ -161,6 +166,7 @@ static int print_json(gen *g, const pf_ids *prompt, const pf_ids *out) {
       return cli_fail(st);
   }
   json_t *o = json_object();
+  json_object_set_new(o, "precision", json_string(pf_precision_name(i->precision)));
   json_object_set_new(o, "prompt_ids", id_array(prompt->v, prompt->n));
   json_object_set_new(o, "ids", id_array(out->v, out->n));
   json_object_set_new(o, "text", text ? json_stringn(text, n) : json_null());
@@ -221,7 +227,7 @@ static int run(gen *g, const pf_model *m) {
     st = generate(g, m, ctx, seq, &out);
   int rc = 0;
   if (st == PF_OK && g->json)
-    rc = print_json(g, &g->ready.ids, &out);
+    rc = print_json(g, pf_model_get_info(m), &g->ready.ids, &out);
   else if (out.n && !g->json)
     finish_text(g);
   if (st != PF_OK)
@@ -254,8 +260,10 @@ static int with_model(gen *g, const char *name) {
   if (st != PF_OK)
     return cli_fail(st);
   int rc = cli_prompt_make("generate", &g->prompt, dir, &g->ready);
-  pf_model_opts mo = {
-      .threads = (int)g->threads, .no_checksum = 1, .progress = g->quiet ? NULL : cli_progress};
+  pf_model_opts mo = {.threads = (int)g->threads,
+                      .no_checksum = 1,
+                      .progress = g->quiet ? NULL : cli_progress,
+                      .precision = g->precision};
   if (rc == 0 && (st = pf_model_open(&m, name, &mo)) != PF_OK)
     rc = cli_fail(st);
   if (rc == 0)

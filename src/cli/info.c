@@ -2,15 +2,19 @@
  * personaflow info: this build, this machine and the kernels chosen. */
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/cli.h"
 
 static int print_text(const pf_kernel_choice *k, size_t n) {
   printf("personaflow %s, numerics contract %d\n", pf_version(), pf_contract_version());
   printf("cpu       %s\nfeatures  %s\n\n", pf_cpu_name(), pf_cpu_features());
-  printf("%-14s %-8s %-26s %s\n", "operation", "isa", "kernel", "why");
+  for (int p = 1; p < PF_N_PRECISIONS; p++)
+    printf("%s %-8s %s\n", p == 1 ? "precision" : "         ", pf_precision_name((pf_precision)p),
+           pf_precision_note((pf_precision)p));
+  printf("\n%-15s %-8s %-26s %s\n", "operation", "isa", "kernel", "why");
   for (size_t i = 0; i < n; i++)
-    printf("%-14s %-8s %-26s %s\n", k[i].op, k[i].isa, k[i].symbol, k[i].why);
+    printf("%-15s %-8s %-26s %s\n", k[i].op, k[i].isa, k[i].symbol, k[i].why);
   return 0;
 }
 
@@ -19,9 +23,13 @@ static int print_json(const pf_kernel_choice *k, size_t n) {
   for (size_t i = 0; i < n; i++)
     json_array_append_new(list, json_pack("{ss ss ss ss}", "op", k[i].op, "isa", k[i].isa, "kernel",
                                           k[i].symbol, "why", k[i].why));
-  json_t *o =
-      json_pack("{ss si ss ss so}", "version", pf_version(), "contract", pf_contract_version(),
-                "cpu", pf_cpu_name(), "features", pf_cpu_features(), "kernels", list);
+  json_t *precisions = json_object();
+  for (int p = 1; p < PF_N_PRECISIONS; p++)
+    json_object_set_new(precisions, pf_precision_name((pf_precision)p),
+                        json_string(pf_precision_note((pf_precision)p)));
+  json_t *o = json_pack("{ss si ss ss so so}", "version", pf_version(), "contract",
+                        pf_contract_version(), "cpu", pf_cpu_name(), "features", pf_cpu_features(),
+                        "precisions", precisions, "kernels", list);
   if (!o) {
     fputs("personaflow: out of memory\n", stderr);
     return pf_exit_code(PF_ENOMEM);
@@ -32,21 +40,36 @@ static int print_json(const pf_kernel_choice *k, size_t n) {
   return 0;
 }
 
+static const char usage[] =
+    "usage: personaflow info [--json] [--precision P]\n"
+    "Prints the version, the numerics contract, the CPU and its features, the precisions, and the "
+    "kernel\n"
+    "chosen for every operation with the reason. PERSONAFLOW_ISA=scalar|avx2|avx512|neon caps the "
+    "choice.\n"
+    "  --precision P   only the kernels that a pass of this precision calls\n";
+
+/* Those that the precision uses, to the front; their number. */
+static size_t keep_used(pf_kernel_choice *to, const pf_kernel_choice *k, size_t n, pf_precision p) {
+  size_t m = 0;
+  for (size_t i = 0; i < n; i++)
+    if (p == PF_PRECISION_AUTO || pf_precision_uses(p, k[i].op))
+      to[m++] = k[i];
+  return m;
+}
+
 int cmd_info(int argc, char **argv) {
-  static const struct option options[] = {
-      {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+  static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                          {"precision", required_argument, NULL, 'p'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
   bool json = false;
+  pf_precision p = PF_PRECISION_AUTO;
   for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-    if (c == 'h') {
-      puts("usage: personaflow info [--json]\n"
-           "Prints the version, the numerics contract, the CPU and its features, and the kernel "
-           "chosen for every\n"
-           "operation with the reason. PERSONAFLOW_ISA=scalar|avx2|avx512|neon caps the choice.");
-      return 0;
-    }
-    if (c != 'j')
+    if (c == 'h')
+      return fputs(usage, stdout), 0;
+    if (c == '?' || (c == 'p' && !cli_precision("info", optarg, &p)))
       return 2;
-    json = true;
+    json |= c == 'j';
   }
   if (optind < argc)
     return cli_usage("info", "unexpected argument '%s'", argv[optind]);
@@ -55,5 +78,11 @@ int cmd_info(int argc, char **argv) {
   int status = pf_kernels(&k, &n);
   if (status != PF_OK)
     return cli_fail(status);
-  return json ? print_json(k, n) : print_text(k, n);
+  pf_kernel_choice *used = calloc(n, sizeof *used);
+  if (!used)
+    return cli_fail(PF_ENOMEM);
+  n = keep_used(used, k, n, p);
+  int rc = json ? print_json(used, n) : print_text(used, n);
+  free(used);
+  return rc;
 }

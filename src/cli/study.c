@@ -24,6 +24,9 @@ static const char help[] =
     "  --force            start again over what DIR holds\n"
     "  --dry-run          print cells, rows, memory and time; write nothing\n"
     "  -t, --threads N    threads; default OMP_NUM_THREADS, else the CPUs of the process\n"
+    "  --precision P      f32 (default; the paper's), bf16 or int8; int8 weights (personaflow "
+    "quantize) run\n"
+    "                     as int8; every precision has one set of bits\n"
     "  --quiet            no progress and no table\n"
     "  --json             print summary.json instead of the table\n\n"
     "An interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished cell; --resume gives the "
@@ -60,6 +63,7 @@ enum {
   OPT_DRY,
   OPT_QUIET,
   OPT_JSON,
+  OPT_PRECISION,
   OPT_HELP
 };
 
@@ -71,6 +75,7 @@ static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT
                                         {"force", no_argument, NULL, OPT_FORCE},
                                         {"dry-run", no_argument, NULL, OPT_DRY},
                                         {"threads", required_argument, NULL, 't'},
+                                        {"precision", required_argument, NULL, OPT_PRECISION},
                                         {"quiet", no_argument, NULL, OPT_QUIET},
                                         {"json", no_argument, NULL, OPT_JSON},
                                         {"help", no_argument, NULL, OPT_HELP},
@@ -111,6 +116,8 @@ static bool take_option(int c, args *a) {
   case OPT_JSON:
     a->json = true;
     return true;
+  case OPT_PRECISION:
+    return cli_precision("study", optarg, &a->o.precision);
   case OPT_HELP:
     a->help = true;
     return true;

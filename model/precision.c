@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The precisions: names, products, rounding points. */
+#include "model/precision.h"
+
+#include <string.h>
+
+#include "base/status.h"
+
+static const struct {
+  const char *name, *note;
+} texts[PF_N_PRECISIONS] = {[PF_PRECISION_AUTO] = {"auto", ""},
+#define PF_TEXT(id, name, what) [PF_PRECISION_##id] = {name, what},
+                            PF_PRECISIONS(PF_TEXT)
+#undef PF_TEXT
+};
+
+const char *pf_precision_name(pf_precision p) {
+  return (unsigned)p < PF_N_PRECISIONS ? texts[p].name : "?";
+}
+
+const char *pf_precision_note(pf_precision p) {
+  return (unsigned)p < PF_N_PRECISIONS ? texts[p].note : "";
+}
+
+int pf_precision_parse(const char *name, pf_precision *out) {
+  for (int i = 1; i < PF_N_PRECISIONS; i++)
+    if (!strcmp(name, texts[i].name)) {
+      *out = (pf_precision)i;
+      return PF_OK;
+    }
+#define PF_WORD(id, name, what) " " name
+  return pf_fail(PF_EUSAGE, "precision '%.40s': there is" PF_PRECISIONS(PF_WORD), name);
+#undef PF_WORD
+}
+
+/* ---- products -------------------------------------------------------------------------------- */
+
+static void operand_x3(const pf_simd *f, const pf_mat *w, size_t row, const float *x, void *a) {
+  f->operand_x3_bf16(row, w->k, w->kp, x, a);
+}
+
+static void operand_bf16(const pf_simd *f, const pf_mat *w, size_t row, const float *x, void *a) {
+  f->operand_bf16(row, w->k, w->kp, x, a);
+}
+
+static void operand_f32(const pf_simd *f, const pf_mat *w, size_t row, const float *x, void *a) {
+  f->operand_f32(row, w->k, w->kp, x, a);
+}
+
+static void operand_s8(const pf_simd *f, const pf_mat *w, size_t row, const float *x, void *a) {
+  f->operand_s8(row, w->k, w->kp, w->group, x, a);
+}
+
+static void gemm_x3(const pf_simd *f, const pf_gemm *g) {
+  f->gemm_x3_bf16(g);
+}
+
+static void gemm_bf16(const pf_simd *f, const pf_gemm *g) {
+  f->gemm_bf16(g);
+}
+
+static void gemm_f32(const pf_simd *f, const pf_gemm *g) {
+  f->gemm_f32(g);
+}
+
+static void gemm_s8(const pf_simd *f, const pf_gemm *g) {
+  f->gemm_s8(g);
+}
+
+const pf_product_ops pf_products[PF_N_KINDS] = {
+    [PF_K_X3_BF16] = {{"operand_x3_bf16", "gemm_x3_bf16"}, 3, operand_x3, gemm_x3},
+    [PF_K_BF16] = {{"operand_bf16", "gemm_bf16"}, 1, operand_bf16, gemm_bf16},
+    [PF_K_F32] = {{"operand_f32", "gemm_f32"}, 1, operand_f32, gemm_f32},
+    [PF_K_S8] = {{"operand_s8", "gemm_s8", "quant_s8"}, 1, operand_s8, gemm_s8},
+};
+
+/* ---- modes ----------------------------------------------------------------------------------- */
+
+/* Q and K after RoPE, V and P: what Q.K and P.V multiply. */
+#define ATTENTION                                                                                  \
+  { [PF_HOOK_ROT_Q] = 1, [PF_HOOK_ROT_K] = 1, [PF_HOOK_V] = 1, [PF_HOOK_PATTERN] = 1 }
+
+const pf_mode pf_modes[PF_N_PRECISIONS] = {
+    [PF_PRECISION_F32] = {.kind = {[PF_W_BF16] = PF_K_X3_BF16, [PF_W_F32] = PF_K_F32},
+                          .floats = {PF_W_BF16, PF_W_F32, PF_W_F32}},
+    [PF_PRECISION_BF16] = {.kind = {[PF_W_BF16] = PF_K_BF16},
+                           .floats = {PF_W_BF16, PF_W_BF16, PF_W_BF16},
+                           .round_weights = true,
+                           .rounds = ATTENTION},
+    [PF_PRECISION_INT8] = {.kind = {[PF_W_S8] = PF_K_S8},
+                           .floats = {PF_W_S8, PF_W_S8, PF_W_S8},
+                           .rounds = ATTENTION},
+};
+
+static bool has_kind(const pf_mode *m, int kind) {
+  return memchr(m->kind, kind, PF_N_WTYPES) != NULL;
+}
+
+int pf_precision_uses(pf_precision p, const char *op) {
+  if ((unsigned)p >= PF_N_PRECISIONS)
+    return 0;
+  for (int k = 0; k < PF_N_KINDS; k++)
+    for (int i = 0; i < 3; i++)
+      if (pf_products[k].names[i] && !strcmp(op, pf_products[k].names[i]))
+        return has_kind(&pf_modes[p], k);
+  return strcmp(op, "round_bf16") != 0 || pf_modes[p].rounds[PF_HOOK_PATTERN];
+}
