@@ -81,13 +81,15 @@ static bool has_avx512(void) {
 
 static int one(pf_bench *b, const char *what, size_t k, size_t n) {
   layout l = {.arena = &b->arena, .n = n / PF_LANES * PF_LANES, .k = k, .threads = b->o.threads};
-  pf_mat_shape(&l.to, PF_DT_BF16, l.n, k);
+  pf_mat_shape(&l.to, PF_W_BF16, l.n, k, 0);
   l.bytes = pf_round_up(l.n * k * 2, 4096);
   l.copies = b->arena.bytes / l.bytes;
-  l.to.w = pf_calloc(1, pf_mat_bytes(&l.to));
+  void *packed = pf_calloc(1, pf_mat_bytes(&l.to));
+  if (packed)
+    pf_mat_place(&l.to, packed);
   l.x = pf_calloc(k + 32, sizeof *l.x);
   l.y = pf_calloc(l.n, sizeof *l.y);
-  int status = l.to.w && l.x && l.y ? PF_OK : PF_ENOMEM;
+  int status = packed && l.x && l.y ? PF_OK : PF_ENOMEM;
   if (status == PF_OK) {
     double weights = (double)(l.n * k * 2);
     run(b, &l, "layout", "copy", what, copy_call, 2 * weights);
@@ -95,7 +97,7 @@ static int one(pf_bench *b, const char *what, size_t k, size_t n) {
     if (has_avx512())
       run(b, &l, "layout", "avx512-free", what, file_call, weights);
   }
-  pf_free(l.to.w);
+  pf_free(packed);
   pf_free(l.x);
   pf_free(l.y);
   return status;
