@@ -26,11 +26,17 @@ const pf_bench_model *pf_bench_model_at(size_t i) {
   return i < N_MODELS ? &models[i] : NULL;
 }
 
+/* Rows that go together, times the query heads of a K,V head. */
+enum { TOGETHER = 64 };
+
 /* Of one thread. */
 typedef struct lane {
   const float **k, **v;
-  uint32_t *mask;
-  float *s;
+  uint32_t *mask; /* (TOGETHER, blocks) */
+  const uint32_t *seen[TOGETHER];
+  const float *q[TOGETHER];
+  float *y[TOGETHER];
+  float *s; /* (TOGETHER, keys) */
 } lane;
 
 struct pf_bench_attn {
@@ -44,33 +50,68 @@ struct pf_bench_attn {
   lane *lanes;
 };
 
-/* Row r of head h over all keys up to its own position. */
-static void attend(const pf_bench_attn *a, const lane *l, size_t r, size_t h) {
-  size_t d = a->m->d, pos = a->keys - a->rows + r, nblk = pos / PF_KBLK + 1, block = d * PF_KBLK;
-  const float *base = (const float *)(const void *)(a->arena->p + a->turn * a->bytes);
-  const float *q = (const float *)(const void *)a->arena->p + (r * a->m->heads + h) * d % 65536;
-  const float *kv = base + h / (a->m->heads / a->m->kv_heads) * a->nblk * 2 * block;
+static size_t group_of(const pf_bench_attn *a) {
+  return a->m->heads / a->m->kv_heads;
+}
+
+static size_t rows_together(const pf_bench_attn *a) {
+  return TOGETHER / group_of(a);
+}
+
+/* Query j of rows r...: row r + j / group, head j % group of the K,V head. */
+static void set_query(const pf_bench_attn *a, lane *l, size_t r, size_t kv_head, size_t j) {
+  size_t d = a->m->d, group = group_of(a), row = r + j / group, pos = a->keys - a->rows + row;
+  size_t at = (row * a->m->heads + kv_head * group + j % group) * d;
+  uint32_t *mask = l->mask + j * a->nblk;
+  for (size_t b = 0; b < a->nblk; b++)
+    mask[b] = b < pos / PF_KBLK   ? ~0u
+              : b > pos / PF_KBLK ? 0
+                                  : ~0u >> (PF_KBLK - 1 - pos % PF_KBLK);
+  l->seen[j] = mask;
+  l->q[j] = (const float *)(const void *)a->arena->p + at % 65536;
+  l->y[j] = a->y + at;
+}
+
+/* Rows [r, r + n) of the query heads of a K,V head over all keys up to their own positions. */
+static void attend(const pf_bench_attn *a, lane *l, size_t r, size_t n, size_t kv_head) {
+  size_t d = a->m->d, nblk = (a->keys - a->rows + r + n - 1) / PF_KBLK + 1, block = d * PF_KBLK;
+  const float *kv = (const float *)(const void *)(a->arena->p + a->turn * a->bytes) +
+                    kv_head * a->nblk * 2 * block;
+  pf_attn op = {.d = d,
+                .nq = n * group_of(a),
+                .nblk = nblk,
+                .q = l->q,
+                .kblk = l->k,
+                .vblk = l->v,
+                .mask = l->seen,
+                .scale = 1 / sqrtf((float)d),
+                .lds = nblk * PF_KBLK,
+                .s = l->s,
+                .y = l->y};
   for (size_t b = 0; b < nblk; b++) {
     l->k[b] = kv + 2 * b * block;
     l->v[b] = l->k[b] + block;
-    l->mask[b] = ~0u;
   }
-  l->mask[nblk - 1] = ~0u >> (PF_KBLK - 1 - pos % PF_KBLK);
-  a->f.qk(d, q, nblk, l->k, 1 / sqrtf((float)d), l->s);
-  if (a->m->cap > 0)
-    a->f.softcap(nblk * PF_KBLK, l->s, a->m->cap);
-  for (size_t j = pos + 1; j < nblk * PF_KBLK; j++)
-    l->s[j] = -INFINITY;
-  (void)a->f.softmax(nblk * PF_KBLK, l->s);
-  a->f.pv(d, nblk, l->s, l->v, l->mask, a->y + (r * a->m->heads + h) * d);
+  for (size_t j = 0; j < op.nq; j++)
+    set_query(a, l, r, kv_head, j);
+  a->f.qk(&op);
+  for (size_t j = 0; j < op.nq; j++) {
+    if (a->m->cap > 0)
+      a->f.softcap((a->keys - a->rows + r + j / group_of(a)) / PF_KBLK * PF_KBLK + PF_KBLK,
+                   op.s + j * op.lds, a->m->cap);
+    (void)a->f.softmax(nblk, l->seen[j], op.s + j * op.lds);
+  }
+  a->f.pv(&op);
 }
 
+/* Pieces of rows are dealt in turn: the later ones see more keys. */
 static void attend_part(void *arg, int tid, int nt) {
   const pf_bench_attn *a = arg;
-  size_t lo, hi;
-  pf_par_range(a->rows * a->m->heads, tid, nt, &lo, &hi);
-  for (size_t i = lo; i < hi; i++)
-    attend(a, &a->lanes[tid], i / a->m->heads, i % a->m->heads);
+  size_t piece = rows_together(a), pieces = (a->rows + piece - 1) / piece;
+  for (size_t i = (size_t)tid; i < pieces * a->m->kv_heads; i += (size_t)nt) {
+    size_t r = i / a->m->kv_heads * piece, n = a->rows - r < piece ? a->rows - r : piece;
+    attend(a, &a->lanes[tid], r, n, i % a->m->kv_heads);
+  }
 }
 
 void pf_bench_attn_call(void *arg) {
@@ -97,8 +138,8 @@ static bool lanes_open(pf_bench_attn *a) {
     lane *l = &a->lanes[i];
     l->k = pf_calloc(a->nblk, sizeof *l->k);
     l->v = pf_calloc(a->nblk, sizeof *l->v);
-    l->mask = pf_calloc(a->nblk, sizeof *l->mask);
-    l->s = pf_calloc(a->nblk * PF_KBLK, sizeof *l->s);
+    l->mask = pf_calloc(TOGETHER * a->nblk, sizeof *l->mask);
+    l->s = pf_calloc(TOGETHER * a->nblk * PF_KBLK, sizeof *l->s);
     if (!l->k || !l->v || !l->mask || !l->s)
       return false;
   }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Attention of one row and head over its own branch: scores over key positions from 0 in blocks of
- * 32, soft-cap, mask, softmax, P.V (simd/CONTRACT.md). A key that cannot be seen (gap, future,
- * window, cut) is masked: it adds +0 and its value is read as +0; a block without visible keys is
- * skipped. */
+ * Attention of rows over their own branches: scores over key positions from 0 in blocks of 32,
+ * soft-cap, mask, softmax, P.V (simd/CONTRACT.md). A key that cannot be seen (gap, future, window,
+ * cut) is masked: it adds +0 and its value is read as +0; a block without visible keys is skipped.
+ *
+ * Consecutive rows of a branch and the query heads of a K,V head go together, so that K and V are
+ * read once for all of them. A row with swaps, cuts of single heads or actions on scores goes head
+ * by head. */
 #include <string.h>
 
 #include "base/dmath.h"
@@ -20,13 +23,18 @@ static uint32_t bits_in(size_t b, int64_t lo, int64_t hi) {
   return below_hi & ~((1u << lo) - 1u);
 }
 
+/* Rows [r, r + n) of one branch and all query heads of a K,V head. */
 typedef struct item {
   const pf_step *t;
   const pf_seq *seq;
   pf_lane *lane;
-  int32_t pos, head, kv_head;
-  size_t r, n_blk;
+  size_t r, n, n_blk;
+  int32_t pos, kv_head; /* pos: of the last row */
 } item;
+
+static size_t group_of(const pf_step *t) {
+  return (size_t)(t->cfg->info.n_heads / t->cfg->info.n_kv_heads);
+}
 
 static void own_blocks(const item *i) {
   const pf_ctx *c = i->t->c;
@@ -34,9 +42,122 @@ static void own_blocks(const item *i) {
     const pf_kvblock *blk = b < i->seq->n_blk ? pf_seq_block(i->seq, i->t->layer, b) : NULL;
     i->lane->k[b] = blk ? blk->k + (size_t)i->kv_head * pf_kv_k_head(c) : NULL;
     i->lane->v[b] = blk ? blk->v + (size_t)i->kv_head * pf_kv_v_head(c) : NULL;
-    i->lane->mask[b] = b < i->seq->n_blk ? i->seq->present[b] : 0;
   }
 }
+
+static void own_keys(const item *i, uint32_t *mask) {
+  size_t n = i->n_blk < i->seq->n_blk ? i->n_blk : i->seq->n_blk;
+  memcpy(mask, i->seq->present, n * sizeof *mask);
+  memset(mask + n, 0, (i->n_blk - n) * sizeof *mask);
+}
+
+/* Takes away what a query at `pos` may not see. */
+static void restrict_mask(const item *i, int32_t pos, int32_t head, uint32_t *mask) {
+  int32_t window = i->t->cfg->windowed[i->t->layer] ? i->t->cfg->info.sliding_window : 0;
+  int64_t lo = window ? (int64_t)pos - window + 1 : 0;
+  for (size_t b = 0; b < i->n_blk; b++)
+    mask[b] &= bits_in(b, lo, (int64_t)pos + 1);
+  for (size_t n = 0; n < i->seq->n_cuts; n++) {
+    const pf_cut *c = &i->seq->cuts[n];
+    if (i->t->layer < c->layer_lo || i->t->layer >= c->layer_hi ||
+        (c->head >= 0 && c->head != head) || pos < c->q_lo || pos >= c->q_hi)
+      continue;
+    for (size_t b = (size_t)c->k_lo / PF_KBLK; b < i->n_blk && (int64_t)b * PF_KBLK < c->k_hi; b++)
+      mask[b] &= ~bits_in(b, c->k_lo, c->k_hi);
+  }
+}
+
+/* Blocks that none of n queries sees are not there. */
+static void drop_unseen(const item *i, size_t n) {
+  for (size_t b = 0; b < i->n_blk; b++) {
+    uint32_t any = 0;
+    for (size_t r = 0; r < n; r++)
+      any |= i->lane->mask[r * i->n_blk + b];
+    if (!any)
+      i->lane->k[b] = i->lane->v[b] = NULL;
+  }
+}
+
+/* The operation over n rows x heads [head, head + heads), as the kernels take it. */
+static pf_attn operation(const item *i, size_t n, int32_t head, size_t heads) {
+  const pf_step *t = i->t;
+  const pf_model_info *m = &t->cfg->info;
+  pf_lane *l = i->lane;
+  size_t d = (size_t)m->d_head;
+  for (size_t j = 0; j < n * heads; j++) {
+    size_t at = ((i->r + j / heads) * (size_t)m->n_heads + (size_t)head + j % heads) * d;
+    l->q[j] = t->s->rot_q + at;
+    l->y[j] = t->s->z + at;
+    l->seen[j] = l->mask + j / heads * i->n_blk;
+  }
+  return (pf_attn){.d = d,
+                   .nq = n * heads,
+                   .nblk = i->n_blk,
+                   .q = l->q,
+                   .kblk = l->k,
+                   .vblk = l->v,
+                   .mask = l->seen,
+                   .scale = (float)m->attn_scale,
+                   .lds = i->n_blk * PF_KBLK,
+                   .s = l->s,
+                   .y = l->y};
+}
+
+/* Soft-caps the blocks that a query sees, as few calls as possible. */
+static void cap_scores(const pf_step *t, size_t n_blk, const uint32_t *mask, float *s) {
+  float cap = t->cfg->info.attn_softcap;
+  for (size_t b = 0, end; b < n_blk && cap > 0; b = end) {
+    for (end = b; end < n_blk && mask[end];)
+      end++;
+    if (end > b)
+      t->f->softcap((end - b) * PF_KBLK, s + b * PF_KBLK, cap);
+    else
+      end = b + 1;
+  }
+}
+
+/* pf_step_round of the blocks that a query sees. */
+static void round_seen(const pf_step *t, int hook, size_t n_blk, const uint32_t *mask, float *s) {
+  if (!t->mode->rounds[hook])
+    return;
+  for (size_t b = 0; b < n_blk; b++)
+    if (mask[b])
+      pf_step_round(t, hook, PF_KBLK, s + b * PF_KBLK);
+}
+
+/* From products with keys to probabilities; returns whether a score is NaN or +inf. */
+static int soften(const pf_step *t, size_t n_blk, const uint32_t *mask, float *s) {
+  round_seen(t, PF_HOOK_SCORES_RAW, n_blk, mask, s);
+  cap_scores(t, n_blk, mask, s);
+  round_seen(t, PF_HOOK_SCORES, n_blk, mask, s);
+  int bad = t->f->softmax(n_blk, mask, s);
+  round_seen(t, PF_HOOK_PATTERN, n_blk, mask, s);
+  return bad;
+}
+
+static void scores_bad(const pf_step *t, size_t r) {
+  __atomic_store_n(&t->bad[r], t->layer + 1, __ATOMIC_RELAXED);
+}
+
+static void attend_together(const item *i) {
+  const pf_step *t = i->t;
+  size_t group = group_of(t);
+  own_blocks(i);
+  for (size_t r = 0; r < i->n; r++) {
+    uint32_t *mask = i->lane->mask + r * i->n_blk;
+    own_keys(i, mask);
+    restrict_mask(i, t->rows[i->r + r].pos, -1, mask);
+  }
+  drop_unseen(i, i->n);
+  pf_attn a = operation(i, i->n, i->kv_head * (int32_t)group, group);
+  t->f->qk(&a);
+  for (size_t j = 0; j < a.nq; j++)
+    if (soften(t, a.nblk, a.mask[j], a.s + j * a.lds))
+      scores_bad(t, i->r + j / group);
+  t->f->pv(&a);
+}
+
+/* ---- head by head ---------------------------------------------------------------------------- */
 
 /* The lane's private copy of a head's K and V of block b, so that single keys can be exchanged. */
 static void own_copy(const item *i, size_t b, float **k, float **v) {
@@ -83,7 +204,7 @@ static void swap_key(const item *i, const pf_swap *w, int32_t from, int32_t pos,
 }
 
 static void swap_span(const item *i, const pf_swap *w) {
-  size_t dp = pf_ctx_dp(i->t->c), d = (size_t)i->t->cfg->info.d_head;
+  size_t dp = pf_ctx_dp(i->t->c);
   for (int32_t pos = w->pos_lo; pos < w->pos_hi; pos++) {
     size_t b = (size_t)pos / PF_KBLK, slot = (size_t)(pos % PF_KBLK);
     int32_t from = w->src_lo + pos - w->pos_lo;
@@ -93,9 +214,11 @@ static void swap_span(const item *i, const pf_swap *w) {
       swap_key(i, w, from, pos, k);
     if (w->what & PF_SWAP_V) {
       const pf_kvblock *blk = pf_seq_block(w->src, i->t->layer, (size_t)from / PF_KBLK);
-      const float *src =
-          blk->v + (size_t)i->kv_head * pf_kv_v_head(i->t->c) + (size_t)(from % PF_KBLK) * dp;
-      memcpy(v + slot * dp, src, d * sizeof *v);
+      const float *src = blk->v + (size_t)i->kv_head * pf_kv_v_head(i->t->c);
+      size_t old = (size_t)(from % PF_KBLK);
+      for (size_t p = 0; p < dp; p += PF_LANES)
+        memcpy(v + p * PF_KBLK + slot * PF_LANES, src + p * PF_KBLK + old * PF_LANES,
+               PF_LANES * sizeof *v);
     }
     if (w->what == (PF_SWAP_K | PF_SWAP_V))
       i->lane->mask[b] |= 1u << slot;
@@ -111,26 +234,8 @@ static void apply_swaps(const item *i) {
   }
 }
 
-static void restrict_mask(const item *i) {
-  int32_t window = i->t->cfg->windowed[i->t->layer] ? i->t->cfg->info.sliding_window : 0;
-  int64_t lo = window ? (int64_t)i->pos - window + 1 : 0;
-  for (size_t b = 0; b < i->n_blk; b++)
-    i->lane->mask[b] &= bits_in(b, lo, (int64_t)i->pos + 1);
-  for (size_t n = 0; n < i->seq->n_cuts; n++) {
-    const pf_cut *c = &i->seq->cuts[n];
-    if (i->t->layer < c->layer_lo || i->t->layer >= c->layer_hi ||
-        (c->head >= 0 && c->head != i->head) || i->pos < c->q_lo || i->pos >= c->q_hi)
-      continue;
-    for (size_t b = (size_t)c->k_lo / PF_KBLK; b < i->n_blk && (int64_t)b * PF_KBLK < c->k_hi; b++)
-      i->lane->mask[b] &= ~bits_in(b, c->k_lo, c->k_hi);
-  }
-  for (size_t b = 0; b < i->n_blk; b++)
-    if (!i->lane->mask[b])
-      i->lane->k[b] = i->lane->v[b] = NULL;
-}
-
 /* A point over keys: the row has pos + 1 of them. */
-static void tap_keys(const item *i, int hook) {
+static void tap_keys(const item *i, int32_t head, int hook) {
   const pf_step *t = i->t;
   pf_step_round(t, hook, i->n_blk * PF_KBLK, i->lane->s);
   if (!t->used[((size_t)t->layer + 1) * PF_N_HOOKS + (size_t)hook])
@@ -139,7 +244,7 @@ static void tap_keys(const item *i, int hook) {
   pf_point p = {.hook = hook,
                 .layer = t->layer,
                 .pos = i->pos,
-                .head0 = i->head,
+                .head0 = head,
                 .heads = 1,
                 .width = n,
                 .stride = n};
@@ -155,44 +260,101 @@ static void mask_scores(const item *i, float masked) {
           i->lane->s[b * PF_KBLK + (size_t)j] = masked;
 }
 
-static void attend(const item *i) {
+/* Scores and probabilities of masked keys are values like others here: an action may see and change
+ * them. */
+static void attend_head(const item *i, int32_t head) {
   const pf_step *t = i->t;
-  const pf_model_info *m = &t->cfg->info;
-  size_t d = (size_t)m->d_head, at = i->r * (size_t)m->n_heads * d + (size_t)i->head * d;
   own_blocks(i);
+  own_keys(i, i->lane->mask);
   apply_swaps(i);
-  restrict_mask(i);
-  t->f->qk(d, t->s->rot_q + at, i->n_blk, i->lane->k, (float)m->attn_scale, i->lane->s);
+  restrict_mask(i, i->pos, head, i->lane->mask);
+  drop_unseen(i, 1);
+  pf_attn a = operation(i, 1, head, 1);
+  t->f->qk(&a);
   mask_scores(i, 0.0f);
-  tap_keys(i, PF_HOOK_SCORES_RAW);
-  for (size_t b = 0; b < i->n_blk && m->attn_softcap > 0; b++)
-    if (i->lane->mask[b])
-      t->f->softcap(PF_KBLK, i->lane->s + b * PF_KBLK, m->attn_softcap);
+  tap_keys(i, head, PF_HOOK_SCORES_RAW);
+  cap_scores(t, a.nblk, a.mask[0], a.s);
   mask_scores(i, -__builtin_inff());
-  tap_keys(i, PF_HOOK_SCORES);
-  if (t->f->softmax(i->n_blk * PF_KBLK, i->lane->s))
-    __atomic_store_n(&t->bad[i->r], t->layer + 1, __ATOMIC_RELAXED);
-  tap_keys(i, PF_HOOK_PATTERN);
-  t->f->pv(d, i->n_blk, i->lane->s, i->lane->v, i->lane->mask, t->s->z + at);
+  tap_keys(i, head, PF_HOOK_SCORES);
+  if (t->f->softmax(a.nblk, NULL, a.s))
+    scores_bad(t, i->r);
+  tap_keys(i, head, PF_HOOK_PATTERN);
+  t->f->pv(&a);
 }
 
-static void attend_part(void *arg, int tid, int nt) {
-  pf_step *t = arg;
-  size_t heads = (size_t)t->cfg->info.n_heads, group = heads / (size_t)t->cfg->info.n_kv_heads, lo,
-         hi;
-  pf_par_range(t->n * heads, tid, nt, &lo, &hi);
-  for (size_t n = lo; n < hi; n++) {
-    const pf_row *row = &t->rows[n / heads];
-    item i = {.t = t,
-              .seq = row->seq,
-              .lane = &t->s->lanes[tid],
-              .pos = row->pos,
-              .head = (int32_t)(n % heads),
-              .kv_head = (int32_t)(n % heads / group),
-              .r = n / heads,
-              .n_blk = (size_t)row->pos / PF_KBLK + 1};
-    attend(&i);
+static bool by_head(const pf_step *t, size_t r) {
+  static const int hooks[] = {PF_HOOK_SCORES_RAW, PF_HOOK_SCORES, PF_HOOK_PATTERN};
+  const pf_seq *s = t->rows[r].seq;
+  for (size_t n = 0; n < s->n_swaps; n++)
+    if (t->layer >= s->swaps[n].layer_lo && t->layer < s->swaps[n].layer_hi)
+      return true;
+  for (size_t n = 0; n < s->n_cuts; n++)
+    if (s->cuts[n].head >= 0 && t->layer >= s->cuts[n].layer_lo && t->layer < s->cuts[n].layer_hi)
+      return true;
+  for (size_t n = 0; n < sizeof hooks / sizeof *hooks; n++)
+    if (t->used[((size_t)t->layer + 1) * PF_N_HOOKS + (size_t)hooks[n]] &&
+        pf_tapset_hits(&s->taps, hooks[n], t->layer, t->rows[r].pos))
+      return true;
+  return false;
+}
+
+/* ---- who does what --------------------------------------------------------------------------- */
+
+/* Rows from r that go together, below `end`. Pieces end where positions are a multiple of their
+ * size, so that few blocks are seen in part. */
+static size_t rows_together(const pf_step *t, size_t r, size_t end) {
+  size_t most = pf_attend_rows(group_of(t), (size_t)t->rows[end - 1].pos / PF_KBLK + 1), n = 1;
+  if (by_head(t, r))
+    return 1;
+  while (n < most && r + n < end && (size_t)t->rows[r + n].pos % most != 0 && !by_head(t, r + n))
+    n++;
+  return n;
+}
+
+/* What an item costs: blocks of keys x (queries, and what reading K and V costs). */
+static uint64_t cost_of(const item *i) {
+  int32_t window = i->t->cfg->windowed[i->t->layer] ? i->t->cfg->info.sliding_window : 0;
+  size_t most = window ? (size_t)window / PF_KBLK + 1 : i->n_blk, n = i->n_blk;
+  return (n < most ? n : most) * (i->n * group_of(i->t) + 8);
+}
+
+static void attend(const item *i) {
+  size_t group = group_of(i->t);
+  if (!by_head(i->t, i->r)) {
+    attend_together(i);
+    return;
   }
+  for (size_t g = 0; g < group; g++)
+    attend_head(i, i->kv_head * (int32_t)group + (int32_t)g);
+}
+
+/* All items in order; does those that begin at a cost in [lo, hi). Returns the cost of all. Within
+ * a branch a K,V head's items stand together: its keys stay in the cache. */
+static uint64_t walk(const pf_step *t, pf_lane *lane, uint64_t lo, uint64_t hi) {
+  uint64_t at = 0;
+  for (size_t from = 0, to; from < t->n; from = to) {
+    for (to = from + 1; to < t->n && t->rows[to].seq == t->rows[from].seq;)
+      to++;
+    for (int32_t h = 0; h < t->cfg->info.n_kv_heads; h++)
+      for (size_t r = from, n; r < to; r += n) {
+        n = rows_together(t, r, to);
+        item i = {.t = t, .seq = t->rows[r].seq, .lane = lane, .r = r, .n = n, .kv_head = h};
+        i.pos = t->rows[r + n - 1].pos;
+        i.n_blk = (size_t)i.pos / PF_KBLK + 1;
+        if (at >= lo && at < hi)
+          attend(&i);
+        at += cost_of(&i);
+      }
+  }
+  return at;
+}
+
+/* Contiguous parts of equal cost. */
+static void attend_part(void *arg, int tid, int nt) {
+  const pf_step *t = arg;
+  uint64_t total = walk(t, NULL, 0, 0);
+  walk(t, &t->s->lanes[tid], total * (uint64_t)tid / (uint64_t)nt,
+       total * ((uint64_t)tid + 1) / (uint64_t)nt);
 }
 
 void pf_step_attend(pf_step *t) {

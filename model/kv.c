@@ -155,7 +155,9 @@ void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const f
              (size_t)(slot % PF_LANES);
   for (size_t i = 0; i < d; i++)
     k[i * PF_LANES] = rot_k[i];
-  memcpy(b->v + h * pf_kv_v_head(c) + (size_t)slot * pf_ctx_dp(c), v, d * sizeof *v);
+  float *to = b->v + h * pf_kv_v_head(c) + (size_t)slot * PF_LANES;
+  for (size_t i = 0; i < d; i += PF_LANES)
+    memcpy(to + i * PF_KBLK, v + i, (d - i < PF_LANES ? d - i : PF_LANES) * sizeof *v);
   if (b->raw_k)
     memcpy(b->raw_k + h * pf_kv_k_head(c) + (size_t)slot * d, raw_k, d * sizeof *raw_k);
 }

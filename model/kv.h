@@ -7,7 +7,7 @@
 #include "model/internal.h"
 #include "model/tap.h"
 
-/* Rotated keys [n_kv_heads][2][d_head][16] (lane = position), values [n_kv_heads][32][dp],
+/* Rotated keys [n_kv_heads][2][d_head][16] (lane = position), values [n_kv_heads][dp/16][32][16],
  * optionally un-rotated keys [n_kv_heads][32][d_head]. Belongs to one thread, so the count is
  * plain. */
 typedef struct pf_kvblock {

@@ -66,12 +66,35 @@ static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
   return rc;
 }
 
+/* Floats of the scores, and rows of masks, of the largest item over up to n_blk blocks. */
+static size_t lane_scores(size_t group, size_t n_blk) {
+  size_t one = group * n_blk * PF_KBLK;
+  return one > PF_ATTEND_SCORES ? one : PF_ATTEND_SCORES;
+}
+
+/* One thread's arrays in one block. */
+static void carve_lane(pf_lane *l, char *p, size_t n_blk, size_t group, size_t swapped) {
+  size_t rows = pf_attend_rows(group, 1), queries = rows * group;
+  l->work = p;
+  p += PF_GEMM_WORK;
+  l->swapped = swapped ? (float *)p : NULL;
+  l->s = (float *)p + swapped;
+  l->k = (const float **)(l->s + lane_scores(group, n_blk));
+  l->v = l->k + n_blk;
+  l->q = l->v + n_blk;
+  l->y = (float **)(l->q + queries);
+  l->seen = (const uint32_t **)(l->y + queries);
+  l->mask = (uint32_t *)(l->seen + queries);
+}
+
 static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
-  size_t nt = (size_t)c->threads, heads = swaps ? pf_kv_k_head(c) + pf_kv_v_head(c) : 0;
-  size_t bytes =
-      PF_GEMM_WORK +
-      pf_round_up(n_blk * (PF_KBLK * sizeof(float) + 2 * sizeof(float *) + sizeof(uint32_t)), 64) +
-      n_blk * heads * sizeof(float);
+  const pf_model_info *i = &c->model->cfg.info;
+  size_t nt = (size_t)c->threads, group = (size_t)(i->n_heads / i->n_kv_heads);
+  size_t rows = pf_attend_rows(group, 1);
+  size_t swapped = swaps ? n_blk * (pf_kv_k_head(c) + pf_kv_v_head(c)) : 0;
+  size_t bytes = PF_GEMM_WORK + (swapped + lane_scores(group, n_blk)) * sizeof(float) +
+                 (2 * n_blk + 3 * rows * group) * sizeof(void *) + rows * n_blk * sizeof(uint32_t);
+  bytes = pf_round_up(bytes, 64);
   pf_free(s->lane_block);
   pf_free(s->lanes);
   s->lane_blk = 0;
@@ -79,19 +102,8 @@ static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   s->lane_block = pf_alloc(nt, bytes);
   if (!s->lanes || !s->lane_block)
     return PF_ENOMEM;
-  for (size_t t = 0; t < nt; t++) {
-    char *p = (char *)s->lane_block + t * bytes;
-    pf_lane *l = &s->lanes[t];
-    l->work = p;
-    p += PF_GEMM_WORK;
-    l->swapped = swaps ? (float *)p : NULL;
-    p += n_blk * heads * sizeof(float);
-    l->s = (float *)p;
-    p += n_blk * PF_KBLK * sizeof(float);
-    l->k = (const float **)p;
-    l->v = l->k + n_blk;
-    l->mask = (uint32_t *)(l->v + n_blk);
-  }
+  for (size_t t = 0; t < nt; t++)
+    carve_lane(&s->lanes[t], (char *)s->lane_block + t * bytes, n_blk, group, swapped);
   s->lane_blk = n_blk;
   s->lane_swaps = swaps;
   return PF_OK;

@@ -10,14 +10,27 @@
 
 enum { PF_STEP_ROWS = 256 };
 
-/* What a thread needs: for one row's attention over n_blk blocks, and for products. */
+/* What a thread needs: for the attention of one item's rows over n_blk blocks, and for products. */
 typedef struct pf_lane {
-  float *s;             /* (32 n_blk) scores, then probabilities */
+  float *s;             /* (queries, 32 n_blk) scores, then probabilities */
   const float **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
-  uint32_t *mask;       /* (n_blk) visible keys */
   void *work;           /* PF_GEMM_WORK bytes */
+  uint32_t *mask;       /* (rows, n_blk) visible keys */
+  const float **q;      /* (queries), as are the next two */
+  float **y;
+  const uint32_t **seen; /* of their rows */
   float *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
 } pf_lane;
+
+/* Rows of a branch whose attention goes together, `group` query heads to a K,V head: about 64
+ * queries, fewer if their scores would leave the second-level cache; a power of 2. */
+enum { PF_ATTEND_QUERIES = 64, PF_ATTEND_SCORES = 98304 };
+static inline size_t pf_attend_rows(size_t group, size_t n_blk) {
+  size_t n = 1;
+  while (2 * n * group <= PF_ATTEND_QUERIES && 2 * n * group * n_blk * PF_KBLK <= PF_ATTEND_SCORES)
+    n *= 2;
+  return n;
+}
 
 typedef struct pf_scratch {
   size_t rows; /* rows it is made for, a multiple of 16 */
@@ -81,7 +94,7 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
   return changed;
 }
 
-/* attend.c: z of all heads of rows, parallel over (row, head). */
+/* attend.c: z of all heads of rows, parallel over (rows, K,V head). */
 void pf_step_attend(pf_step *t);
 /* layer.c: one layer over the step's rows; the final norm of the listed rows into y (n, D). */
 void pf_step_layer(pf_step *t);

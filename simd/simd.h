@@ -50,6 +50,20 @@ static inline size_t pf_operand_bytes(size_t parts, size_t m, size_t kp) {
   return parts * ((m + 15) / 16 * 16) * kp * sizeof(float);
 }
 
+/* Attention of nq queries that share one K,V head; keys lie in nblk blocks of 32 positions. Queries
+ * and results are rows wherever they stand. The scores of a query become its probabilities. */
+typedef struct pf_attn {
+  size_t d, nq, nblk;
+  const float *const *q;       /* (nq) rows of d */
+  const float *const *kblk;    /* (nblk) [2][d][16], lane = key; NULL: nothing visible */
+  const float *const *vblk;    /* (nblk) [dp/16][32][16], 16 dimensions of 32 keys; NULL alike */
+  const uint32_t *const *mask; /* (nq) rows of nblk: bit j = key j of the block takes part */
+  float scale;                 /* qk only */
+  size_t lds;                  /* at least 32 * nblk */
+  float *s;                    /* (nq, lds) */
+  float *const *y;             /* (nq) rows of d, pv only */
+} pf_attn;
+
 typedef struct pf_simd {
   /* Row `row` of the operands `a` from the k values of x. x3: x = hi + mid + lo, each the
    * round-to-nearest-even bf16 of the remainder; bf16: rounded; f32: as it is; s8: int8 and one
@@ -80,20 +94,19 @@ typedef struct pf_simd {
    * values. y == x allowed. */
   void (*rope)(size_t d, const float *x, const float *c, const float *s, float *y);
 
-  /* Scores of one query over nblk blocks of 32 key positions: s[32*b + j] = dot(q, key)*scale.
-   * kblk[b]: keys of a block as [2][d][16] (lane = key), or NULL: s of the block is left alone. */
-  void (*qk)(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale,
-             float *s);
+  /* s[i*lds + 32*b + j] = dot(q[i], key j of block b) * scale, where kblk[b] is there and
+   * mask[i][b] is not 0; other blocks of s are left alone. */
+  void (*qk)(const pf_attn *a);
   /* x = cap * tanh(x / cap) */
   void (*softcap)(size_t n, float *x, float cap);
-  /* Row softmax in place over n scores, n a multiple of 32, masked = -inf. Two passes; all masked:
-   * all +0. Returns 1 if an entry is NaN or +inf (s is then undefined), else 0. */
-  int (*softmax)(size_t n, float *s);
-  /* y[0..d) = sum over keys of p * v in blocks of 32. vblk[b]: [32][dp] values, or NULL (skipped).
-   * mask[b]: bit j set = key j takes part; the value of another key is read as +0 whatever is
-   * stored. */
-  void (*pv)(size_t d, size_t nblk, const float *p, const float *const *vblk, const uint32_t *mask,
-             float *y);
+  /* Softmax in place over the 32*nblk scores of one query. A key whose mask bit is clear counts as
+   * -inf whatever its score is; a block with mask 0 is left alone, other masked keys become +0.
+   * mask NULL: every key takes part. Two passes; no score above -inf: all +0. Returns 1 if the
+   * score of a key that takes part is NaN or +inf (s is then undefined), else 0. */
+  int (*softmax)(size_t nblk, const uint32_t *mask, float *s);
+  /* y[i][0..d) = sum over keys of s[i*lds + key] * v in blocks of 32. The value of a key whose mask
+   * bit is clear is read as +0, whatever is stored and whatever its s is. */
+  void (*pv)(const pf_attn *a);
 
   void (*gelu_tanh)(size_t n, const float *x, float *y);
   void (*silu)(size_t n, const float *x, float *y);

@@ -5,71 +5,168 @@
 #include "base/mem.h"
 #include "tests/cs.h"
 
-enum { MAX_BLOCKS = 5 };
+enum { MAX_BLOCKS = 4, MAX_NQ = 17 };
+static const size_t nqs[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17};
+enum { N_NQS = sizeof nqs / sizeof *nqs };
 
-void cs_qk(cs *t) {
-  for (size_t i = 0; i < cs_n_sizes; i++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t d = cs_sizes[i], nblk = 1 + cs_u32(t) % 3;
-      const float *blocks[MAX_BLOCKS];
-      for (size_t b = 0; b < nblk; b++)
-        blocks[b] = cs_u32(t) % 4 ? cs_in(t, 1 + (int)b, 2 * d * PF_LANES, kind) : NULL;
-      float *q = cs_in(t, 0, d, kind), scale = cs_value(t, CS_UNIT), *got, *want;
-      cs_out(t, 0, nblk * PF_KBLK, &got, &want);
-      t->ref->qk(d, q, nblk, blocks, scale, want);
-      t->v->qk(d, q, nblk, blocks, scale, got);
-      cs_cmp(t, got, want, nblk * PF_KBLK, "d %zu, blocks %zu, kind %d", d, nblk, kind);
+/* Which keys a query sees of a block: all, none, some, few, those up to a position, those from one.
+ */
+static uint32_t some_mask(cs *t) {
+  uint32_t u = cs_u32(t), at = cs_u32(t) % 32;
+  const uint32_t masks[] = {~0u, ~0u, 0, u, u & cs_u32(t), ~0u >> at, ~0u << at};
+  return masks[cs_u32(t) % 7];
+}
+
+/* Pointers and guarded memory of one case. Rows of q and y stand in the opposite order. */
+typedef struct attn_case {
+  pf_attn a;
+  const float *q[MAX_NQ], *blk[MAX_BLOCKS];
+  const uint32_t *mask[MAX_NQ];
+  float *y[MAX_NQ];
+  size_t ldy;
+} attn_case;
+
+/* pattern 0: every query has its own masks; 1: they see everything; 2: causal, a query sees one key
+ * more than the one before it. */
+static void make_masks(cs *t, attn_case *c, unsigned pattern) {
+  size_t nblk = c->a.nblk, first = cs_u32(t) % (nblk * PF_KBLK);
+  uint32_t *m = cs_guarded(t, 11, c->a.nq * nblk * sizeof *m);
+  for (size_t i = 0; i < c->a.nq; i++)
+    for (size_t b = 0; b < nblk; b++) {
+      size_t keys = first + i + 1, before = b * PF_KBLK;
+      uint32_t causal = keys <= before        ? 0
+                        : keys - before >= 32 ? ~0u
+                                              : (1u << (keys - before)) - 1;
+      m[i * nblk + b] = pattern == 0 ? some_mask(t) : pattern == 1 ? ~0u : causal;
+      c->mask[i] = m + i * nblk;
     }
 }
 
-/* One row: kind of the scores, share of masked ones in 16ths, and a value put somewhere (NAN:
- * none). */
-static void one_softmax(cs *t, size_t n, int kind, unsigned masked, uint32_t poison) {
+static void make_case(cs *t, attn_case *c, size_t d, size_t block_floats, int kind) {
+  size_t nq = nqs[cs_u32(t) % N_NQS], nblk = 1 + cs_u32(t) % MAX_BLOCKS;
+  *c = (attn_case){.a = {.d = d, .nq = nq, .nblk = nblk, .lds = nblk * PF_KBLK + cs_u32(t) % 3},
+                   .ldy = d + cs_u32(t) % 3};
+  for (size_t b = 0; b < nblk; b++)
+    c->blk[b] = cs_u32(t) % 6 ? cs_in(t, 1 + (int)b, block_floats, kind) : NULL;
+  make_masks(t, c, cs_u32(t) % 3);
+  c->a.q = c->q;
+  c->a.mask = c->mask;
+  c->a.kblk = c->a.vblk = c->blk;
+  c->a.y = c->y;
+}
+
+static void one_qk(cs *t, size_t d, int kind) {
+  attn_case c;
+  make_case(t, &c, d, PF_KBLK * d, kind);
+  size_t extent = (c.a.nq - 1) * c.a.lds + c.a.nblk * PF_KBLK;
+  float *q = cs_in(t, 0, c.a.nq * d, kind), *got, *want;
+  for (size_t i = 0; i < c.a.nq; i++)
+    c.q[i] = q + (c.a.nq - 1 - i) * d;
+  c.a.scale = cs_value(t, CS_UNIT);
+  cs_out(t, 0, extent, &got, &want);
+  c.a.s = want;
+  t->ref->qk(&c.a);
+  c.a.s = got;
+  t->v->qk(&c.a);
+  cs_cmp(t, got, want, extent, "d %zu, queries %zu, blocks %zu, kind %d", d, c.a.nq, c.a.nblk,
+         kind);
+}
+
+void cs_qk(cs *t) {
+  for (size_t i = 0; i < cs_n_sizes; i++)
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_qk(t, cs_sizes[i], kind);
+}
+
+/* One row: kind of the scores, share of -inf in 16ths, a value put somewhere (0: none); masks: 0:
+ * none, 1: some, 2: nothing is seen. */
+static void one_softmax(cs *t, size_t nblk, int kind, unsigned share, uint32_t poison, int masks) {
   float *got, *want;
+  size_t n = nblk * PF_KBLK;
+  uint32_t *mask = cs_guarded(t, 11, nblk * sizeof *mask);
   cs_out(t, 0, n, &got, &want);
+  for (size_t b = 0; b < nblk; b++)
+    mask[b] = masks == 1 ? some_mask(t) : 0;
   for (size_t i = 0; i < n; i++) {
     float v = cs_value(t, kind);
     if (kind == CS_UNIT)
       v *= 20;
-    want[i] = cs_u32(t) % 16 < masked ? pf_f32_of_bits(0xff800000u) : v;
+    want[i] = cs_u32(t) % 16 < share ? pf_f32_of_bits(0xff800000u) : v;
+    if (masks && !(mask[i / 32] >> i % 32 & 1) && cs_u32(t) % 4 == 0)
+      want[i] = cs_value(t, CS_BITS);
   }
   size_t at = cs_u32(t) % n;
   if (poison)
     want[at] = pf_f32_of_bits(poison);
   memcpy(got, want, n * sizeof *got);
-  int r = t->ref->softmax(n, want), v = t->v->softmax(n, got);
-  cs_cmp_u(t, (uint64_t)v, (uint64_t)r, "softmax's result, n %zu, kind %d", n, kind);
+  const uint32_t *m = masks ? mask : NULL;
+  int r = t->ref->softmax(nblk, m, want), v = t->v->softmax(nblk, m, got);
+  cs_cmp_u(t, (uint64_t)v, (uint64_t)r, "softmax's result, blocks %zu, kind %d", nblk, kind);
   if (!r)
-    cs_cmp(t, got, want, n, "n %zu, kind %d, masked %u/16", n, kind, masked);
+    cs_cmp(t, got, want, n, "blocks %zu, kind %d, -inf %u/16, masks %d", nblk, kind, share, masks);
 }
 
 void cs_softmax(cs *t) {
   static const int kinds[] = {CS_UNIT, CS_WIDE, CS_TINY, CS_HUGE, CS_SIGNS, CS_FINITE, CS_BITS};
   static const uint32_t poisons[] = {0x7f800000u, 0x7fc00000u, 0xffc00001u, 0x7f800001u};
-  for (size_t n = 32; n <= 320; n += 32) {
+  for (size_t nblk = 1; nblk <= 10; nblk++) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-      for (unsigned masked = 0; masked <= 16; masked += 4)
-        one_softmax(t, n, kinds[i], masked, 0);
+      for (unsigned share = 0; share <= 16; share += 4)
+        for (int masks = 0; masks <= 2; masks++)
+          one_softmax(t, nblk, kinds[i], share, 0, masks);
     for (size_t i = 0; i < sizeof poisons / sizeof *poisons; i++)
-      one_softmax(t, n, CS_UNIT, 2, poisons[i]);
+      for (int masks = 0; masks <= 2; masks++)
+        one_softmax(t, nblk, CS_UNIT, 2, poisons[i], masks);
   }
+}
+
+/* A NaN or an Inf at a few places of V, in keys that some query does not see. */
+static void poison_masked(cs *t, attn_case *c) {
+  size_t dp = pf_round_up(c->a.d, PF_LANES);
+  for (int n = 0; n < 3; n++) {
+    size_t b = cs_u32(t) % c->a.nblk, j = cs_u32(t) % PF_KBLK, i = cs_u32(t) % dp;
+    const uint32_t *m = c->mask[cs_u32(t) % c->a.nq];
+    float *v = (float *)(uintptr_t)c->blk[b];
+    if (v && !(m[b] >> j & 1))
+      v[(i / PF_LANES * PF_KBLK + j) * PF_LANES + i % PF_LANES] =
+          pf_f32_of_bits(n ? 0x7f800000u : 0x7fc00000u);
+  }
+}
+
+/* The probability of a masked key is anything. */
+static float *make_probabilities(cs *t, const attn_case *c, int kind) {
+  size_t extent = (c->a.nq - 1) * c->a.lds + c->a.nblk * PF_KBLK;
+  float *p = cs_in(t, 0, extent, kind);
+  for (size_t i = 0; i < c->a.nq; i++)
+    for (size_t j = 0; j < c->a.nblk * PF_KBLK; j++)
+      if (!(c->mask[i][j / 32] >> j % 32 & 1) && cs_u32(t) % 2)
+        p[i * c->a.lds + j] = cs_value(t, CS_BITS);
+  return p;
+}
+
+static void run_pv(attn_case *c, const pf_simd *s, float *y) {
+  for (size_t i = 0; i < c->a.nq; i++)
+    c->y[i] = y + (c->a.nq - 1 - i) * c->ldy;
+  s->pv(&c->a);
+}
+
+static void one_pv(cs *t, size_t d, int kind) {
+  attn_case c;
+  make_case(t, &c, d, PF_KBLK * pf_round_up(d, PF_LANES), kind);
+  c.a.s = make_probabilities(t, &c, kind);
+  if (cs_u32(t) % 4 == 0)
+    poison_masked(t, &c);
+  size_t extent = (c.a.nq - 1) * c.ldy + d;
+  float *got, *want;
+  cs_out(t, 0, extent, &got, &want);
+  run_pv(&c, t->ref, want);
+  run_pv(&c, t->v, got);
+  cs_cmp(t, got, want, extent, "d %zu, queries %zu, blocks %zu, kind %d", d, c.a.nq, c.a.nblk,
+         kind);
 }
 
 void cs_pv(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t d = cs_sizes[i], dp = pf_round_up(d, PF_LANES), nblk = 1 + cs_u32(t) % 4;
-      const float *blocks[MAX_BLOCKS];
-      uint32_t *mask = cs_guarded(t, 11, nblk * sizeof *mask);
-      for (size_t b = 0; b < nblk; b++) {
-        blocks[b] = cs_u32(t) % 8 ? cs_in(t, 1 + (int)b, PF_KBLK * dp, kind) : NULL;
-        uint32_t r = cs_u32(t) % 4;
-        mask[b] = r == 0 ? 0xffffffffu : r == 1 ? cs_u32(t) : r == 2 ? cs_u32(t) & cs_u32(t) : 0;
-      }
-      float *p = cs_in(t, 0, nblk * PF_KBLK, kind), *got, *want;
-      cs_out(t, 0, d, &got, &want);
-      t->ref->pv(d, nblk, p, blocks, mask, want);
-      t->v->pv(d, nblk, p, blocks, mask, got);
-      cs_cmp(t, got, want, d, "d %zu, blocks %zu, kind %d", d, nblk, kind);
-    }
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_pv(t, cs_sizes[i], kind);
 }

@@ -17,51 +17,60 @@ static float dot_key(size_t d, const float *q, const float *keys, size_t lane) {
   return acc + 0.0f;
 }
 
-void pf_qk_scalar(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale,
-                  float *s) {
-  for (size_t b = 0; b < nblk; b++)
-    for (size_t j = 0; kblk[b] && j < PF_KBLK; j++)
-      s[PF_KBLK * b + j] =
-          dot_key(d, q, kblk[b] + j / PF_LANES * d * PF_LANES, j % PF_LANES) * scale;
+void pf_qk_scalar(const pf_attn *a) {
+  for (size_t i = 0; i < a->nq; i++)
+    for (size_t b = 0; b < a->nblk; b++)
+      for (size_t j = 0; a->kblk[b] && a->mask[i][b] && j < PF_KBLK; j++)
+        a->s[i * a->lds + PF_KBLK * b + j] =
+            dot_key(a->d, a->q[i], a->kblk[b] + j / PF_LANES * a->d * PF_LANES, j % PF_LANES) *
+            a->scale;
 }
 
-int pf_softmax_scalar(size_t n, float *s) {
+/* Key j takes part. */
+static int seen(const uint32_t *mask, size_t j) {
+  return !mask || (mask[j / PF_KBLK] >> j % PF_KBLK & 1);
+}
+
+int pf_softmax_scalar(size_t nblk, const uint32_t *mask, float *s) {
   float max = -PF_INF, sum[PF_LANES] = {0};
+  size_t n = nblk * PF_KBLK;
   for (size_t j = 0; j < n; j++) {
-    uint32_t u = pf_bits_of_f32(s[j]);
+    uint32_t u = seen(mask, j) ? pf_bits_of_f32(s[j]) : 0xff800000u;
     if ((u & 0x7f800000u) == 0x7f800000u && u != 0xff800000u)
       return 1;
-    max = s[j] > max ? s[j] : max;
-  }
-  if (max == -PF_INF) {
-    for (size_t j = 0; j < n; j++)
-      s[j] = 0.0f;
-    return 0;
+    max = seen(mask, j) && s[j] > max ? s[j] : max;
   }
   for (size_t j = 0; j < n; j++) {
-    s[j] = rexp(s[j] - max);
+    if (mask && !mask[j / PF_KBLK])
+      continue;
+    s[j] = seen(mask, j) && max > -PF_INF ? rexp(s[j] - max) : 0.0f;
     sum[j % PF_LANES] = sum[j % PF_LANES] + s[j];
   }
   float inv = 1.0f / rtree(sum);
   for (size_t j = 0; j < n; j++)
-    s[j] = s[j] * inv;
+    if (max > -PF_INF && (!mask || mask[j / PF_KBLK]))
+      s[j] = s[j] * inv;
   return 0;
 }
 
-void pf_pv_scalar(size_t d, size_t nblk, const float *p, const float *const *vblk,
-                  const uint32_t *mask, float *y) {
-  size_t dp = (d + PF_LANES - 1) / PF_LANES * PF_LANES;
-  for (size_t i = 0; i < d; i++) {
-    float acc = 0;
-    for (size_t b = 0; b < nblk; b++) {
-      float e = 0, o = 0;
-      for (size_t j = 0; vblk[b] && j < PF_KBLK; j++) {
-        float *chain = j % 2 ? &o : &e;
-        if (mask[b] >> j & 1)
-          *chain = rfma(p[PF_KBLK * b + j], vblk[b][j * dp + i], *chain);
-      }
-      acc = acc + (e + o);
+/* Value i of the sum over the keys of query r. */
+static float sum_values(const pf_attn *a, size_t r, size_t i) {
+  float acc = 0;
+  for (size_t b = 0; b < a->nblk; b++) {
+    float e = 0, o = 0;
+    for (size_t j = 0; a->vblk[b] && j < PF_KBLK; j++) {
+      const float *v = a->vblk[b] + (i / PF_LANES * PF_KBLK + j) * PF_LANES + i % PF_LANES;
+      float *chain = j % 2 ? &o : &e;
+      if (seen(a->mask[r], PF_KBLK * b + j))
+        *chain = rfma(a->s[r * a->lds + PF_KBLK * b + j], *v, *chain);
     }
-    y[i] = acc + 0.0f;
+    acc = acc + (e + o);
   }
+  return acc + 0.0f;
+}
+
+void pf_pv_scalar(const pf_attn *a) {
+  for (size_t r = 0; r < a->nq; r++)
+    for (size_t i = 0; i < a->d; i++)
+      a->y[r][i] = sum_values(a, r, i);
 }

@@ -1,137 +1,352 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "qk", "softmax", "pv". qk: lanes are keys; pv: lanes are dimensions of the head. */
+ * CONTRACT.md "qk", "softmax", "pv". Both products are tiles of rows x panels of 16 lanes (keys in
+ * qk, dimensions of the head in pv) that keep the chains of one block of 32 in registers. Blocks of
+ * keys are the outer loop: a block stays in the first-level cache while the queries pass, and the
+ * first tile of queries fetches what comes next. */
+#include <string.h>
+
 #include "simd/vec/vmath.h"
 
-/* Scores of the 32 keys of one block. */
-static inline void qk_block(size_t d, const float *q, const float *keys, v16 scale, float *s) {
-  const float *k0 = keys, *k1 = keys + d * PF_LANES;
-  v16 acc0 = v_zero(), acc1 = v_zero();
-  for (size_t i = 0; i < d;) {
-    v16 e0 = v_zero(), e1 = e0, o0 = e0, o1 = e0;
-    size_t end = d - i < PF_KBLK ? d : i + PF_KBLK;
-    for (; i + 2 <= end; i += 2) {
-      v16 a = v_set1(q[i]), b = v_set1(q[i + 1]);
-      e0 = v_fma(a, v_load(k0 + i * PF_LANES), e0);
-      e1 = v_fma(a, v_load(k1 + i * PF_LANES), e1);
-      o0 = v_fma(b, v_load(k0 + (i + 1) * PF_LANES), o0);
-      o1 = v_fma(b, v_load(k1 + (i + 1) * PF_LANES), o1);
-    }
-    if (i < end) {
-      v16 a = v_set1(q[i]);
-      e0 = v_fma(a, v_load(k0 + i * PF_LANES), e0);
-      e1 = v_fma(a, v_load(k1 + i * PF_LANES), e1);
-      i++;
-    }
-    acc0 = v_add(acc0, v_add(e0, o0));
-    acc1 = v_add(acc1, v_add(e1, o1));
+#define PF_INLINE static inline __attribute__((always_inline))
+
+/* Unrolled by name, so that every index is a constant and the arrays become registers. */
+#define PF_ROWS(F) F(0) F(1) F(2) F(3) F(4) F(5)
+#ifndef PF_FETCH_TO
+#define PF_FETCH_TO 2 /* the second-level cache: a block of keys and the queries fill the first */
+#endif
+enum { MAX_ROWS = 6, MAX_PANELS = 2, PIECES = 8, LINE = 64 };
+
+/* The operands of one block of 32: rows a[r][k], panels w[p][16*k + lane]. Meanwhile lines of the
+ * next block of keys are fetched into the cache, side by side from eight pieces of it of `piece`
+ * bytes: one stream of addresses does not reach the memory's bandwidth (doc/KERNELS.md). */
+typedef struct operands {
+  const float *a[MAX_ROWS], *w[MAX_PANELS];
+  const char *next;
+  size_t piece;
+} operands;
+
+#define PF_FMA(r, c, at)                                                                           \
+  if ((r) < R) {                                                                                   \
+    v16 x = v_set1(b->a[r][at]);                                                                   \
+    c[r][0] = v_fma(x, w0, c[r][0]);                                                               \
+    if (P > 1)                                                                                     \
+      c[r][1] = v_fma(x, w1, c[r][1]);                                                             \
   }
-  v_store(s, v_mul(v_add(acc0, v_zero()), scale));
-  v_store(s + PF_LANES, v_mul(v_add(acc1, v_zero()), scale));
+
+/* As many lines as one parity's step over k reads: P. */
+PF_INLINE void fetch_lines(const operands *b, size_t k, size_t odd, const int P) {
+  size_t n = k / 2 * (size_t)P;
+  const char *next = b->next + odd * (PIECES / 2) * b->piece;
+  __builtin_prefetch(next + n % (PIECES / 2) * b->piece + n / (PIECES / 2) * LINE, 0, PF_FETCH_TO);
+  n++;
+  if (P > 1)
+    __builtin_prefetch(next + n % (PIECES / 2) * b->piece + n / (PIECES / 2) * LINE, 0,
+                       PF_FETCH_TO);
 }
 
-void PF_FN(qk)(size_t d, const float *q, size_t nblk, const float *const *kblk, float scale,
-               float *s) {
-  v16 f = v_set1(scale);
-  for (size_t b = 0; b < nblk; b++)
-    if (kblk[b])
-      qk_block(d, q, kblk[b], f, s + PF_KBLK * b);
-}
-
-int PF_FN(softmax)(size_t n, float *s) {
-  i16 neg_inf = i_set1(PF_BITS_NEGINF);
-  v16 max = v_bits(neg_inf), sum = v_zero();
-  m16 bad = m_none();
-  for (size_t i = 0; i < n; i += PF_LANES) {
-    v16 v = v_load(s + i);
-    bad = m_or(bad, v_nonfinite(v_select(i_eq(i_bits(v), neg_inf), v_zero(), v)));
-    max = v_select(v_gt(v, max), v, max);
-  }
-  if (m_any(bad))
-    return 1;
-  float top = v_max(max);
-  if (pf_bits_of_f32(top) == PF_BITS_NEGINF) {
-    for (size_t i = 0; i < n; i += PF_LANES)
-      v_store(s + i, v_zero());
-    return 0;
-  }
-  max = v_set1(top);
-  for (size_t i = 0; i < n; i += PF_LANES) {
-    v16 e = v_exp(v_sub(v_load(s + i), max));
-    v_store(s + i, e);
-    sum = v_add(sum, e);
-  }
-  v16 inv = v_set1(1.0f / v_sum(sum));
-  for (size_t i = 0; i < n; i += PF_LANES)
-    v_store(s + i, v_mul(v_load(s + i), inv));
-  return 0;
-}
-
-#define PF_INLINE  static inline __attribute__((always_inline))
-#define PF_COLS(F) F(0) F(1) F(2) F(3)
-
-typedef struct pv_args {
-  size_t d, dp, nblk;
-  const float *p;
-  const float *const *vblk;
-  const uint32_t *mask;
-  float *y;
-} pv_args;
-
-/* C groups of 16 dimensions from dimension i. */
-PF_INLINE void pv_cols(const pv_args *a, size_t i, const int C) {
-  v16 acc[4];
-#define PF_INIT(c) acc[c] = v_zero();
-  PF_COLS(PF_INIT)
+/* The chains of k = lo + odd, lo + odd + 2, ... below hi. */
+PF_INLINE void chains(v16 c[MAX_ROWS][MAX_PANELS], const operands *b, size_t lo, size_t hi,
+                      const size_t odd, const int R, const int P, const int fetch) {
+#define PF_INIT(r) c[r][0] = c[r][1] = v_zero();
+  PF_ROWS(PF_INIT)
 #undef PF_INIT
-  for (size_t b = 0; b < a->nblk; b++) {
-    if (!a->vblk[b] || !a->mask[b])
-      continue;
-    v16 e[4], o[4];
-#define PF_INIT(c) e[c] = o[c] = v_zero();
-    PF_COLS(PF_INIT)
+#define PF_ROW(r) PF_FMA(r, c, k)
+  for (size_t k = lo + odd; k < hi; k += 2) {
+    if (fetch)
+      fetch_lines(b, k, odd, P);
+    v16 w0 = v_load(b->w[0] + k * PF_LANES), w1 = P > 1 ? v_load(b->w[1] + k * PF_LANES) : w0;
+    PF_ROWS(PF_ROW)
+  }
+#undef PF_ROW
+}
+
+/* The same for both parities side by side. */
+PF_INLINE void chain_pairs(v16 e[MAX_ROWS][MAX_PANELS], v16 o[MAX_ROWS][MAX_PANELS],
+                           const operands *b, size_t lo, size_t hi, const int R, const int P,
+                           const int fetch) {
+#define PF_INIT(r) e[r][0] = e[r][1] = o[r][0] = o[r][1] = v_zero();
+  PF_ROWS(PF_INIT)
 #undef PF_INIT
-    const float *v = a->vblk[b] + i, *p = a->p + PF_KBLK * b;
-    for (uint32_t j = 0; j < PF_KBLK; j += 2) {
-      uint32_t bits = a->mask[b] >> j;
-#define PF_KEY(c, chain, key)                                                                      \
-  if ((c) < C)                                                                                     \
-    chain[c] = v_fma(x, v_load(v + (key)*a->dp + 16 * (c)), chain[c]);
-#define PF_EVEN(c) PF_KEY(c, e, j)
-#define PF_ODD(c)  PF_KEY(c, o, j + 1)
-      if (bits & 1) {
-        v16 x = v_set1(p[j]);
-        PF_COLS(PF_EVEN)
-      }
-      if (bits & 2) {
-        v16 x = v_set1(p[j + 1]);
-        PF_COLS(PF_ODD)
-      }
+#define PF_EVEN(r) PF_FMA(r, e, k)
+#define PF_ODD(r)  PF_FMA(r, o, k + 1)
+  size_t k = lo;
+  for (; k + 2 <= hi; k += 2) {
+    if (fetch) {
+      fetch_lines(b, k, 0, P);
+      fetch_lines(b, k, 1, P);
+    }
+    v16 w0 = v_load(b->w[0] + k * PF_LANES), w1 = P > 1 ? v_load(b->w[1] + k * PF_LANES) : w0;
+    PF_ROWS(PF_EVEN)
+    w0 = v_load(b->w[0] + k * PF_LANES + PF_LANES);
+    w1 = P > 1 ? v_load(b->w[1] + k * PF_LANES + PF_LANES) : w0;
+    PF_ROWS(PF_ODD)
+  }
+  if (k < hi) {
+    v16 w0 = v_load(b->w[0] + k * PF_LANES), w1 = P > 1 ? v_load(b->w[1] + k * PF_LANES) : w0;
+    PF_ROWS(PF_EVEN)
+  }
 #undef PF_ODD
 #undef PF_EVEN
-#undef PF_KEY
-    }
-#define PF_SUM(c) acc[c] = v_add(acc[c], v_add(e[c], o[c]));
-    PF_COLS(PF_SUM)
+}
+
+/* sum[r][p] = E + O over k in [lo, hi), lo even. Few rows keep both chains in registers at once;
+ * with more rows the chains run one after the other, so that a loaded vector serves all rows. */
+PF_INLINE void block(v16 sum[MAX_ROWS][MAX_PANELS], const operands *b, size_t lo, size_t hi,
+                     const int R, const int P, const int fetch) {
+  v16 o[MAX_ROWS][MAX_PANELS];
+  if (R <= PF_ATT_PAIRS) {
+    chain_pairs(sum, o, b, lo, hi, R, P, fetch);
+  } else {
+    chains(sum, b, lo, hi, 0, R, P, fetch);
+    chains(o, b, lo, hi, 1, R, P, fetch);
+  }
+#define PF_SUM(r)                                                                                  \
+  sum[r][0] = v_add(sum[r][0], o[r][0]);                                                           \
+  sum[r][1] = v_add(sum[r][1], o[r][1]);
+  PF_ROWS(PF_SUM)
 #undef PF_SUM
+}
+
+/* Queries i.. of an operation over block b; next: the block that follows, or b itself. */
+typedef struct tile {
+  const pf_attn *a;
+  size_t i, b, next;
+} tile;
+
+/* Scores of R queries and P panels of 16 keys from panel c. */
+PF_INLINE void qk_tile(const tile *t, size_t c, const int R, const int P, const int fetch) {
+  const pf_attn *a = t->a;
+  size_t d = a->d, panel = d * PF_LANES;
+  const float *keys = a->kblk[t->b] + c * panel;
+  const char *next = (const char *)a->kblk[t->next] + c * d * (LINE / PIECES);
+  v16 acc[MAX_ROWS][MAX_PANELS], sum[MAX_ROWS][MAX_PANELS];
+#define PF_INIT(r) acc[r][0] = acc[r][1] = v_zero();
+  PF_ROWS(PF_INIT)
+#undef PF_INIT
+  for (size_t k = 0; k < d; k += PF_KBLK) {
+    size_t n = d - k < PF_KBLK ? d - k : PF_KBLK;
+    const float *w = keys + k * PF_LANES;
+    operands o = {.w = {w, w + panel},
+                  .next = next + k * (size_t)P * (LINE / PIECES),
+                  .piece = 2 * d * LINE / PIECES};
+#define PF_X(r) o.a[r] = a->q[t->i + (r < R ? r : 0)] + k;
+    PF_ROWS(PF_X)
+#undef PF_X
+    block(sum, &o, 0, n, R, P, fetch);
+#define PF_ADD(r)                                                                                  \
+  acc[r][0] = v_add(acc[r][0], sum[r][0]);                                                         \
+  acc[r][1] = v_add(acc[r][1], sum[r][1]);
+    PF_ROWS(PF_ADD)
+#undef PF_ADD
   }
-#define PF_PUT(c)                                                                                  \
-  if ((c) < C) {                                                                                   \
-    size_t at = i + 16 * (c);                                                                      \
-    if (at + PF_LANES <= a->d)                                                                     \
-      v_store(a->y + at, v_add(acc[c], v_zero()));                                                 \
-    else                                                                                           \
-      v_storen(a->y + at, v_add(acc[c], v_zero()), a->d - at);                                     \
+  v16 f = v_set1(a->scale);
+#define PF_PUT(r)                                                                                  \
+  if ((r) < R && a->mask[t->i + (r)][t->b]) {                                                      \
+    float *s = a->s + (t->i + (r)) * a->lds + PF_KBLK * t->b + c * PF_LANES;                       \
+    v_store(s, v_mul(v_add(acc[r][0], v_zero()), f));                                              \
+    if (P > 1)                                                                                     \
+      v_store(s + PF_LANES, v_mul(v_add(acc[r][1], v_zero()), f));                                 \
   }
-  PF_COLS(PF_PUT)
+  PF_ROWS(PF_PUT)
 #undef PF_PUT
 }
 
-void PF_FN(pv)(size_t d, size_t nblk, const float *p, const float *const *vblk,
-               const uint32_t *mask, float *y) {
-  pv_args a = {d, (d + PF_LANES - 1) / PF_LANES * PF_LANES, nblk, p, vblk, mask, y};
-  size_t i = 0;
-  for (; i + 16 * PF_PV_COLS <= a.dp; i += 16 * PF_PV_COLS)
-    pv_cols(&a, i, PF_PV_COLS);
-  for (; i < a.dp; i += 16)
-    pv_cols(&a, i, 1);
+/* Adds the block to panels c.. of R results; p: their probabilities of the block's keys [lo, hi).
+ */
+PF_INLINE void pv_tile(const tile *t, const float *const p[MAX_ROWS], size_t lo, size_t hi,
+                       size_t c, const int R, const int P, const int fetch) {
+  const pf_attn *a = t->a;
+  size_t n = (a->d + PF_LANES - 1) / PF_LANES, panel = PF_KBLK * PF_LANES;
+  const float *w = a->vblk[t->b] + c * panel;
+  operands o = {.w = {w, w + panel},
+                .next = (const char *)a->vblk[t->next] + c * PF_KBLK * (LINE / PIECES),
+                .piece = n * PF_KBLK * LINE / PIECES};
+#define PF_P(r) o.a[r] = p[r];
+  PF_ROWS(PF_P)
+#undef PF_P
+  v16 sum[MAX_ROWS][MAX_PANELS];
+  block(sum, &o, lo, hi, R, P, fetch);
+  size_t left = a->d - c * PF_LANES;
+#define PF_ONE(r, q)                                                                               \
+  if ((r) < R && (q) < P) {                                                                        \
+    float *y = a->y[t->i + (r)] + (c + (q)) * PF_LANES;                                            \
+    if (left >= ((q) + 1) * PF_LANES)                                                              \
+      v_store(y, v_add(v_load(y), sum[r][q]));                                                     \
+    else                                                                                           \
+      v_storen(y, v_add(v_loadn(y, left - (q)*PF_LANES), sum[r][q]), left - (q)*PF_LANES);         \
+  }
+#define PF_ROW(r) PF_ONE(r, 0) PF_ONE(r, 1)
+  PF_ROWS(PF_ROW)
+#undef PF_ROW
+#undef PF_ONE
+}
+
+PF_INLINE void qk_rows(const tile *t, const int R, const int fetch) {
+  for (size_t c = 0; c < 2; c += PF_ATT_PANELS)
+    qk_tile(t, c, R, PF_ATT_PANELS, fetch);
+}
+
+/* Masked probabilities are made +0, so that the tile may take every key; what a NaN or an Inf of V
+ * makes of that is found at the end. */
+PF_INLINE void pv_rows(const tile *t, const int R, const int fetch) {
+  const pf_attn *a = t->a;
+  const float *p[MAX_ROWS];
+  float masked[MAX_ROWS][PF_KBLK];
+  uint32_t any = 0, all = ~0u;
+#define PF_ROW(r)                                                                                  \
+  if ((r) < R) {                                                                                   \
+    uint32_t bits = a->mask[t->i + (r)][t->b];                                                     \
+    any |= bits;                                                                                   \
+    all &= bits;                                                                                   \
+  }                                                                                                \
+  p[r] = a->s + (t->i + ((r) < R ? (r) : 0)) * a->lds + PF_KBLK * t->b;
+  PF_ROWS(PF_ROW)
+#undef PF_ROW
+  if (!any)
+    return;
+  if (~all) {
+#define PF_ROW(r)                                                                                  \
+  if ((r) < R) {                                                                                   \
+    uint32_t bits = a->mask[t->i + (r)][t->b];                                                     \
+    v_store(masked[r], v_select(m_bits(bits), v_load(p[r]), v_zero()));                            \
+    v_store(masked[r] + 16, v_select(m_bits(bits >> 16), v_load(p[r] + 16), v_zero()));            \
+    p[r] = masked[r];                                                                              \
+  }
+    PF_ROWS(PF_ROW)
+#undef PF_ROW
+  }
+  size_t lo = (size_t)__builtin_ctz(any) & ~(size_t)1, hi = 32 - (size_t)__builtin_clz(any);
+  size_t n = (a->d + PF_LANES - 1) / PF_LANES, c = 0;
+  for (; c + PF_ATT_PANELS <= n; c += PF_ATT_PANELS)
+    pv_tile(t, p, lo, hi + hi % 2, c, R, PF_ATT_PANELS, fetch);
+  for (; c < n; c++)
+    pv_tile(t, p, lo, hi + hi % 2, c, R, 1, fetch);
+}
+
+typedef void (*rows_fn)(const tile *t);
+#define PF_ROWS_FN(op, r)                                                                          \
+  static void op##_##r(const tile *t) {                                                            \
+    op##_rows(t, r, 0);                                                                            \
+  }                                                                                                \
+  static void op##_##r##_fetch(const tile *t) {                                                    \
+    op##_rows(t, r, 1);                                                                            \
+  }
+#define PF_ROWS_FNS(op)                                                                            \
+  PF_ROWS_FN(op, 1)                                                                                \
+  PF_ROWS_FN(op, 2) PF_ROWS_FN(op, 3) PF_ROWS_FN(op, 4) PF_ROWS_FN(op, 5) PF_ROWS_FN(op, 6)
+#define PF_ROWS_LIST(op)                                                                           \
+  {                                                                                                \
+    {op##_1, op##_2, op##_3, op##_4, op##_5, op##_6}, {                                            \
+      op##_1_fetch, op##_2_fetch, op##_3_fetch, op##_4_fetch, op##_5_fetch, op##_6_fetch           \
+    }                                                                                              \
+  }
+PF_ROWS_FNS(qk)
+PF_ROWS_FNS(pv)
+static const rows_fn qk_fns[2][MAX_ROWS] = PF_ROWS_LIST(qk), pv_fns[2][MAX_ROWS] = PF_ROWS_LIST(pv);
+
+/* The queries in tiles of equal size, as far as that goes. */
+static void run(const pf_attn *a, const float *const *blk, const rows_fn fns[2][MAX_ROWS]) {
+  size_t tiles = (a->nq + MAX_ROWS - 1) / MAX_ROWS;
+  for (size_t b = 0, after; b < a->nblk; b = after) {
+    for (after = b + 1; after < a->nblk && !blk[after];)
+      after++;
+    tile t = {a, 0, b, after < a->nblk ? after : b};
+    for (size_t n = 0, rows; blk[b] && n < tiles; n++, t.i += rows) {
+      rows = (a->nq - t.i + tiles - n - 1) / (tiles - n);
+      fns[n == 0][rows - 1](&t);
+    }
+  }
+}
+
+void PF_FN(qk)(const pf_attn *a) {
+  run(a, a->kblk, qk_fns);
+}
+
+/* The scores of a block's half with the masked ones -inf. */
+static inline v16 seen(const float *s, uint32_t bits) {
+  return v_select(m_bits(bits), v_load(s), v_const_bits(PF_BITS_NEGINF));
+}
+
+/* The largest score of the keys that take part; NaN if one of them is NaN or +inf. */
+static float top_score(size_t nblk, const uint32_t *mask, const float *s) {
+  i16 neg_inf = i_set1(PF_BITS_NEGINF);
+  v16 max = v_bits(neg_inf);
+  m16 bad = m_none();
+  for (size_t b = 0; b < nblk; b++) {
+    uint32_t bits = mask ? mask[b] : ~0u;
+    for (unsigned h = 0; bits && h < 2; h++) {
+      v16 v = seen(s + PF_KBLK * b + PF_LANES * h, bits >> 16 * h);
+      bad = m_or(bad, v_nonfinite(v_select(i_eq(i_bits(v), neg_inf), v_zero(), v)));
+      max = v_select(v_gt(v, max), v, max);
+    }
+  }
+  return m_any(bad) ? pf_f32_of_bits(0x7fc00000u) : v_max(max);
+}
+
+int PF_FN(softmax)(size_t nblk, const uint32_t *mask, float *s) {
+  float top = top_score(nblk, mask, s);
+  if (top != top)
+    return 1;
+  int none = pf_bits_of_f32(top) == PF_BITS_NEGINF;
+  v16 max = v_set1(none ? 0 : top), sum = v_zero();
+  for (size_t b = 0; b < nblk; b++) {
+    uint32_t bits = mask ? mask[b] : ~0u;
+    for (unsigned h = 0; bits && h < 2; h++) {
+      float *at = s + PF_KBLK * b + PF_LANES * h;
+      v16 e = v_exp_upto0(v_sub(seen(at, bits >> 16 * h), max));
+      v_store(at, e);
+      sum = v_add(sum, e);
+    }
+  }
+  v16 inv = v_set1(none ? 0 : 1.0f / v_sum(sum));
+  for (size_t b = 0; b < nblk; b++)
+    for (size_t h = 0; (!mask || mask[b]) && h < 2; h++) {
+      float *at = s + PF_KBLK * b + PF_LANES * h;
+      v_store(at, v_mul(v_load(at), inv));
+    }
+  return 0;
+}
+
+/* Result i once more, without the masked keys. */
+static void pv_exact(const pf_attn *a, size_t i) {
+  const float *p = a->s + i * a->lds;
+  for (size_t c = 0; c * PF_LANES < a->d; c++) {
+    v16 acc = v_zero();
+    for (size_t b = 0; b < a->nblk; b++) {
+      v16 chain[2] = {v_zero(), v_zero()};
+      for (size_t j = 0; a->vblk[b] && j < PF_KBLK; j++)
+        if (a->mask[i][b] >> j & 1)
+          chain[j % 2] = v_fma(v_set1(p[PF_KBLK * b + j]),
+                               v_load(a->vblk[b] + (c * PF_KBLK + j) * PF_LANES), chain[j % 2]);
+      acc = v_add(acc, v_add(chain[0], chain[1]));
+    }
+    size_t left = a->d - c * PF_LANES;
+    v_storen(a->y[i] + c * PF_LANES, v_add(acc, v_zero()), left < PF_LANES ? left : PF_LANES);
+  }
+}
+
+/* Adds +0; 1 if a value is NaN. */
+static int finish(size_t d, float *y) {
+  m16 bad = m_none();
+  size_t j = 0;
+  for (; j + PF_LANES <= d; j += PF_LANES) {
+    v16 v = v_add(v_load(y + j), v_zero());
+    bad = m_or(bad, v_nan(v));
+    v_store(y + j, v);
+  }
+  if (j < d) {
+    v16 v = v_add(v_loadn(y + j, d - j), v_zero());
+    bad = m_or(bad, v_nan(v));
+    v_storen(y + j, v, d - j);
+  }
+  return m_any(bad);
+}
+
+void PF_FN(pv)(const pf_attn *a) {
+  for (size_t i = 0; i < a->nq; i++)
+    memset(a->y[i], 0, a->d * sizeof(float));
+  run(a, a->vblk, pv_fns);
+  for (size_t i = 0; i < a->nq; i++)
+    if (finish(a->d, a->y[i])) /* +0 times a masked NaN or Inf? */
+      pv_exact(a, i);
 }

@@ -15,7 +15,8 @@
 #define PF_F32_ROWS   3 /* tile of gemm_f32: 3 x (even, odd) x 2 registers = 12 chains */
 #define PF_F32_PANELS 1
 #define PF_BF16_ROWS  6 /* many rows of gemm_bf16: 6 x 2 registers, chains of one parity */
-#define PF_PV_COLS    2 /* groups of 16 dimensions side by side in pv */
+#define PF_ATT_PAIRS  3 /* rows of qk and pv up to which even and odd chains run side by side */
+#define PF_ATT_PANELS 1
 
 typedef struct v16 {
   __m256 a, b;
@@ -122,6 +123,14 @@ static inline m16 i_eq(i16 x, i16 y) {
 }
 static inline i16 i_select(m16 m, i16 yes, i16 no) {
   return i_bits(v_select(m, v_bits(yes), v_bits(no)));
+}
+
+/* Lane l: bit l of u. */
+static inline m16 m_bits(uint32_t u) {
+  __m256i x = _mm256_set1_epi32((int)u), a = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128),
+          b = _mm256_slli_epi32(a, 8);
+  return v_bits((i16){_mm256_cmpeq_epi32(_mm256_and_si256(x, a), a),
+                      _mm256_cmpeq_epi32(_mm256_and_si256(x, b), b)});
 }
 
 /* The instruction by name: the C function would set errno. */

@@ -15,7 +15,8 @@
 #define PF_F32_ROWS   4 /* tile of gemm_f32: 4 x 2 x (even, odd) = 16 chains */
 #define PF_F32_PANELS 2
 #define PF_BF16_ROWS  12 /* many rows of gemm_bf16: 12 x 2 chains of one parity */
-#define PF_PV_COLS    4  /* groups of 16 dimensions side by side in pv */
+#define PF_ATT_PAIRS  4  /* rows of qk and pv up to which even and odd chains run side by side */
+#define PF_ATT_PANELS 2
 
 typedef __m512 v16;
 typedef __m512i i16;
@@ -109,6 +110,10 @@ static inline m16 i_eq(i16 a, i16 b) {
 }
 static inline i16 i_select(m16 m, i16 yes, i16 no) {
   return _mm512_mask_blend_epi32(m, no, yes);
+}
+
+static inline m16 m_bits(uint32_t u) {
+  return (m16)u;
 }
 
 /* The instruction by name: the C function would set errno. */

@@ -9,8 +9,9 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#define PF_FN(op)  pf_##op##_neon
-#define PF_PV_COLS 2 /* groups of 16 dimensions side by side in pv */
+#define PF_FN(op)     pf_##op##_neon
+#define PF_ATT_PAIRS  3 /* rows of qk and pv up to which even and odd chains run side by side */
+#define PF_ATT_PANELS 1
 
 typedef struct v16 {
   float32x4_t a, b, c, d;
@@ -133,6 +134,14 @@ static inline m16 i_eq(i16 x, i16 y) {
 }
 static inline i16 i_select(m16 m, i16 yes, i16 no) {
   return i_bits(v_select(m, v_bits(yes), v_bits(no)));
+}
+
+/* Lane l: bit l of u. */
+static inline m16 m_bits(uint32_t u) {
+  static const uint32_t first[4] = {1, 2, 4, 8};
+  uint32x4_t x = vdupq_n_u32(u), a = vld1q_u32(first);
+  return (m16){vtstq_u32(x, a), vtstq_u32(x, vshlq_n_u32(a, 4)), vtstq_u32(x, vshlq_n_u32(a, 8)),
+               vtstq_u32(x, vshlq_n_u32(a, 12))};
 }
 
 /* The instruction by name: the C function would set errno. */

@@ -27,6 +27,13 @@ static inline v16 v_exp(v16 x) {
   return v_select(v_nan(x), x, y);
 }
 
+/* v_exp where no lane is above 0 or NaN. */
+static inline v16 v_exp_upto0(v16 x) {
+  v16 t, y = v_add(v_expm1_reduced(x, &t), v_set1(1.0f));
+  y = v_bits(i_add(i_bits(y), i_shl(i_bits(t), 23)));
+  return v_select(v_gt(v_set1(PF_C_EXP_LO), x), v_zero(), y);
+}
+
 static inline v16 v_neg(v16 x) {
   return v_bits(i_add(i_bits(x), i_set1(0x80000000u)));
 }
