@@ -17,7 +17,7 @@ if [ "${1:-}" = --print ]; then
 fi
 case ${host_cpu:-$(uname -m)} in
 aarch64) levels='scalar neon neondot neoni8mm neonbf16' ;;
-*) levels='scalar avx2 avx512 amx' ;;
+*) levels='scalar avx2 avxvnni avx512 avx512vnni amx' ;;
 esac
 bad=0 ran=0
 err=$(mktemp) && trap 'rm -f "$err"' EXIT || exit 99
