@@ -97,10 +97,20 @@ static pf_attn operation(const item *i, size_t n, int32_t head, size_t heads) {
                    .kblk = l->k,
                    .vblk = l->v,
                    .mask = l->seen,
-                   .scale = (float)m->attn_scale,
+                   .scale = t->mode->inner ? 1.0f : (float)m->attn_scale,
                    .lds = i->n_blk * PF_KBLK,
                    .s = l->s,
                    .y = l->y};
+}
+
+/* With values between the points rounded: rounds the products and scales them, in the blocks that a
+ * query sees; else qk has scaled them. */
+static void scale_rounded(const pf_step *t, size_t n_blk, const uint32_t *mask, float *s) {
+  for (size_t b = 0; b < n_blk && t->mode->inner; b++)
+    if (mask[b]) {
+      t->f->round_bf16(PF_KBLK, s + b * PF_KBLK, s + b * PF_KBLK);
+      t->f->scale(PF_KBLK, s + b * PF_KBLK, (float)t->cfg->info.attn_scale, s + b * PF_KBLK);
+    }
 }
 
 /* Soft-caps the blocks that a query sees, as few calls as possible. */
@@ -110,7 +120,7 @@ static void cap_scores(const pf_step *t, size_t n_blk, const uint32_t *mask, flo
     for (end = b; end < n_blk && mask[end];)
       end++;
     if (end > b)
-      t->f->softcap((end - b) * PF_KBLK, s + b * PF_KBLK, cap);
+      pf_step_softcap(t, (end - b) * PF_KBLK, s + b * PF_KBLK, cap);
     else
       end = b + 1;
   }
@@ -127,6 +137,7 @@ static void round_seen(const pf_step *t, int hook, size_t n_blk, const uint32_t 
 
 /* From products with keys to probabilities; returns whether a score is NaN or +inf. */
 static int soften(const pf_step *t, size_t n_blk, const uint32_t *mask, float *s) {
+  scale_rounded(t, n_blk, mask, s);
   round_seen(t, PF_HOOK_SCORES_RAW, n_blk, mask, s);
   cap_scores(t, n_blk, mask, s);
   round_seen(t, PF_HOOK_SCORES, n_blk, mask, s);
@@ -196,7 +207,9 @@ static void swap_key(const item *i, const pf_swap *w, int32_t from, int32_t pos,
   for (size_t e = 0; e < d / 2; e++) {
     float cs, sn, x[2] = {raw[e], raw[e + d / 2]}, y[2];
     pf_rope_angle(pos, c->inv_freq[e], &cs, &sn);
-    i->t->f->rope(2, x, &cs, &sn, y);
+    pf_step_round_inner(i->t, 1, &cs);
+    pf_step_round_inner(i->t, 1, &sn);
+    pf_step_rope(i->t, 2, x, &cs, &sn, y);
     pf_step_round(i->t, PF_HOOK_ROT_K, 2, y);
     to[e * PF_LANES] = y[0];
     to[(e + d / 2) * PF_LANES] = y[1];
@@ -272,6 +285,7 @@ static void attend_head(const item *i, int32_t head) {
   pf_attn a = operation(i, 1, head, 1);
   t->f->qk(&a);
   mask_scores(i, 0.0f);
+  scale_rounded(t, a.nblk, a.mask[0], a.s);
   tap_keys(i, head, PF_HOOK_SCORES_RAW);
   cap_scores(t, a.nblk, a.mask[0], a.s);
   mask_scores(i, -__builtin_inff());

@@ -88,6 +88,7 @@ static void embed_part(void *arg, int tid, int nt) {
   const pf_step *t = arg;
   size_t d = (size_t)t->cfg->info.d_model, half = (size_t)t->cfg->info.d_head / 2, lo, hi;
   float factor = __builtin_sqrtf((float)t->cfg->info.d_model);
+  pf_step_round_inner(t, 1, &factor);
   pf_par_range(t->n, tid, nt, &lo, &hi);
   for (size_t r = lo; r < hi; r++) {
     float *x = t->s->x + r * d;
@@ -98,6 +99,8 @@ static void embed_part(void *arg, int tid, int nt) {
     for (size_t i = 0; i < half; i++)
       pf_rope_angle(t->rows[r].pos, t->c->inv_freq[i], &t->s->cos[r * half + i],
                     &t->s->sin[r * half + i]);
+    pf_step_round_inner(t, half, t->s->cos + r * half);
+    pf_step_round_inner(t, half, t->s->sin + r * half);
   }
 }
 
@@ -163,7 +166,7 @@ static void cap_part(void *arg, int tid, int nt) {
     if (at >= lo && at < hi) {
       if (t->cfg->info.final_softcap > 0) {
         pf_step_tap(t, s->row[i], PF_HOOK_LOGITS_PRECAP, -1, y, 1, v);
-        t->f->softcap(v, y, t->cfg->info.final_softcap);
+        pf_step_softcap(t, v, y, t->cfg->info.final_softcap);
       }
       pf_step_tap(t, s->row[i], PF_HOOK_LOGITS, -1, y, 1, v);
       if (!t->f->finite(v, y))

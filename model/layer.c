@@ -117,6 +117,45 @@ static void before_attention(const pf_step *t, size_t r) {
       pf_step_operand(t, r, y, m[i]);
 }
 
+/* y = R(a b) + sign R(u v), n values. */
+static void rounded_products(const pf_step *t, size_t n, const float *a, const float *b,
+                             const float *u, const float *v, float sign, float *y) {
+  float tmp[64];
+  for (size_t i = 0, m; i < n; i += m) {
+    m = n - i < 64 ? n - i : 64;
+    t->f->mul(m, a + i, b + i, y + i);
+    t->f->round_bf16(m, y + i, y + i);
+    t->f->mul(m, u + i, v + i, tmp);
+    t->f->round_bf16(m, tmp, tmp);
+    t->f->scale(m, tmp, sign, tmp);
+    t->f->add(m, y + i, tmp, y + i);
+  }
+}
+
+void pf_step_rope(const pf_step *t, size_t d, const float *x, const float *c, const float *s,
+                  float *y) {
+  size_t h = d / 2;
+  if (!t->mode->inner) {
+    t->f->rope(d, x, c, s, y);
+    return;
+  }
+  rounded_products(t, h, x, c, x + h, s, -1, y);
+  rounded_products(t, h, x + h, c, x, s, 1, y + h);
+}
+
+void pf_step_softcap(const pf_step *t, size_t n, float *x, float cap) {
+  if (!t->mode->inner) {
+    t->f->softcap(n, x, cap);
+    return;
+  }
+  for (size_t i = 0; i < n; i++)
+    x[i] = x[i] / cap;
+  t->f->round_bf16(n, x, x);
+  t->f->vtanh(n, x, x);
+  t->f->round_bf16(n, x, x);
+  t->f->scale(n, x, cap, x);
+}
+
 /* Rotates, runs the actions at q, k, v and stores K,V of the row. */
 static void rotate_and_store(const pf_step *t, size_t r) {
   const pf_model_info *m = &t->cfg->info;
@@ -130,11 +169,11 @@ static void rotate_and_store(const pf_step *t, size_t r) {
   pf_step_tap(t, r, PF_HOOK_K, t->layer, k, nk, d);
   pf_step_tap(t, r, PF_HOOK_V, t->layer, v, nk, d);
   for (size_t h = 0; h < nq; h++)
-    t->f->rope(d, q + h * d, c, s, rq + h * d);
+    pf_step_rope(t, d, q + h * d, c, s, rq + h * d);
   pf_step_tap(t, r, PF_HOOK_ROT_Q, t->layer, rq, nq, d);
   float *rot_k = t->s->rot_k + r * nk * d;
   for (size_t h = 0; h < nk; h++)
-    t->f->rope(d, k + h * d, c, s, rot_k + h * d);
+    pf_step_rope(t, d, k + h * d, c, s, rot_k + h * d);
   pf_step_tap(t, r, PF_HOOK_ROT_K, t->layer, rot_k, nk, d);
   for (size_t h = 0; h < nk; h++)
     pf_kv_store(t->c, blk, (int32_t)h, row->pos % PF_KBLK, rot_k + h * d, v + h * d, k + h * d);
@@ -200,6 +239,7 @@ static void activate(const pf_step *t, size_t r) {
   pf_step_tap(t, r, PF_HOOK_MLP_PRE, t->layer, g, 1, n);
   pf_step_tap(t, r, PF_HOOK_MLP_PRE_LINEAR, t->layer, u, 1, n);
   (t->cfg->gelu_tanh ? t->f->gelu_tanh : t->f->silu)(n, g, g);
+  pf_step_round_inner(t, n, g);
   t->f->mul(n, g, u, g);
   pf_step_tap(t, r, PF_HOOK_MLP_POST, t->layer, g, 1, n);
   pf_step_operand(t, r, g, &t->w->down);

@@ -76,9 +76,24 @@ const pf_product_ops pf_products[PF_N_KINDS] = {
 
 /* ---- modes ----------------------------------------------------------------------------------- */
 
+enum { QWEN = 1 << PF_QWEN2, BOTH = 1 << PF_GEMMA2 | 1 << PF_QWEN2 };
+
 /* Q and K after RoPE, V and P: what Q.K and P.V multiply. */
 #define ATTENTION                                                                                  \
-  { [PF_HOOK_ROT_Q] = 1, [PF_HOOK_ROT_K] = 1, [PF_HOOK_V] = 1, [PF_HOOK_PATTERN] = 1 }
+  [PF_HOOK_ROT_Q] = BOTH, [PF_HOOK_ROT_K] = BOTH, [PF_HOOK_V] = BOTH, [PF_HOOK_PATTERN] = BOTH
+
+/* What Hugging Face's modules hand on: all but hook_scale and hook_result, and what Gemma's norms
+ * multiply by 1 + w. */
+#define MODULES                                                                                    \
+  ATTENTION, [PF_HOOK_EMBED] = BOTH, [PF_HOOK_RESID_PRE] = BOTH, [PF_HOOK_LN1_NORM] = QWEN,        \
+             [PF_HOOK_LN1_OUT] = BOTH, [PF_HOOK_Q] = BOTH, [PF_HOOK_K] = BOTH,                     \
+             [PF_HOOK_SCORES_RAW] = BOTH, [PF_HOOK_SCORES] = BOTH, [PF_HOOK_Z] = BOTH,             \
+             [PF_HOOK_ATTN_OUT_PRE] = BOTH, [PF_HOOK_ATTN_OUT] = BOTH, [PF_HOOK_RESID_MID] = BOTH, \
+             [PF_HOOK_LN2_NORM] = QWEN, [PF_HOOK_LN2_OUT] = BOTH, [PF_HOOK_MLP_PRE] = BOTH,        \
+             [PF_HOOK_MLP_PRE_LINEAR] = BOTH, [PF_HOOK_MLP_POST] = BOTH,                           \
+             [PF_HOOK_MLP_OUT_PRE] = BOTH, [PF_HOOK_MLP_OUT] = BOTH, [PF_HOOK_RESID_POST] = BOTH,  \
+             [PF_HOOK_LNF_NORM] = QWEN, [PF_HOOK_LNF_OUT] = BOTH, [PF_HOOK_LOGITS_PRECAP] = BOTH,  \
+             [PF_HOOK_LOGITS] = BOTH
 
 const pf_mode pf_modes[PF_N_PRECISIONS] = {
     [PF_PRECISION_F32] = {.kind = {[PF_W_BF16] = PF_K_X3_BF16, [PF_W_F32] = PF_K_F32},
@@ -86,10 +101,15 @@ const pf_mode pf_modes[PF_N_PRECISIONS] = {
     [PF_PRECISION_BF16] = {.kind = {[PF_W_BF16] = PF_K_BF16},
                            .floats = {PF_W_BF16, PF_W_BF16, PF_W_BF16},
                            .round_weights = true,
-                           .rounds = ATTENTION},
+                           .rounds = {ATTENTION}},
+    [PF_PRECISION_BF16_HF] = {.kind = {[PF_W_BF16] = PF_K_BF16},
+                              .floats = {PF_W_BF16, PF_W_BF16, PF_W_BF16},
+                              .round_weights = true,
+                              .inner = true,
+                              .rounds = {MODULES}},
     [PF_PRECISION_INT8] = {.kind = {[PF_W_S8] = PF_K_S8},
                            .floats = {PF_W_S8, PF_W_S8, PF_W_S8},
-                           .rounds = ATTENTION},
+                           .rounds = {ATTENTION}},
 };
 
 static bool has_kind(const pf_mode *m, int kind) {

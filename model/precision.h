@@ -21,8 +21,9 @@ typedef struct pf_mode {
   uint8_t kind[PF_N_WTYPES]; /* pf_kind of a matrix by its storage */
   pf_wtype floats[3];        /* storage of a product's weights by their dtype BF16, F16, F32 */
   bool round_weights;        /* biases, norms and embeddings are rounded to bf16 when loaded too */
-  uint8_t
-      rounds[PF_N_HOOKS]; /* 1: values are rounded to bf16 before and after the point's actions */
+  bool inner; /* values between hook points are rounded too, as doc/BF16_HF.md says */
+  /* Bit 1 << pf_arch: values are rounded to bf16 before and after the point's actions. */
+  uint8_t rounds[PF_N_HOOKS];
 } pf_mode;
 
 extern const pf_mode pf_modes[PF_N_PRECISIONS]; /* [PF_PRECISION_AUTO] is empty */

@@ -70,7 +70,13 @@ typedef struct pf_step {
 
 /* Rounds n values as the precision asks at a point. */
 static inline void pf_step_round(const pf_step *t, int hook, size_t n, float *x) {
-  if (t->mode->rounds[hook])
+  if (t->mode->rounds[hook] >> t->cfg->arch & 1)
+    t->f->round_bf16(n, x, x);
+}
+
+/* The same for values between the points. */
+static inline void pf_step_round_inner(const pf_step *t, size_t n, float *x) {
+  if (t->mode->inner)
     t->f->round_bf16(n, x, x);
 }
 
@@ -98,6 +104,11 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
 void pf_step_attend(pf_step *t);
 /* layer.c: one layer over the step's rows; the final norm of the listed rows into y (n, D). */
 void pf_step_layer(pf_step *t);
+/* The kernels' rope (y != x) and softcap with the roundings of the precision in between; what they
+ * leave is rounded at the point that follows. */
+void pf_step_rope(const pf_step *t, size_t d, const float *x, const float *c, const float *s,
+                  float *y);
+void pf_step_softcap(const pf_step *t, size_t n, float *x, float cap);
 void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3],
                   int32_t layer, float *y);
 /* Makes row r of the operands that w needs from x (k values). */

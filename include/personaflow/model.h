@@ -15,6 +15,7 @@
 #define PF_PRECISIONS(F)                                                                           \
   F(F32, "f32", "weights as published, activations exact in three bf16 parts: sums alone round")   \
   F(BF16, "bf16", "bf16 weights; operands of products and attention rounded to bf16")              \
+  F(BF16_HF, "bf16-hf", "bf16, rounded wherever Hugging Face's modules round (doc/BF16_HF.md)")    \
   F(INT8, "int8", "int8 weights and operands with a scale per group; attention as in bf16")
 
 typedef enum pf_precision {

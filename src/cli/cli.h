@@ -25,9 +25,8 @@ bool cli_real(const char *cmd, const char *opt, const char *text, double lo, dou
 /* A precision by name; false after printing a usage line. */
 bool cli_precision(const char *cmd, const char *text, pf_precision *out);
 #define CLI_PRECISION_HELP                                                                         \
-  "  --precision P        f32 (default), bf16 or int8; int8 weights (personaflow quantize) run "   \
-  "as\n"                                                                                           \
-  "                       int8; every precision has one set of bits\n"
+  "  --precision P        f32 (default), bf16, bf16-hf or int8; every precision has one set of\n"  \
+  "                       bits; int8 weights (personaflow quantize) run as int8\n"
 /* "1,2,3" -> ids; false after printing a usage line. */
 bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out);
 /* Progress on stderr: a bar with ETA on a terminal, a line every few seconds elsewhere. user: NULL.
