@@ -116,6 +116,14 @@ static bool has_kind(const pf_mode *m, int kind) {
   return memchr(m->kind, kind, PF_N_WTYPES) != NULL;
 }
 
+/* Operations beside products that not every precision calls: with `inner` the parts of one are
+ * rounded and called singly. */
+static const struct {
+  const char *op;
+  bool plain, inner;
+} some[] = {{"rope", true, false},  {"softcap", true, false},   {"vtanh", false, true},
+            {"vexp", false, false}, {"vsigmoid", false, false}, {"canary", false, false}};
+
 int pf_precision_uses(pf_precision p, const char *op) {
   if ((unsigned)p >= PF_N_PRECISIONS)
     return 0;
@@ -123,5 +131,8 @@ int pf_precision_uses(pf_precision p, const char *op) {
     for (int i = 0; i < 3; i++)
       if (pf_products[k].names[i] && !strcmp(op, pf_products[k].names[i]))
         return has_kind(&pf_modes[p], k);
+  for (size_t i = 0; i < sizeof some / sizeof *some; i++)
+    if (!strcmp(op, some[i].op))
+      return pf_modes[p].inner ? some[i].inner : some[i].plain;
   return strcmp(op, "round_bf16") != 0 || pf_modes[p].rounds[PF_HOOK_PATTERN];
 }

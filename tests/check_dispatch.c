@@ -83,6 +83,29 @@ START_TEST(the_public_list_names_every_operation) {
 }
 END_TEST
 
+/* What a pass of a precision calls, "info --precision" says: op, then f32, bf16, bf16-hf, int8. */
+START_TEST(a_precision_names_what_it_calls) {
+  static const struct {
+    const char *op;
+    int uses[PF_N_PRECISIONS];
+  } rows[] = {
+      {"gemm_x3_bf16", {[PF_PRECISION_F32] = 1}},
+      {"gemm_bf16", {[PF_PRECISION_BF16] = 1, [PF_PRECISION_BF16_HF] = 1}},
+      {"gemm_s8", {[PF_PRECISION_INT8] = 1}},
+      {"round_bf16",
+       {[PF_PRECISION_BF16] = 1, [PF_PRECISION_BF16_HF] = 1, [PF_PRECISION_INT8] = 1}},
+      {"rope", {[PF_PRECISION_F32] = 1, [PF_PRECISION_BF16] = 1, [PF_PRECISION_INT8] = 1}},
+      {"softcap", {[PF_PRECISION_F32] = 1, [PF_PRECISION_BF16] = 1, [PF_PRECISION_INT8] = 1}},
+      {"vtanh", {[PF_PRECISION_BF16_HF] = 1}},
+      {"canary", {0}},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    for (int p = 1; p < PF_N_PRECISIONS; p++)
+      ck_assert_msg(pf_precision_uses((pf_precision)p, rows[i].op) == rows[i].uses[p], "%s in %s",
+                    rows[i].op, pf_precision_name((pf_precision)p));
+}
+END_TEST
+
 int main(void) {
   TCase *t = tcase_create("dispatch");
   tcase_add_test(t, cap_limits_every_operation);
@@ -91,6 +114,7 @@ int main(void) {
   tcase_add_test(t, absent_isa_is_refused);
   tcase_add_test(t, the_environment_is_the_default_cap);
   tcase_add_test(t, the_public_list_names_every_operation);
+  tcase_add_test(t, a_precision_names_what_it_calls);
   Suite *s = suite_create("dispatch");
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);
