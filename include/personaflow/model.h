@@ -83,6 +83,12 @@ PF_API const pf_model_info *pf_model_get_info(const pf_model *m);
  * pf_model_close. */
 PF_API int pf_model_open_config(pf_model **out, const char *path);
 
+/* Writes the model `in` (as in pf_model_open) with int8 weights as the new directory `out`: a
+ * folder beside it is filled and renamed at the end. What is there is never overwritten
+ * (PF_EEXIST). Opened, it has the bits of `in` in int8. Of opts, which may be NULL, precision is
+ * not used. */
+PF_API int pf_model_quantize(const char *in, const char *out, const pf_model_opts *opts);
+
 /* The resolved directory of a model name or path, into buf (size bytes). */
 PF_API int pf_model_resolve(const char *path, char *buf, size_t size);
 
