@@ -72,9 +72,10 @@ INLINE void scale_out(const pf_gemm *g, size_t j, size_t n) {
     float sa, *y = g->y + i * g->ldy + j;
     memcpy(&sa, a + i * lda + g->kp, sizeof sa);
     for (size_t l = 0; l < n; l++) {
-      int32_t sum;
+      uint32_t sum; /* the bench's sums of weights are any bits: they may wrap */
       memcpy(&sum, &y[l], sizeof sum);
-      y[l] = (float)(sum - 128 * g->wsum[j + l]) * (sa * g->ws[j + l]);
+      sum -= 128 * (uint32_t)g->wsum[j + l];
+      y[l] = (float)(int32_t)sum * (sa * g->ws[j + l]);
     }
   }
 }
