@@ -30,6 +30,7 @@ typedef struct item {
   pf_lane *lane;
   size_t r, n, n_blk;
   int32_t pos, kv_head; /* pos: of the last row */
+  bool by_head;
 } item;
 
 static size_t group_of(const pf_step *t) {
@@ -314,12 +315,10 @@ static bool by_head(const pf_step *t, size_t r) {
 
 /* ---- who does what --------------------------------------------------------------------------- */
 
-/* Rows from r that go together, below `end`. Pieces end where positions are a multiple of their
- * size, so that few blocks are seen in part. */
+/* Rows from r, which does not go by head, that go together, below `end`. Pieces end where positions
+ * are a multiple of their size, so that few blocks are seen in part. */
 static size_t rows_together(const pf_step *t, size_t r, size_t end) {
   size_t most = pf_attend_rows(group_of(t), (size_t)t->rows[end - 1].pos / PF_KBLK + 1), n = 1;
-  if (by_head(t, r))
-    return 1;
   while (n < most && r + n < end && (size_t)t->rows[r + n].pos % most != 0 && !by_head(t, r + n))
     n++;
   return n;
@@ -334,7 +333,7 @@ static uint64_t cost_of(const item *i) {
 
 static void attend(const item *i) {
   size_t group = group_of(i->t);
-  if (!by_head(i->t, i->r)) {
+  if (!i->by_head) {
     attend_together(i);
     return;
   }
@@ -351,8 +350,10 @@ static uint64_t walk(const pf_step *t, pf_lane *lane, uint64_t lo, uint64_t hi) 
       to++;
     for (int32_t h = 0; h < t->cfg->info.n_kv_heads; h++)
       for (size_t r = from, n; r < to; r += n) {
-        n = rows_together(t, r, to);
+        bool alone = by_head(t, r);
+        n = alone ? 1 : rows_together(t, r, to);
         item i = {.t = t, .seq = t->rows[r].seq, .lane = lane, .r = r, .n = n, .kv_head = h};
+        i.by_head = alone;
         i.pos = t->rows[r + n - 1].pos;
         i.n_blk = (size_t)i.pos / PF_KBLK + 1;
         if (at >= lo && at < hi)
