@@ -44,8 +44,9 @@ static const char usage[] =
     "usage: personaflow info [--json] [--precision P]\n"
     "Prints the version, the numerics contract, the CPU and its features, the precisions, and the "
     "kernel\n"
-    "chosen for every operation with the reason. PERSONAFLOW_ISA=scalar|avx2|avx512|neon caps the "
-    "choice.\n"
+    "chosen for every operation with the reason. PERSONAFLOW_ISA caps the choice; the manual page "
+    "names\n"
+    "its values.\n"
     "  --precision P   only the kernels that a pass of this precision calls\n";
 
 /* Those that the precision uses, to the front; their number. */
