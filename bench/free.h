@@ -8,6 +8,13 @@
 #include "config.h"
 #include "simd/simd.h"
 
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
 /* As pf_simd's operand_T and gemm_T. Of int8, g->group is kp, at any size; g->work is not used. */
 typedef void (*pf_free_operand)(size_t row, size_t k, size_t kp, const float *x, void *a);
 typedef void (*pf_free_gemm)(const pf_gemm *g);

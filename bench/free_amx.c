@@ -7,7 +7,6 @@
 #include "bench/free.h"
 #include "simd/x86/amx.h"
 
-#define INLINE      static inline __attribute__((always_inline))
 #define LOAD(t, p)  _tile_loadd(t, p, 64)
 #define STORE(t, p) _tile_stored(t, p, 64)
 

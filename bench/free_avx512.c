@@ -7,12 +7,6 @@
 #include "base/bf16.h"
 #include "bench/free.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 enum { ROWS = 12, PANELS = 2, PIECE = 256 };
 
 void pf_free_operand_bf16_avx512(size_t row, size_t k, size_t kp, const float *x, void *a) {

@@ -7,12 +7,6 @@
 
 #include "bench/free.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 enum { PIECE = 512, COLS = FREE_PANELS * FREE_PARTS, WIDTH = (int)sizeof(FREE_VEC) };
 
 typedef struct tile {

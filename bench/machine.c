@@ -103,17 +103,8 @@ static int offered(uint32_t features) {
   return (pf_cpu_bits() & features) == features;
 }
 
-static int amx_granted(void) {
-#ifdef PF_HAVE_AMX
-  return pf_micro_amx_permit() == 0;
-#else
-  return 0;
-#endif
-}
-
 static int can_run(pf_peak_id id) {
-  return micro[id].fn && offered(micro[id].features) &&
-         (!(micro[id].features & PF_CPU_AMXTILE) || amx_granted());
+  return micro[id].fn && offered(micro[id].features);
 }
 
 typedef struct ops_job {

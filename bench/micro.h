@@ -24,9 +24,6 @@ double pf_micro_sdot_neondot(size_t n);
 double pf_micro_smmla_neoni8mm(size_t n);
 double pf_micro_bfmlal_neonbf16(size_t n);
 
-/* Asks Linux for the tile registers, once per process; 0 when granted. */
-int pf_micro_amx_permit(void);
-
 /* How memory is read: side by side from `streams` (1, 2, 4, 8) equal parts, each with a prefetch
  * `ahead` bytes in front (0: none) into the first (near) or the second level of the cache. */
 typedef struct pf_read_plan {

@@ -1,35 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * AMX: 16 x 16 outputs an instruction, four accumulators from two tiles of each operand, so that
- * nothing is loaded. Linux gives the tile registers on request only
- * (Documentation/arch/x86/xstate). */
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+ * nothing is loaded. */
 #include "bench/micro.h"
-
-enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-
-int pf_micro_amx_permit(void) {
-  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 ? 0 : -1;
-}
-
-/* The argument of LDTILECFG: all eight tiles 16 rows of 64 bytes. */
-typedef struct tile_config {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t colsb[16];
-  uint8_t rows[16];
-} __attribute__((aligned(64))) tile_config;
+#include "simd/x86/amx.h"
 
 static void tiles_begin(const void *operand) {
-  tile_config c = {.palette = 1};
-  for (int i = 0; i < 8; i++) {
-    c.colsb[i] = 64;
-    c.rows[i] = 16;
-  }
-  /* GCC 12 thinks that the load reads 8 bytes only. */
-  __asm__ volatile("" : : "r"(&c) : "memory");
-  _tile_loadconfig(&c);
+  pf_amx_enter(PF_TILE_ROWS, 0);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -51,7 +27,7 @@ double pf_micro_bf16_amx(size_t n) {
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_release();
+  pf_amx_leave();
   return 4.0 * 16 * 16 * 32 * 2 * (double)n;
 }
 
@@ -66,6 +42,6 @@ double pf_micro_s8_amx(size_t n) {
     _tile_dpbssd(2, 5, 6);
     _tile_dpbssd(3, 5, 7);
   }
-  _tile_release();
+  pf_amx_leave();
   return 4.0 * 16 * 16 * 64 * 2 * (double)n;
 }
