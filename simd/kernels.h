@@ -27,6 +27,12 @@
 #define PF_ISA_WORD(name, level, features) " " #name
 #define PF_ISA_WORDS                       PF_ISAS(PF_ISA_WORD) /* each after a space */
 
+/* n things in the fewest parts of at most `most`, dealt evenly: the size of the first part. */
+static inline size_t pf_even_part(size_t n, size_t most) {
+  size_t parts = (n + most - 1) / most;
+  return (n + parts - 1) / parts;
+}
+
 typedef struct pf_kernel {
   const char *op, *isa, *symbol;
   uint32_t features;

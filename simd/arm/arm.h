@@ -46,9 +46,9 @@ PF_INLINE void pf_tiles(const pf_gemm *g, const pf_tile *tiles, size_t n_tiles, 
   for (size_t j = 0; j < g->n; j += PF_PANELS * PF_LANES) {
     size_t left = (g->n - j + PF_LANES - 1) / PF_LANES,
            panels = left < PF_PANELS ? left : PF_PANELS;
-    size_t units = (g->m + unit - 1) / unit, n = (units + n_tiles - 1) / n_tiles;
-    for (size_t i = 0, u; i < g->m; i += u * unit, units -= u, n--) {
-      u = (units + n - 1) / n;
+    size_t units = (g->m + unit - 1) / unit;
+    for (size_t i = 0, u; i < g->m; i += u * unit, units -= u) {
+      u = pf_even_part(units, n_tiles);
       tiles[u - 1](g, i, j, g->m - i < u * unit ? g->m - i : u * unit, panels);
     }
   }

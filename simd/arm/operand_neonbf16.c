@@ -3,11 +3,6 @@
  * Rounding is in integers: bfcvt would flush denormals. */
 #include "simd/vec/bf16.h"
 
-/* Values i..i+15 of x, +0 beyond k. */
-static inline v16 load_k(size_t k, const float *x, size_t i) {
-  return i + PF_LANES <= k ? v_load(x + i) : i < k ? v_loadn(x + i, k - i) : v_zero();
-}
-
 /* The upper halves of 16 values that are bf16. */
 static inline void put(uint16_t *to, v16 x) {
   i16 u = i_bits(x);
@@ -20,7 +15,7 @@ void pf_operand_x3_bf16_neonbf16(size_t row, size_t k, size_t kp, const float *x
   v16 p[3];
   for (size_t i = 0; i < kp; i += PF_LANES) { /* kp is a multiple of 32 */
     uint16_t *to = at + i / PF_KBLK * 3 * PF_KBLK + i % PF_KBLK;
-    v_split_bf16(load_k(k, x, i), p);
+    v_split_bf16(v_load_k(k, x, i), p);
     put(to, p[0]);
     put(to + PF_KBLK, p[1]);
     put(to + 2 * PF_KBLK, p[2]);
@@ -30,5 +25,5 @@ void pf_operand_x3_bf16_neonbf16(size_t row, size_t k, size_t kp, const float *x
 void pf_operand_bf16_neonbf16(size_t row, size_t k, size_t kp, const float *x, void *a) {
   uint16_t *at = (uint16_t *)a + row * kp;
   for (size_t i = 0; i < kp; i += PF_LANES)
-    put(at + i, v_round_bf16(load_k(k, x, i)));
+    put(at + i, v_round_bf16(v_load_k(k, x, i)));
 }

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "Operands": rounding to bf16 and the three parts, over 16 lanes. */
+ * CONTRACT.md "Operands": what makes them reads, rounds and splits 16 lanes at a time. */
 #ifndef PF_VEC_BF16_H
 #define PF_VEC_BF16_H
 
 #include "simd/vec/v16.h"
+
+/* Values i..i+15 of x, +0 beyond k. */
+static inline v16 v_load_k(size_t k, const float *x, size_t i) {
+  return i + PF_LANES <= k ? v_load(x + i) : i < k ? v_loadn(x + i, k - i) : v_zero();
+}
 
 static inline v16 v_round_bf16(v16 x) {
   i16 u = i_bits(x), top = i_set1(0xffff0000u);

@@ -237,12 +237,6 @@ PF_MOST(2)
 #endif
 static const tile_fn bf16_tiles[2][MANY] = {{PF_BF16_LIST(1)}, {PF_BF16_LIST(2)}};
 
-/* n in the fewest parts of at most `most`, these nearly equal. */
-static size_t even_part(size_t n, size_t most) {
-  size_t parts = (n + most - 1) / most;
-  return (n + parts - 1) / parts;
-}
-
 /* Panels outside: the weights of a group of panels stay in the second-level cache while the rows
  * pass. */
 static void run(const pf_gemm *g, const tile_fn *one, const tile_fn *two, size_t rows,
@@ -250,7 +244,7 @@ static void run(const pf_gemm *g, const tile_fn *one, const tile_fn *two, size_t
   for (size_t j = 0, p; j < g->n; j += 16 * p) {
     p = g->n - j > 16 ? panels : 1;
     for (size_t i = 0, r; i < g->m; i += r) {
-      r = even_part(g->m - i, rows);
+      r = pf_even_part(g->m - i, rows);
       (p > 1 ? two : one)[r - 1](g, i, j);
     }
   }

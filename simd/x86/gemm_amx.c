@@ -18,6 +18,7 @@
  * mispredicted. doc/KERNELS.md has the measurements. */
 #include <string.h>
 
+#include "base/mem.h"
 #include "simd/kernels.h"
 #include "simd/x86/operand_amx.h"
 
@@ -264,9 +265,8 @@ typedef struct product {
   size_t a_tile, a_step;           /* bytes of a row tile's operands, and of one step of them */
   size_t group, groups;            /* s8: steps of a group */
   outgoing out;                    /* of the block before */
-  float *result;                   /* two buffers of SLOT floats, used in turn */
-  int turn;
-  float sa[2][32]; /* s8: row scales of the two */
+  float *result;                   /* its sums, SLOT floats */
+  float sa[32];                    /* s8: its row scales */
 } product;
 
 /* A block: R row tiles from i, P panels from j; where its sums wait. */
@@ -315,12 +315,11 @@ static void send(product *q, const float *c, const spot *s) {
 static void send_s8(product *q, const spot *s, size_t t, float *acc) {
   const pf_gemm *g = q->g;
   outgoing *o = &q->out;
-  float *sa = q->sa[q->turn];
   const char *a = (const char *)g->a + s->i * q->a_tile + 16 * g->kp + t * 64;
   for (size_t r = 0; r < s->R; r++, a += q->a_tile)
-    memcpy(sa + r * 16, a, 64);
+    memcpy(q->sa + r * 16, a, 64);
   o->acc = acc;
-  o->sa = sa;
+  o->sa = q->sa;
   for (size_t l = 0; l < 3; l++) {
     size_t j = l < s->P ? s->j + l : s->j;
     o->sw[l] = _mm512_loadu_ps(g->ws + (j * q->groups + t) * 16);
@@ -329,12 +328,7 @@ static void send_s8(product *q, const spot *s, size_t t, float *acc) {
   o->last = t + 1 == q->groups;
 }
 
-static inline float *result(product *q) {
-  q->turn ^= 1;
-  return q->result + q->turn * SLOT;
-}
-
-/* A block over n steps from k. */
+/* A block over n steps from k; the block before has left when it returns. */
 static void multiply(product *q, const spot *s, size_t k, size_t n) {
   size_t panel = q->steps * PF_TILE_BYTES;
   block b = {(const char *)q->g->a + s->i * q->a_tile + k * q->a_step,
@@ -354,9 +348,8 @@ static void one_piece(product *q, const spot *s, size_t k, size_t n) {
     store_tiles(s->slot);
     return;
   }
-  float *c = result(q);
-  store_tiles(c);
-  send(q, c, s);
+  store_tiles(q->result);
+  send(q, q->result, s);
 }
 
 /* One block of s8 over the groups of the piece [k, k + n) of K. */
@@ -364,9 +357,8 @@ static void one_piece_s8(product *q, const spot *s, size_t k, size_t n) {
   for (size_t t = k; t < k + n; t += q->group) {
     zero_tiles();
     multiply(q, s, t, k + n - t < q->group ? k + n - t : q->group);
-    float *c = result(q);
-    store_tiles(c);
-    send(q, c, s);
+    store_tiles(q->result);
+    send(q, q->result, s);
     send_s8(q, s, t / q->group, s->slot);
   }
 }
@@ -387,18 +379,16 @@ static void row_tiles(product *q, size_t i0, size_t i1, size_t j, size_t P, size
   }
 }
 
-/* n things in the fewest parts of at most `most`, these nearly equal and a multiple of `unit`. */
-static size_t even_part(size_t n, size_t most, size_t unit) {
-  size_t parts = (n + most - 1) / most;
-  size_t part = (n + parts - 1) / parts;
-  return (part + unit - 1) / unit * unit;
+/* As pf_even_part, in multiples of `unit`. */
+static size_t even_units(size_t n, size_t most, size_t unit) {
+  return pf_round_up(pf_even_part(n, most), unit);
 }
 
 static void cut(product *q, size_t rows, size_t panels, size_t piece) {
   float *work = q->g->work;
   size_t blocks = rows / q->unit;
-  rows = even_part(q->row_tiles, rows, q->unit);
-  piece = even_part(q->steps, piece, q->kind == S8 ? q->group : 1);
+  rows = even_units(q->row_tiles, rows, q->unit);
+  piece = even_units(q->steps, piece, q->kind == S8 ? q->group : 1);
   for (size_t j0 = 0, j1; j0 < q->panels; j0 = j1) {
     j1 = j0 + panels < q->panels ? j0 + panels : q->panels;
     for (size_t i = 0, i1; i < q->row_tiles; i = i1) {
@@ -506,7 +496,7 @@ static void few(product *q) {
 }
 
 static void run(const pf_gemm *g, size_t rows, size_t panels, size_t piece, kind K) {
-  float buffers[2 * SLOT] __attribute__((aligned(64)));
+  float sums[SLOT] __attribute__((aligned(64)));
   size_t tile_k = K == S8 ? 64 : 32, parts = K == X3 ? 3 : 1;
   product q = {.g = g,
                .kind = K,
@@ -515,7 +505,7 @@ static void run(const pf_gemm *g, size_t rows, size_t panels, size_t piece, kind
                .panels = (g->n + 15) / 16,
                .steps = g->kp / tile_k,
                .a_step = parts * PF_TILE_BYTES,
-               .result = buffers};
+               .result = sums};
   q.a_tile = q.steps * q.a_step;
   q.group = K == S8 ? g->group / 64 : q.steps;
   q.groups = (q.steps + q.group - 1) / q.group;

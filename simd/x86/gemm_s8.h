@@ -18,10 +18,10 @@
 #ifndef PF_SIMD_X86_GEMM_S8_H
 #define PF_SIMD_X86_GEMM_S8_H
 
-#include "base/bf16.h"
 #include "base/mem.h"
 #include "simd/consts.h"
 #include "simd/kernels.h"
+#include "simd/x86/s8_scale.h"
 
 #define PF_INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
@@ -48,15 +48,6 @@ _Static_assert(4 * 16 * 4 * S8_FEW_1 <= S8_ACC, "a few rows fit");
 
 PF_INLINE size_t s8_stride(size_t kp, size_t groups) {
   return kp * S8_SUBS + pf_round_up(groups * sizeof(float), 64);
-}
-
-/* max|x| / 127; NaN when a value is not finite: as bits, NaN is above Inf above all numbers. */
-PF_INLINE float s8_scale(size_t n, const float *x) {
-  s8_top top = {0};
-  for (size_t i = 0; i < n; i += 16)
-    top = s8_larger(top, s8_load(x + i, n - i < 16 ? n - i : 16));
-  uint32_t most = s8_largest(top);
-  return most < 0x7f800000u ? pf_f32_of_bits(most) / 127.0f : pf_f32_of_bits(0x7fc00000u);
 }
 
 /* 16 values of n from x in the form of the product, 0 after them or without a scale. */
@@ -310,7 +301,7 @@ static void s8_piece(const pf_gemm *g, s8_job job, const s8_job *next, size_t i,
   s8_fetch_scales(next, panels);
   size_t tiles = (rows + S8_ROWS - 1) / S8_ROWS;
   for (size_t n = 0, r = 0, R; n < tiles; n++, r += R) {
-    R = (rows - r + (tiles - n) - 1) / (tiles - n);
+    R = pf_even_part(rows - r, S8_ROWS);
     s8_share(&job, next->w, ldw, n, tiles, panels, k);
     (panels == S8_PANELS ? many_rows : many_rows_narrow)[R](&job);
     if (last)
