@@ -96,6 +96,33 @@ void cs_out(cs *t, int slot, size_t n, float **got, float **want) {
   memset(*want, 0xa5, n * sizeof(float));
 }
 
+struct cs_known {
+  float *v;
+  size_t n, cap;
+};
+
+bool cs_recall(cs *t, float *want, size_t n) {
+  if (t->known->n < t->at + n)
+    return false;
+  memcpy(want, t->known->v + t->at, n * sizeof *want);
+  t->at += n;
+  return true;
+}
+
+void cs_keep(cs *t, const float *want, size_t n) {
+  struct cs_known *k = t->known;
+  if (k->n + n > k->cap) {
+    k->cap = 2 * (k->n + n);
+    k->v = realloc(k->v, k->cap * sizeof *k->v);
+    if (!k->v) {
+      perror("checksimd");
+      exit(99);
+    }
+  }
+  memcpy(k->v + k->n, want, n * sizeof *want);
+  t->at = k->n += n;
+}
+
 static void fail(cs *t, const char *fmt, va_list ap, size_t i, uint64_t got, uint64_t want) {
   printf("FAIL  %s %s: seed %llu, ", t->k->op, t->k->isa, (unsigned long long)t->seed);
   vprintf(fmt, ap);
@@ -156,19 +183,20 @@ void cs_cmp_d(cs *t, double got, double want, const char *fmt, ...) {
   va_end(ap);
 }
 
-static const struct {
+static struct test {
   const char *op;
   cs_fn fn;
+  struct cs_known known;
 } tests[] = {
-#define CS_ENTRY(op) {#op, cs_##op},
+#define CS_ENTRY(op) {#op, cs_##op, {NULL, 0, 0}},
     CS_OPS(CS_ENTRY)
 #undef CS_ENTRY
 };
 
-static cs_fn test_of(const char *op) {
+static struct test *test_of(const char *op) {
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
     if (!strcmp(tests[i].op, op))
-      return tests[i].fn;
+      return &tests[i];
   return NULL;
 }
 
@@ -214,18 +242,22 @@ static void install(pf_simd *s, const pf_kernel *k) {
 /* Runs one kernel; hex receives the hash of the reference's outputs when it is not NULL. */
 static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
   pf_simd v = *ref;
-  install(&v, k);
-  cs t = {
-      .ref = ref, .v = &v, .k = k, .seed = seed_of(k->op), .hash = hex ? pf_sha256_new() : NULL};
-  cs_fn fn = test_of(k->op);
-  if (!fn) {
+  struct test *test = test_of(k->op);
+  if (!test) {
     printf("FAIL  %s: no test for this operation\n", k->op);
     return false;
   }
+  install(&v, k);
+  cs t = {.ref = ref,
+          .v = &v,
+          .k = k,
+          .seed = seed_of(k->op),
+          .hash = hex ? pf_sha256_new() : NULL,
+          .known = &test->known};
   running = &t;
   uint64_t env = pf_fp_enter();
   for (t.place = 0; t.place < 2 && !t.failed; t.place++)
-    fn(&t);
+    test->fn(&t);
   pf_fp_leave(env);
   running = NULL;
   if (hex)
