@@ -32,9 +32,10 @@ typedef struct cs {
   int place;         /* 0: data begins at a guard page; 1: data ends at one */
   unsigned cases;
   bool failed;
-  pf_sha256 *hash; /* of the reference's outputs, while the scalar kernels run */
+  pf_sha256 *hash;        /* of the reference's outputs, while the scalar kernels run */
   struct cs_known *known; /* outputs of the reference, kept for an operation's variants */
   size_t at;              /* values of them that were used */
+  unsigned drawn;         /* cases that cs_leave_out was asked about */
 } cs;
 
 uint32_t cs_u32(cs *t);
@@ -55,10 +56,12 @@ void cs_cmp_d(cs *t, double got, double want, const char *fmt, ...)
 void cs_cmp_u(cs *t, uint64_t got, uint64_t want, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Products are slow in the reference and all variants of an operation see the same inputs: the first
- * one to run keeps the reference's outputs for the others. True: want (n floats) was filled; false:
- * the caller computes it and hands it to cs_keep. */
+/* Products are slow in the reference and all variants of an operation see the same inputs: the
+ * first one to run keeps the reference's outputs for the others. True: want (n floats) was filled;
+ * false: the caller computes it and hands it to cs_keep. */
 bool cs_recall(cs *t, float *want, size_t n);
+/* In the small tier variants run every third case: true if this one, of n outputs, is left out. */
+bool cs_leave_out(cs *t, size_t n);
 void cs_keep(cs *t, const float *want, size_t n);
 
 /* Sizes around the lane count and the block. */
