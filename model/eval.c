@@ -45,6 +45,33 @@ void pf_ctx_free(pf_ctx *c) {
   pf_free(c);
 }
 
+uint64_t pf_ctx_row_layers(const pf_ctx *c) {
+  return c->row_layers;
+}
+
+/* ---- rows are taken up -----------------------------------------------------------------------
+ */
+
+/* A row enters exactly where its sequence lacks K,V. */
+static int check_place(const pf_row *r, int32_t n_layers) {
+  const pf_seq *s = r->seq;
+  if (r->layer == n_layers && pf_seq_holds(s, r->pos))
+    return PF_OK;
+  if (s->todo < s->end && r->pos != s->todo)
+    return pf_fail(PF_EUSAGE, "position %d: position %d, which lacks layers from %d on, is first",
+                   r->pos, s->todo, s->depth[s->todo]);
+  if (s->todo == s->end && r->pos < s->end)
+    return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos, s->end);
+  int32_t depth = r->pos < s->end ? s->depth[r->pos] : 0;
+  if (r->layer != depth)
+    return pf_fail(PF_EUSAGE, "position %d lacks layers from %d on: a row enters there, not at %d",
+                   r->pos, depth, r->layer);
+  if (depth > 0 && r->token != s->tokens[r->pos])
+    return pf_fail(PF_EUSAGE, "position %d has layers of token %d: its row is no token %d", r->pos,
+                   s->tokens[r->pos], r->token);
+  return PF_OK;
+}
+
 static int check_row(const pf_ctx *c, const pf_row *r) {
   const pf_model_info *i = &c->model->cfg.info;
   if (!r->seq || r->seq->ctx != c)
@@ -52,39 +79,45 @@ static int check_row(const pf_ctx *c, const pf_row *r) {
   if (r->token < 0 || r->token >= i->vocab_size)
     return pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", r->token,
                    i->vocab_size - 1);
-  if (r->pos < r->seq->end)
-    return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos,
-                   r->seq->end);
-  if (r->pos >= i->max_positions)
+  if (r->pos < 0 || r->pos >= i->max_positions)
     return pf_fail(PF_EUSAGE, "position %d is beyond the model's %d positions", r->pos,
                    i->max_positions);
-  return PF_OK;
+  if (r->layer < 0 || r->layer > i->n_layers)
+    return pf_fail(PF_EUSAGE, "position %d: a row cannot enter at layer %d: there are 0 to %d",
+                   r->pos, r->layer, i->n_layers);
+  if (r->layer > 0 && !r->resid)
+    return pf_fail(PF_EUSAGE, "position %d: a row at layer %d needs the residual that enters it",
+                   r->pos, r->layer);
+  return check_place(r, i->n_layers);
 }
 
 static int admit(const pf_ctx *c, const pf_row *r) {
   int rc = check_row(c, r);
-  if (rc == PF_OK)
-    rc = pf_seq_reserve(r->seq, r->pos);
-  if (rc != PF_OK)
+  if (rc != PF_OK || r->layer == c->model->cfg.info.n_layers)
     return rc;
-  r->seq->present[r->pos / PF_KBLK] |= 1u << (r->pos % PF_KBLK);
-  r->seq->tokens[r->pos] = r->token;
-  r->seq->end = r->pos + 1;
-  return PF_OK;
+  rc = pf_seq_reserve(r->seq, r->pos, r->layer);
+  if (rc == PF_OK)
+    pf_seq_take(r->seq, r->pos, r->token);
+  return rc;
 }
 
 /* Takes the first n rows of a failed call back. */
-static void withdraw(const pf_row *rows, size_t n) {
-  while (n-- > 0) {
-    pf_seq *s = rows[n].seq;
-    s->present[rows[n].pos / PF_KBLK] &= ~(1u << (rows[n].pos % PF_KBLK));
-    s->tokens[rows[n].pos] = -1;
-    while (s->end > 0 && !(s->present[(s->end - 1) / PF_KBLK] >> ((s->end - 1) % PF_KBLK) & 1u))
-      s->end--;
-  }
+static void withdraw(const pf_ctx *c, const pf_row *rows, size_t n) {
+  while (n-- > 0)
+    if (rows[n].layer < c->model->cfg.info.n_layers)
+      pf_seq_untake(rows[n].seq, rows[n].pos, rows[n].layer);
 }
 
-static void embed_part(void *arg, int tid, int nt) {
+static void embed_row(const pf_step *t, size_t r, float factor, float *x) {
+  size_t d = (size_t)t->cfg->info.d_model;
+  pf_mat_row(&t->c->model->embed, (size_t)t->rows[r].token, x);
+  if (t->cfg->scale_embed)
+    t->f->scale(d, x, factor, x);
+  pf_step_tap(t, r, PF_HOOK_EMBED, -1, x, 1, d);
+}
+
+/* What the rows enter with, and the angles of their positions. */
+static void enter_part(void *arg, int tid, int nt) {
   const pf_step *t = arg;
   size_t d = (size_t)t->cfg->info.d_model, half = (size_t)t->cfg->info.d_head / 2, lo, hi;
   float factor = __builtin_sqrtf((float)t->cfg->info.d_model);
@@ -92,10 +125,10 @@ static void embed_part(void *arg, int tid, int nt) {
   pf_par_range(t->n, tid, nt, &lo, &hi);
   for (size_t r = lo; r < hi; r++) {
     float *x = t->s->x + r * d;
-    pf_mat_row(&t->c->model->embed, (size_t)t->rows[r].token, x);
-    if (t->cfg->scale_embed)
-      t->f->scale(d, x, factor, x);
-    pf_step_tap(t, r, PF_HOOK_EMBED, -1, x, 1, d);
+    if (t->rows[r].resid)
+      memcpy(x, t->rows[r].resid, d * sizeof *x);
+    else
+      embed_row(t, r, factor, x);
     for (size_t i = 0; i < half; i++)
       pf_rope_angle(t->rows[r].pos, t->c->inv_freq[i], &t->s->cos[r * half + i],
                     &t->s->sin[r * half + i]);
@@ -228,7 +261,22 @@ typedef struct call {
   int32_t *bad;
   float *y; /* (FINAL_ROWS, V) */
   float *logits;
+  pf_row *sorted; /* (PF_STEP_ROWS); NULL: all rows enter at layer 0 */
 } call;
+
+/* A step's rows in the order of the layers at which they enter, else in their own: at each layer
+ * those that have entered are the first ones, so that products have no holes. A branch's rows may
+ * stand in any order, since all K,V of a layer are stored before its attention. */
+static const pf_row *by_layer(const call *k, const pf_row *rows, size_t n) {
+  size_t at = 0;
+  if (!k->sorted)
+    return rows;
+  for (int32_t l = 0; l <= k->c->model->cfg.info.n_layers; l++)
+    for (size_t r = 0; r < n; r++)
+      if (rows[r].layer == l)
+        k->sorted[at++] = rows[r];
+  return k->sorted;
+}
 
 static int run_step(const call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
@@ -238,26 +286,33 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
                .cfg = &m->cfg,
                .mode = &pf_modes[m->cfg.info.precision],
                .f = c->simd,
-               .rows = rows,
+               .rows = by_layer(k, rows, n),
                .n = n,
                .used = k->used,
                .bad = k->bad};
   memset(k->bad, 0, n * sizeof *k->bad);
-  pf_par((size_t)c->threads < n ? c->threads : (int)n, embed_part, &t);
+  pf_par((size_t)c->threads < n ? c->threads : (int)n, enter_part, &t);
+  t.n = 0;
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
+    while (t.n < n && t.rows[t.n].layer <= t.layer)
+      t.n++;
+    if (t.n == 0)
+      continue;
     t.w = &m->layers[t.layer];
     pf_step_layer(&t);
+    c->row_layers += t.n;
     int rc = check_scores(&t);
     if (rc != PF_OK)
       return rc;
   }
+  t.n = n;
   return finish_step(&t, k->logits, k->y);
 }
 
 static int prepare(call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
   size_t layers = (size_t)c->model->cfg.info.n_layers, n_blk = 1, n_out = 0;
-  bool swaps = false;
+  bool swaps = false, late = false;
   k->used = pf_calloc(layers + 1, PF_N_HOOKS);
   k->bad = pf_alloc(PF_STEP_ROWS, sizeof *k->bad);
   if (!k->used || !k->bad)
@@ -267,6 +322,7 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
       pf_tapset_mark(&rows[r].seq->taps, k->used);
     swaps |= rows[r].seq->n_swaps > 0;
     n_out += rows[r].out >= 0;
+    late |= rows[r].layer > 0;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
   if (n_out && !k->logits)
@@ -276,6 +332,8 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
                     (size_t)c->model->cfg.info.vocab_size * sizeof *k->y);
   if ((n_out && !k->y) ||
       pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK)
+    return PF_ENOMEM;
+  if (late && !(k->sorted = pf_alloc(PF_STEP_ROWS, sizeof *k->sorted)))
     return PF_ENOMEM;
   for (size_t l = 1; l <= layers; l++)
     if (k->used[l * PF_N_HOOKS + PF_HOOK_RESULT] && pf_scratch_results(c) != PF_OK)
@@ -290,16 +348,17 @@ int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
   for (; in < n_rows && rc == PF_OK; in++)
     rc = admit(c, &rows[in]);
   if (rc != PF_OK) {
-    withdraw(rows, in - 1);
+    withdraw(c, rows, in - 1);
     return rc;
   }
   rc = n_rows ? prepare(&k, rows, n_rows) : PF_OK;
   for (size_t at = 0; at < n_rows && rc == PF_OK; at += PF_STEP_ROWS)
     rc = run_step(&k, rows + at, n_rows - at < PF_STEP_ROWS ? n_rows - at : PF_STEP_ROWS);
   if (rc != PF_OK)
-    withdraw(rows, n_rows);
+    withdraw(c, rows, n_rows);
   pf_free(k.used);
   pf_free(k.bad);
   pf_free(k.y);
+  pf_free(k.sorted);
   return rc;
 }
