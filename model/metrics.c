@@ -12,7 +12,8 @@ double pf_kl(const float *p, const float *q, size_t n) {
   if (rc != PF_OK)
     return NAN;
   uint64_t env = pf_fp_enter();
-  double kl = f->kl(n, p, f->logsumexp(n, p), q, f->logsumexp(n, q));
+  double kl, lse_q = f->logsumexp(n, q);
+  f->kl(n, p, f->logsumexp(n, p), 1, &q, &lse_q, &kl);
   pf_fp_leave(env);
   return kl;
 }

@@ -13,7 +13,8 @@ typedef struct fix {
   const pf_model_info *i;
   pf_ctx *c;
   pf_seq *base; /* stream 1, positions below LEN */
-  float *resid; /* (n_layers + 1, LEN, d_model) of base: what enters each layer and leaves the last */
+  float
+      *resid; /* (n_layers + 1, LEN, d_model) of base: what enters each layer and leaves the last */
   float *x, *y; /* (LEN + 1, V) */
 } fix;
 
@@ -37,14 +38,13 @@ static void capture_base(fix *f) {
   size_t d = (size_t)f->i->d_model, n = (size_t)f->i->n_layers;
   pf_tap *t = calloc(n + 1, sizeof *t);
   for (size_t l = 0; l <= n; l++)
-    t[l] = (pf_tap){
-        .hook = hook(f, l < n ? "blocks.0.hook_resid_pre" : "blocks.0.hook_resid_post"),
-        .layer = (int32_t)(l < n ? l : n - 1),
-        .head = -1,
-        .pos_hi = LEN,
-        .op = PF_OP_CAPTURE,
-        .out = f->resid + l * LEN * d,
-        .out_stride = d};
+    t[l] = (pf_tap){.hook = hook(f, l < n ? "blocks.0.hook_resid_pre" : "blocks.0.hook_resid_post"),
+                    .layer = (int32_t)(l < n ? l : n - 1),
+                    .head = -1,
+                    .pos_hi = LEN,
+                    .op = PF_OP_CAPTURE,
+                    .out = f->resid + l * LEN * d,
+                    .out_stride = d};
   ck_assert_int_eq(pf_seq_set_taps(f->base, t, n + 1), PF_OK);
   tu_run(f->c, f->base, f->m, 1, 0, LEN, NULL);
   ck_assert_int_eq(pf_seq_set_taps(f->base, NULL, 0), PF_OK);
@@ -56,8 +56,7 @@ static fix open_fix(int i) {
   f.i = pf_model_get_info(f.m);
   f.c = tu_ctx(f.m, 2);
   f.base = tu_seq(f.c);
-  f.resid =
-      calloc(((size_t)f.i->n_layers + 1) * LEN * (size_t)f.i->d_model, sizeof *f.resid);
+  f.resid = calloc(((size_t)f.i->n_layers + 1) * LEN * (size_t)f.i->d_model, sizeof *f.resid);
   f.x = calloc((LEN + 1) * (size_t)f.i->vocab_size, sizeof *f.x);
   f.y = calloc((LEN + 1) * (size_t)f.i->vocab_size, sizeof *f.y);
   capture_base(&f);
@@ -341,12 +340,14 @@ START_TEST(misuse_is_refused) {
   refused(&f, row_at(&f, s, 30, -1), "cannot enter at layer -1");
   r.resid = NULL;
   refused(&f, r, "needs the residual that enters it");
-  refused(&f, row_at(&f, s, 30, 1), "position 30 lacks layers from 2 on: a row enters there, not at 1");
+  refused(&f, row_at(&f, s, 30, 1),
+          "position 30 lacks layers from 2 on: a row enters there, not at 1");
   refused(&f, row_at(&f, s, 30, 0), "enters there, not at 0");
   refused(&f, row_at(&f, s, 31, 1), "position 30, which lacks layers from 2 on, is first");
   refused(&f, row_at(&f, s, LEN, 0), "position 30, which lacks layers from 2 on, is first");
   refused(&f, row_at(&f, s, 12, 2), "position 30, which lacks layers from 2 on, is first");
-  refused(&f, row_at(&f, s, LEN, f.i->n_layers), "is first"); /* logits of a row that is not there */
+  refused(&f, row_at(&f, s, LEN, f.i->n_layers),
+          "is first"); /* logits of a row that is not there */
   r = row_at(&f, s, 30, 2);
   r.token++;
   refused(&f, r, "position 30 has layers of token");
