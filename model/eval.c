@@ -72,6 +72,18 @@ static int check_place(const pf_row *r, int32_t n_layers) {
   return PF_OK;
 }
 
+static int check_score(const pf_score *s, int32_t vocab, int32_t pos) {
+  if ((s->what & PF_SCORE_KL) && (!s->ref || s->ref->n != (size_t)vocab))
+    return pf_fail(PF_EUSAGE, "position %d: KL needs a reference of %d logits", pos, vocab);
+  if ((s->what & PF_SCORE_LOGPROB) && (s->token < 0 || s->token >= vocab))
+    return pf_fail(PF_EUSAGE, "position %d: no log-probability of token %d: there are 0 to %d", pos,
+                   s->token, vocab - 1);
+  if ((s->what & PF_SCORE_TOP) && (!s->top || s->n_top < 1 || s->n_top > vocab))
+    return pf_fail(PF_EUSAGE, "position %d: the best %d of %d tokens cannot be given", pos,
+                   s->n_top, vocab);
+  return PF_OK;
+}
+
 static int check_row(const pf_ctx *c, const pf_row *r) {
   const pf_model_info *i = &c->model->cfg.info;
   if (!r->seq || r->seq->ctx != c)
@@ -88,7 +100,8 @@ static int check_row(const pf_ctx *c, const pf_row *r) {
   if (r->layer > 0 && !r->resid)
     return pf_fail(PF_EUSAGE, "position %d: a row at layer %d needs the residual that enters it",
                    r->pos, r->layer);
-  return check_place(r, i->n_layers);
+  int rc = r->score ? check_score(r->score, i->vocab_size, r->pos) : PF_OK;
+  return rc == PF_OK ? check_place(r, i->n_layers) : rc;
 }
 
 static int admit(const pf_ctx *c, const pf_row *r) {
@@ -206,7 +219,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
 static int prepare(call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
   size_t layers = (size_t)c->model->cfg.info.n_layers, n_blk = 1, n_out = 0;
-  bool swaps = false, late = false;
+  bool swaps = false, late = false, scores = false;
   k->used = pf_calloc(layers + 1, PF_N_HOOKS);
   k->bad = pf_alloc(PF_STEP_ROWS, sizeof *k->bad);
   if (!k->used || !k->bad)
@@ -217,14 +230,16 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
     swaps |= rows[r].seq->n_swaps > 0;
     n_out += rows[r].out >= 0;
     late |= rows[r].layer > 0;
+    scores |= rows[r].score != NULL;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
   if (n_out && !k->logits)
     return pf_fail(PF_EUSAGE, "rows ask for logits but there is no place to write them");
-  if (n_out || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP])
+  bool unembed = n_out || scores || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP];
+  if (unembed)
     k->y = pf_alloc(n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS,
                     (size_t)c->model->cfg.info.vocab_size * sizeof *k->y);
-  if ((n_out && !k->y) ||
+  if ((unembed && !k->y) ||
       pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK)
     return PF_ENOMEM;
   if (late && !(k->sorted = pf_alloc(PF_STEP_ROWS, sizeof *k->sorted)))

@@ -322,6 +322,75 @@ START_TEST(a_failed_call_leaves_forks_unfinished) {
 }
 END_TEST
 
+/* Scores of rows of several references and none, with and without a place for their logits: the
+ * bits of the functions on full logits. More rows than are finished together. */
+START_TEST(scores_equal_full_logits) {
+  fix f = open_fix(_i);
+  enum { REFS = 3, TOP = 5, RUNS = 2, N = RUNS * LEN };
+  size_t v = (size_t)f.i->vocab_size;
+  pf_ref ref[REFS];
+  pf_score score[N];
+  pf_top top[N][TOP];
+  pf_row rows[N];
+  float *all = calloc(2 * N * v, sizeof *all), *none = all + N * v, margin;
+  pf_seq *s[RUNS] = {tu_seq(f.c), tu_seq(f.c)};
+  whole(&f, s[0], f.x);
+  for (size_t i = 0; i < REFS; i++)
+    pf_ref_make(&ref[i], f.x + (5 + i) * v, v);
+  for (int32_t k = 0; k < N; k++) {
+    rows[k] = row_at(&f, s[1], k % LEN, 0);
+    if (k >= LEN)
+      rows[k] = row_at(&f, f.base, k % LEN, f.i->n_layers);
+    rows[k].out = k % 4 ? k : -1;
+    rows[k].score = k % 7 ? &score[k] : NULL;
+    score[k] = (pf_score){.what = 1u << k % 4 | (k % 3 ? PF_SCORE_KL : 0),
+                          .ref = &ref[k / 2 % REFS],
+                          .token = (int32_t)(k * 31 % (int32_t)v),
+                          .n_top = TOP,
+                          .top = top[k]};
+  }
+  eval(&f, rows, N, all);
+  for (size_t r = 0; r < N; r++)
+    rows[r].score = NULL, rows[r].out = (int32_t)r;
+  pf_seq_free(s[1]);
+  s[1] = tu_seq(f.c);
+  for (size_t r = 0; r < LEN; r++)
+    rows[r].seq = s[1];
+  eval(&f, rows, N, none);
+  for (int32_t k = 0; k < N; k++) {
+    const float *x = none + (size_t)k * v;
+    const pf_score *a = &score[k];
+    if (k % 4)
+      tu_same(f.m, x, all + (size_t)k * v, "logits beside scores");
+    if (k % 7 == 0)
+      continue;
+    if (a->what & PF_SCORE_KL) {
+      double kl = pf_kl(a->ref->logits, x, v);
+      ck_assert_msg(memcmp(&kl, &a->kl, sizeof kl) == 0, "KL %d: %a, %a", k, kl, a->kl);
+    }
+    if (a->what & PF_SCORE_LOGPROB) {
+      double lp = pf_logprob(x, v, a->token);
+      ck_assert_msg(memcmp(&lp, &a->logprob, sizeof lp) == 0, "row %d: %a, %a", k, lp, a->logprob);
+    }
+    if (a->what & PF_SCORE_ARGMAX) {
+      ck_assert_int_eq(a->best, pf_argmax(x, v, &margin));
+      ck_assert(memcmp(&margin, &a->margin, sizeof margin) == 0);
+    }
+    for (int32_t i = 0; i < TOP && (a->what & PF_SCORE_TOP); i++) {
+      size_t before = 0; /* values that stand before this one */
+      for (size_t j = 0; j < v; j++)
+        before += x[j] > x[a->top[i].id] || (x[j] == x[a->top[i].id] && (int32_t)j < a->top[i].id);
+      ck_assert_uint_eq(before, (size_t)i);
+      ck_assert(a->top[i].logit == x[a->top[i].id]);
+    }
+  }
+  pf_seq_free(s[0]);
+  pf_seq_free(s[1]);
+  free(all);
+  close_fix(&f);
+}
+END_TEST
+
 static void refused(const fix *f, pf_row r, const char *line) {
   ck_assert_int_eq(pf_eval(f->c, &r, 1, f->x), PF_EUSAGE);
   ck_assert_msg(strstr(pf_last_error(), line) != NULL, "'%s' is not in '%s'", line,
@@ -353,6 +422,17 @@ START_TEST(misuse_is_refused) {
   refused(&f, r, "position 30 has layers of token");
   refused(&f, row_at(&f, f.base, LEN, 1), "position 44 lacks layers from 0 on");
   refused(&f, row_at(&f, f.base, 12, 1), "position 12 is taken: the sequence goes on at 44");
+  pf_ref ref = {.n = 3};
+  pf_score bad = {.what = PF_SCORE_KL};
+  r = row_at(&f, s, 30, 2);
+  r.score = &bad;
+  refused(&f, r, "position 30: KL needs a reference of");
+  bad.ref = &ref;
+  refused(&f, r, "position 30: KL needs a reference of");
+  bad = (pf_score){.what = PF_SCORE_LOGPROB, .token = f.i->vocab_size};
+  refused(&f, r, "position 30: no log-probability of token");
+  bad = (pf_score){.what = PF_SCORE_TOP, .n_top = 1};
+  refused(&f, r, "position 30: the best 1 of");
   pf_swap w = {0, 1, -1, 30, 31, 30, PF_SWAP_K, s};
   ck_assert_int_eq(pf_seq_set_swaps(f.base, &w, 1), PF_EUSAGE); /* unfinished */
   layers[3] = f.i->n_layers + 1;
@@ -379,6 +459,7 @@ int main(void) {
   tcase_add_loop_test(t, entry_layers_mix_in_a_call, 0, n);
   tcase_add_loop_test(t, a_fork_owns_the_blocks_it_changes, 0, n);
   tcase_add_loop_test(t, a_failed_call_leaves_forks_unfinished, 0, n);
+  tcase_add_loop_test(t, scores_equal_full_logits, 0, n);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);

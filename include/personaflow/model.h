@@ -119,6 +119,34 @@ PF_API void pf_seq_free(pf_seq *s);
 /* One past the highest position that the sequence has. */
 PF_API int32_t pf_seq_end(const pf_seq *s);
 
+/* Logits to measure others against; they stay the caller's. */
+typedef struct pf_ref {
+  const float *logits; /* (n) */
+  size_t n;
+  double lse; /* their log-sum-exp */
+} pf_ref;
+PF_API void pf_ref_make(pf_ref *r, const float *logits, size_t n);
+
+typedef struct pf_top {
+  int32_t id;
+  float logit;
+} pf_top;
+
+/* What a row is asked about its logits, which need no place of their own then. `what` says which of
+ * the values pf_eval writes; they have the bits of pf_kl, pf_logprob and pf_argmax. */
+enum { PF_SCORE_KL = 1, PF_SCORE_LOGPROB = 2, PF_SCORE_ARGMAX = 4, PF_SCORE_TOP = 8 };
+typedef struct pf_score {
+  unsigned what;
+  const pf_ref *ref; /* KL; rows of one ref that stand near each other share work */
+  int32_t token;     /* LOGPROB */
+  int32_t n_top;     /* TOP */
+  pf_top *top;       /* TOP: (n_top), best first, ties to the lower id */
+  double kl;         /* KL: of (ref || these logits), nats */
+  double logprob;    /* LOGPROB: of the token */
+  int32_t best;      /* ARGMAX, and the next */
+  float margin;
+} pf_score;
+
 /* One token of one sequence. Positions of one sequence ascend within a call and follow those it
  * has; gaps are masked keys. A row enters at the layer from which on its sequence lacks the
  * position's K,V: 0 for a new position; what pf_seq_fork_layers left of an unfinished one (with the
@@ -132,6 +160,7 @@ typedef struct pf_row {
   const float *resid; /* (d_model) the residual that enters that layer (hook_resid_pre before its
                          actions, or what leaves the last layer); NULL: the token's embedding,
                          layer 0 only */
+  pf_score *score;    /* NULL: none */
 } pf_row;
 
 /* Runs the rows through all layers, in any mixture of sequences. logits: (n_out, vocab_size)
