@@ -520,7 +520,7 @@ static int run_source(pf_interventions *iv, pf_ctx *c, const pf_ids *ids, pf_tap
   pf_row *rows = pf_alloc(ids->n, sizeof *rows);
   rc = rows ? pf_seq_set_taps(s, taps, n) : PF_ENOMEM;
   for (size_t i = 0; rows && i < ids->n; i++)
-    rows[i] = (pf_row){s, ids->v[i], (int32_t)i, -1};
+    rows[i] = (pf_row){.seq = s, .token = ids->v[i], .pos = (int32_t)i, .out = -1};
   if (rc == PF_OK)
     rc = pf_eval(c, rows, ids->n, NULL);
   if (rc == PF_OK)

@@ -139,7 +139,8 @@ static int run_prompt(study *s, run *r, int32_t at) {
   if (!rows)
     return PF_ENOMEM;
   for (size_t i = 0; i < n; i++)
-    rows[i] = (pf_row){r->seq, r->q->enc.ids[(size_t)at + i], at + (int32_t)i, -1};
+    rows[i] = (pf_row){
+        .seq = r->seq, .token = r->q->enc.ids[(size_t)at + i], .pos = at + (int32_t)i, .out = -1};
   int rc = pf_eval(s->ctx, rows, n, NULL);
   pf_free(rows);
   progress(s, n);
@@ -235,7 +236,8 @@ static int append_y(study *s, cell *c) {
     }
     for (int32_t i = 0; i < (int32_t)m && rc == PF_OK; i++)
       if ((int32_t)r->q->enc.n + i >= pf_seq_end(to))
-        rows[n_rows++] = (pf_row){to, c->y.v[i], (int32_t)r->q->enc.n + i, -1};
+        rows[n_rows++] =
+            (pf_row){.seq = to, .token = c->y.v[i], .pos = (int32_t)r->q->enc.n + i, .out = -1};
   }
   if (rc == PF_OK)
     rc = pf_eval(s->ctx, rows, n_rows, NULL);
@@ -303,8 +305,10 @@ static size_t condition_rows(const cell *c, const condition *k, pf_row *rows) {
   int32_t n = (int32_t)q->enc.n, first = q->p_last + pf_probe_prefix(k->probe);
   size_t m = 0;
   for (int32_t at = k->tap.pos_lo; at < first + k->n_scored; at++, m++)
-    rows[m] = (pf_row){k->seq, at < n ? q->enc.ids[at] : c->y.v[at - n], at,
-                       at < first ? -1 : (int32_t)k->out + at - first};
+    rows[m] = (pf_row){.seq = k->seq,
+                       .token = at < n ? q->enc.ids[at] : c->y.v[at - n],
+                       .pos = at,
+                       .out = at < first ? -1 : (int32_t)k->out + at - first};
   return m;
 }
 
@@ -634,8 +638,10 @@ static double time_forks(study *s, size_t forks, int32_t n) {
   for (size_t i = 0; i < forks && rc == PF_OK; i++) {
     rc = pf_seq_fork(&f[i], s->bb.seq, end - n);
     for (int32_t k = 0; k < n; k++)
-      rows[i * (size_t)n + (size_t)k] =
-          (pf_row){f[i], s->bb.q->enc.ids[end - n + k], end - n + k, (int32_t)i * n + k};
+      rows[i * (size_t)n + (size_t)k] = (pf_row){.seq = f[i],
+                                                 .token = s->bb.q->enc.ids[end - n + k],
+                                                 .pos = end - n + k,
+                                                 .out = (int32_t)i * n + k};
   }
   double t = now();
   if (rc == PF_OK)

@@ -346,7 +346,8 @@ static void attend(const item *i) {
 static uint64_t walk(const pf_step *t, pf_lane *lane, uint64_t lo, uint64_t hi) {
   uint64_t at = 0;
   for (size_t from = 0, to; from < t->n; from = to) {
-    for (to = from + 1; to < t->n && t->rows[to].seq == t->rows[from].seq;)
+    for (to = from + 1; to < t->n && t->rows[to].seq == t->rows[from].seq &&
+                        t->rows[to].pos > t->rows[to - 1].pos;)
       to++;
     for (int32_t h = 0; h < t->cfg->info.n_kv_heads; h++)
       for (size_t r = from, n; r < to; r += n) {

@@ -45,6 +45,45 @@ void pf_ctx_free(pf_ctx *c) {
   pf_free(c);
 }
 
+uint64_t pf_ctx_row_layers(const pf_ctx *c) {
+  return c->row_layers;
+}
+
+/* ---- rows are taken up -----------------------------------------------------------------------
+ */
+
+/* A row enters exactly where its sequence lacks K,V. */
+static int check_place(const pf_row *r, int32_t n_layers) {
+  const pf_seq *s = r->seq;
+  if (r->layer == n_layers && pf_seq_holds(s, r->pos))
+    return PF_OK;
+  if (s->todo < s->end && r->pos != s->todo)
+    return pf_fail(PF_EUSAGE, "position %d: position %d, which lacks layers from %d on, is first",
+                   r->pos, s->todo, s->depth[s->todo]);
+  if (s->todo == s->end && r->pos < s->end)
+    return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos, s->end);
+  int32_t depth = r->pos < s->end ? s->depth[r->pos] : 0;
+  if (r->layer != depth)
+    return pf_fail(PF_EUSAGE, "position %d lacks layers from %d on: a row enters there, not at %d",
+                   r->pos, depth, r->layer);
+  if (depth > 0 && r->token != s->tokens[r->pos])
+    return pf_fail(PF_EUSAGE, "position %d has layers of token %d: its row is no token %d", r->pos,
+                   s->tokens[r->pos], r->token);
+  return PF_OK;
+}
+
+static int check_score(const pf_score *s, int32_t vocab, int32_t pos) {
+  if ((s->what & PF_SCORE_KL) && (!s->ref || s->ref->n != (size_t)vocab))
+    return pf_fail(PF_EUSAGE, "position %d: KL needs a reference of %d logits", pos, vocab);
+  if ((s->what & PF_SCORE_LOGPROB) && (s->token < 0 || s->token >= vocab))
+    return pf_fail(PF_EUSAGE, "position %d: no log-probability of token %d: there are 0 to %d", pos,
+                   s->token, vocab - 1);
+  if ((s->what & PF_SCORE_TOP) && (!s->top || s->n_top < 1 || s->n_top > vocab))
+    return pf_fail(PF_EUSAGE, "position %d: the best %d of %d tokens cannot be given", pos,
+                   s->n_top, vocab);
+  return PF_OK;
+}
+
 static int check_row(const pf_ctx *c, const pf_row *r) {
   const pf_model_info *i = &c->model->cfg.info;
   if (!r->seq || r->seq->ctx != c)
@@ -52,39 +91,46 @@ static int check_row(const pf_ctx *c, const pf_row *r) {
   if (r->token < 0 || r->token >= i->vocab_size)
     return pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", r->token,
                    i->vocab_size - 1);
-  if (r->pos < r->seq->end)
-    return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos,
-                   r->seq->end);
-  if (r->pos >= i->max_positions)
+  if (r->pos < 0 || r->pos >= i->max_positions)
     return pf_fail(PF_EUSAGE, "position %d is beyond the model's %d positions", r->pos,
                    i->max_positions);
-  return PF_OK;
+  if (r->layer < 0 || r->layer > i->n_layers)
+    return pf_fail(PF_EUSAGE, "position %d: a row cannot enter at layer %d: there are 0 to %d",
+                   r->pos, r->layer, i->n_layers);
+  if (r->layer > 0 && !r->resid)
+    return pf_fail(PF_EUSAGE, "position %d: a row at layer %d needs the residual that enters it",
+                   r->pos, r->layer);
+  int rc = r->score ? check_score(r->score, i->vocab_size, r->pos) : PF_OK;
+  return rc == PF_OK ? check_place(r, i->n_layers) : rc;
 }
 
 static int admit(const pf_ctx *c, const pf_row *r) {
   int rc = check_row(c, r);
-  if (rc == PF_OK)
-    rc = pf_seq_reserve(r->seq, r->pos);
-  if (rc != PF_OK)
+  if (rc != PF_OK || r->layer == c->model->cfg.info.n_layers)
     return rc;
-  r->seq->present[r->pos / PF_KBLK] |= 1u << (r->pos % PF_KBLK);
-  r->seq->tokens[r->pos] = r->token;
-  r->seq->end = r->pos + 1;
-  return PF_OK;
+  rc = pf_seq_reserve(r->seq, r->pos, r->layer);
+  if (rc == PF_OK)
+    pf_seq_take(r->seq, r->pos, r->token);
+  return rc;
 }
 
 /* Takes the first n rows of a failed call back. */
-static void withdraw(const pf_row *rows, size_t n) {
-  while (n-- > 0) {
-    pf_seq *s = rows[n].seq;
-    s->present[rows[n].pos / PF_KBLK] &= ~(1u << (rows[n].pos % PF_KBLK));
-    s->tokens[rows[n].pos] = -1;
-    while (s->end > 0 && !(s->present[(s->end - 1) / PF_KBLK] >> ((s->end - 1) % PF_KBLK) & 1u))
-      s->end--;
-  }
+static void withdraw(const pf_ctx *c, const pf_row *rows, size_t n) {
+  while (n-- > 0)
+    if (rows[n].layer < c->model->cfg.info.n_layers)
+      pf_seq_untake(rows[n].seq, rows[n].pos, rows[n].layer);
 }
 
-static void embed_part(void *arg, int tid, int nt) {
+static void embed_row(const pf_step *t, size_t r, float factor, float *x) {
+  size_t d = (size_t)t->cfg->info.d_model;
+  pf_mat_row(&t->c->model->embed, (size_t)t->rows[r].token, x);
+  if (t->cfg->scale_embed)
+    t->f->scale(d, x, factor, x);
+  pf_step_tap(t, r, PF_HOOK_EMBED, -1, x, 1, d);
+}
+
+/* What the rows enter with, and the angles of their positions. */
+static void enter_part(void *arg, int tid, int nt) {
   const pf_step *t = arg;
   size_t d = (size_t)t->cfg->info.d_model, half = (size_t)t->cfg->info.d_head / 2, lo, hi;
   float factor = __builtin_sqrtf((float)t->cfg->info.d_model);
@@ -92,10 +138,10 @@ static void embed_part(void *arg, int tid, int nt) {
   pf_par_range(t->n, tid, nt, &lo, &hi);
   for (size_t r = lo; r < hi; r++) {
     float *x = t->s->x + r * d;
-    pf_mat_row(&t->c->model->embed, (size_t)t->rows[r].token, x);
-    if (t->cfg->scale_embed)
-      t->f->scale(d, x, factor, x);
-    pf_step_tap(t, r, PF_HOOK_EMBED, -1, x, 1, d);
+    if (t->rows[r].resid)
+      memcpy(x, t->rows[r].resid, d * sizeof *x);
+    else
+      embed_row(t, r, factor, x);
     for (size_t i = 0; i < half; i++)
       pf_rope_angle(t->rows[r].pos, t->c->inv_freq[i], &t->s->cos[r * half + i],
                     &t->s->sin[r * half + i]);
@@ -112,112 +158,6 @@ static int check_scores(const pf_step *t) {
   return PF_OK;
 }
 
-/* ---- the end of the network
- * ------------------------------------------------------------------------------------- */
-
-enum { FINAL_ROWS = 64 };
-
-/* Rows of a step that go through the final norm, and those of them that go on to logits. */
-typedef struct final_set {
-  const pf_step *t;
-  size_t row[FINAL_ROWS];
-  bool logits[FINAL_ROWS];
-  size_t n, n_logits;
-  float *y; /* (n_logits, V) */
-  int bad;  /* 1 + a row whose logits are not finite */
-} final_set;
-
-static bool wants(const pf_step *t, size_t r, const int *hooks, size_t n) {
-  for (size_t i = 0; i < n; i++)
-    if (t->used[hooks[i]] && pf_tapset_hits(&t->rows[r].seq->taps, hooks[i], -1, t->rows[r].pos))
-      return true;
-  return false;
-}
-
-static void final_norm_part(void *arg, int tid, int nt) {
-  static const int hooks[3] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
-  final_set *s = arg;
-  const pf_step *t = s->t;
-  const pf_model *m = t->c->model;
-  size_t d = (size_t)t->cfg->info.d_model, lo, hi;
-  pf_par_range(s->n, tid, nt, &lo, &hi);
-  for (size_t i = lo; i < hi; i++) {
-    size_t r = s->row[i];
-    float *y = t->s->norm + r * d;
-    pf_step_norm(t, r, t->s->x + r * d, m->ln_final, hooks, -1, y);
-    if (s->logits[i]) {
-      size_t at = 0; /* logits rows stand together */
-      for (size_t k = 0; k < i; k++)
-        at += s->logits[k];
-      pf_step_operand(t, at, y, &m->unembed);
-    }
-  }
-}
-
-static void cap_part(void *arg, int tid, int nt) {
-  final_set *s = arg;
-  const pf_step *t = s->t;
-  size_t v = (size_t)t->cfg->info.vocab_size, lo, hi, at = 0;
-  pf_par_range(s->n_logits, tid, nt, &lo, &hi);
-  for (size_t i = 0; i < s->n; i++) {
-    if (!s->logits[i])
-      continue;
-    float *y = s->y + at * v;
-    if (at >= lo && at < hi) {
-      if (t->cfg->info.final_softcap > 0) {
-        pf_step_tap(t, s->row[i], PF_HOOK_LOGITS_PRECAP, -1, y, 1, v);
-        pf_step_softcap(t, v, y, t->cfg->info.final_softcap);
-      }
-      pf_step_tap(t, s->row[i], PF_HOOK_LOGITS, -1, y, 1, v);
-      if (!t->f->finite(v, y))
-        __atomic_store_n(&s->bad, (int)s->row[i] + 1, __ATOMIC_RELAXED);
-    }
-    at++;
-  }
-}
-
-static int finish_set(final_set *s, float *logits) {
-  const pf_step *t = s->t;
-  size_t v = (size_t)t->cfg->info.vocab_size, at = 0;
-  if (s->n == 0)
-    return PF_OK;
-  pf_par((size_t)t->c->threads < s->n ? t->c->threads : (int)s->n, final_norm_part, s);
-  if (s->n_logits == 0)
-    return PF_OK;
-  pf_step_products(t, &(pf_product){&t->c->model->unembed, NULL, s->y, v}, 1, s->n_logits);
-  int threads = pf_par_worth(t->c->threads, 20.0 * (double)s->n_logits * (double)v);
-  pf_par((size_t)threads < s->n_logits ? threads : (int)s->n_logits, cap_part, s);
-  if (s->bad)
-    return pf_fail(PF_ENUMERIC, "logits are not finite at position %d", t->rows[s->bad - 1].pos);
-  for (size_t i = 0; i < s->n; i++) {
-    int32_t out = t->rows[s->row[i]].out;
-    if (s->logits[i] && out >= 0)
-      memcpy(logits + (size_t)out * v, s->y + at * v, v * sizeof *logits);
-    at += s->logits[i];
-  }
-  return PF_OK;
-}
-
-static int finish_step(const pf_step *t, float *logits, float *y) {
-  static const int norm_hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
-  static const int logit_hooks[] = {PF_HOOK_LOGITS_PRECAP, PF_HOOK_LOGITS};
-  final_set s = {.t = t, .y = y};
-  int rc = PF_OK;
-  for (size_t r = 0; r < t->n && rc == PF_OK; r++) {
-    bool logit = t->rows[r].out >= 0 || wants(t, r, logit_hooks, 2);
-    if (logit || wants(t, r, norm_hooks, 3)) {
-      s.row[s.n] = r;
-      s.logits[s.n++] = logit;
-      s.n_logits += logit;
-    }
-    if (s.n == FINAL_ROWS || r + 1 == t->n) {
-      rc = finish_set(&s, logits);
-      s = (final_set){.t = t, .y = y};
-    }
-  }
-  return rc;
-}
-
 /* ---- calls
  * ------------------------------------------------------------------------------------------------------
  */
@@ -226,9 +166,24 @@ typedef struct call {
   pf_ctx *c;
   uint8_t *used;
   int32_t *bad;
-  float *y; /* (FINAL_ROWS, V) */
+  float *y; /* (PF_FINAL_ROWS, V) */
   float *logits;
+  pf_row *sorted; /* (PF_STEP_ROWS); NULL: all rows enter at layer 0 */
 } call;
+
+/* A step's rows in the order of the layers at which they enter, else in their own: at each layer
+ * those that have entered are the first ones, so that products have no holes. A branch's rows may
+ * stand in any order, since all K,V of a layer are stored before its attention. */
+static const pf_row *by_layer(const call *k, const pf_row *rows, size_t n) {
+  size_t at = 0;
+  if (!k->sorted)
+    return rows;
+  for (int32_t l = 0; l <= k->c->model->cfg.info.n_layers; l++)
+    for (size_t r = 0; r < n; r++)
+      if (rows[r].layer == l)
+        k->sorted[at++] = rows[r];
+  return k->sorted;
+}
 
 static int run_step(const call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
@@ -238,26 +193,33 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
                .cfg = &m->cfg,
                .mode = &pf_modes[m->cfg.info.precision],
                .f = c->simd,
-               .rows = rows,
+               .rows = by_layer(k, rows, n),
                .n = n,
                .used = k->used,
                .bad = k->bad};
   memset(k->bad, 0, n * sizeof *k->bad);
-  pf_par((size_t)c->threads < n ? c->threads : (int)n, embed_part, &t);
+  pf_par((size_t)c->threads < n ? c->threads : (int)n, enter_part, &t);
+  t.n = 0;
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
+    while (t.n < n && t.rows[t.n].layer <= t.layer)
+      t.n++;
+    if (t.n == 0)
+      continue;
     t.w = &m->layers[t.layer];
     pf_step_layer(&t);
+    c->row_layers += t.n;
     int rc = check_scores(&t);
     if (rc != PF_OK)
       return rc;
   }
-  return finish_step(&t, k->logits, k->y);
+  t.n = n;
+  return pf_step_finish(&t, k->logits, k->y);
 }
 
 static int prepare(call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
   size_t layers = (size_t)c->model->cfg.info.n_layers, n_blk = 1, n_out = 0;
-  bool swaps = false;
+  bool swaps = false, late = false, scores = false;
   k->used = pf_calloc(layers + 1, PF_N_HOOKS);
   k->bad = pf_alloc(PF_STEP_ROWS, sizeof *k->bad);
   if (!k->used || !k->bad)
@@ -267,15 +229,20 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
       pf_tapset_mark(&rows[r].seq->taps, k->used);
     swaps |= rows[r].seq->n_swaps > 0;
     n_out += rows[r].out >= 0;
+    late |= rows[r].layer > 0;
+    scores |= rows[r].score != NULL;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
   if (n_out && !k->logits)
     return pf_fail(PF_EUSAGE, "rows ask for logits but there is no place to write them");
-  if (n_out || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP])
-    k->y = pf_alloc(n < FINAL_ROWS ? n : FINAL_ROWS,
+  bool unembed = n_out || scores || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP];
+  if (unembed)
+    k->y = pf_alloc(n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS,
                     (size_t)c->model->cfg.info.vocab_size * sizeof *k->y);
-  if ((n_out && !k->y) ||
+  if ((unembed && !k->y) ||
       pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK)
+    return PF_ENOMEM;
+  if (late && !(k->sorted = pf_alloc(PF_STEP_ROWS, sizeof *k->sorted)))
     return PF_ENOMEM;
   for (size_t l = 1; l <= layers; l++)
     if (k->used[l * PF_N_HOOKS + PF_HOOK_RESULT] && pf_scratch_results(c) != PF_OK)
@@ -290,16 +257,17 @@ int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
   for (; in < n_rows && rc == PF_OK; in++)
     rc = admit(c, &rows[in]);
   if (rc != PF_OK) {
-    withdraw(rows, in - 1);
+    withdraw(c, rows, in - 1);
     return rc;
   }
   rc = n_rows ? prepare(&k, rows, n_rows) : PF_OK;
   for (size_t at = 0; at < n_rows && rc == PF_OK; at += PF_STEP_ROWS)
     rc = run_step(&k, rows + at, n_rows - at < PF_STEP_ROWS ? n_rows - at : PF_STEP_ROWS);
   if (rc != PF_OK)
-    withdraw(rows, n_rows);
+    withdraw(c, rows, n_rows);
   pf_free(k.used);
   pf_free(k.bad);
   pf_free(k.y);
+  pf_free(k.sorted);
   return rc;
 }

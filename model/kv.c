@@ -54,6 +54,7 @@ void pf_seq_free(pf_seq *s) {
   pf_tapset_free(&s->taps);
   pf_free(s->present);
   pf_free(s->tokens);
+  pf_free(s->depth);
   pf_free(s->blk);
   pf_free(s->cuts);
   pf_free(s->swaps);
@@ -70,10 +71,12 @@ static int grow_tables(pf_seq *s, size_t need) {
     cap *= 2;
   uint32_t *present = pf_calloc(cap, sizeof *present);
   int32_t *tokens = pf_alloc(cap * PF_KBLK, sizeof *tokens);
+  int32_t *depth = pf_calloc(cap * PF_KBLK, sizeof *depth);
   pf_kvblock **blk = pf_calloc(cap * layers, sizeof(pf_kvblock *));
-  if (!present || !tokens || !blk) {
+  if (!present || !tokens || !depth || !blk) {
     pf_free(present);
     pf_free(tokens);
+    pf_free(depth);
     pf_free(blk);
     return PF_ENOMEM;
   }
@@ -81,20 +84,23 @@ static int grow_tables(pf_seq *s, size_t need) {
   if (s->n_blk) {
     memcpy(present, s->present, s->n_blk * sizeof *present);
     memcpy(tokens, s->tokens, s->n_blk * PF_KBLK * sizeof *tokens);
+    memcpy(depth, s->depth, s->n_blk * PF_KBLK * sizeof *depth);
     for (size_t l = 0; l < layers; l++)
       memcpy(blk + l * cap, s->blk + l * s->cap_blk, s->n_blk * sizeof *blk);
   }
   pf_free(s->present);
   pf_free(s->tokens);
+  pf_free(s->depth);
   pf_free(s->blk);
   s->present = present;
   s->tokens = tokens;
+  s->depth = depth;
   s->blk = blk;
   s->cap_blk = cap;
   return PF_OK;
 }
 
-int pf_seq_reserve(pf_seq *s, int32_t pos) {
+int pf_seq_reserve(pf_seq *s, int32_t pos, int32_t layer) {
   size_t b = (size_t)pos / PF_KBLK;
   if (b >= s->cap_blk) {
     int rc = grow_tables(s, b + 1);
@@ -103,7 +109,7 @@ int pf_seq_reserve(pf_seq *s, int32_t pos) {
   }
   if (b >= s->n_blk)
     s->n_blk = b + 1;
-  for (int32_t l = 0; l < s->ctx->model->cfg.info.n_layers; l++) {
+  for (int32_t l = layer; l < s->ctx->model->cfg.info.n_layers; l++) {
     pf_kvblock **at = &s->blk[(size_t)l * s->cap_blk + b];
     if (*at && (*at)->refs == 1)
       continue;
@@ -116,36 +122,93 @@ int pf_seq_reserve(pf_seq *s, int32_t pos) {
   return PF_OK;
 }
 
-int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
+static void find_todo(pf_seq *s) {
+  while (s->todo < s->end && (!pf_seq_has(s, s->todo) || pf_seq_holds(s, s->todo)))
+    s->todo++;
+}
+
+void pf_seq_take(pf_seq *s, int32_t pos, int32_t token) {
+  s->present[pos / PF_KBLK] |= 1u << (pos % PF_KBLK);
+  s->tokens[pos] = token;
+  s->depth[pos] = s->ctx->model->cfg.info.n_layers;
+  if (pos >= s->end)
+    s->end = pos + 1;
+  find_todo(s);
+}
+
+void pf_seq_untake(pf_seq *s, int32_t pos, int32_t layer) {
+  s->depth[pos] = layer;
+  if (pos < s->inherited) {
+    s->todo = pos;
+    return;
+  }
+  s->present[pos / PF_KBLK] &= ~(1u << (pos % PF_KBLK));
+  s->tokens[pos] = -1;
+  while (s->end > 0 && !pf_seq_has(s, s->end - 1))
+    s->end--;
+  s->todo = s->end;
+}
+
+/* Shares the blocks b of the layers below `deep`. */
+static void share_blocks(pf_seq *s, const pf_seq *src, size_t b, int32_t deep) {
+  for (int32_t l = 0; l < deep; l++) {
+    pf_kvblock *shared = pf_seq_block(src, l, b);
+    if (shared)
+      shared->refs++;
+    s->blk[(size_t)l * s->cap_blk + b] = shared;
+  }
+}
+
+/* layers NULL: all. */
+static void share(pf_seq *s, const pf_seq *src, int32_t n, const int32_t *layers) {
+  for (int32_t lo = 0; lo < n; lo += PF_KBLK) {
+    int32_t hi = n - lo < PF_KBLK ? n : lo + PF_KBLK, deep = 0;
+    for (int32_t p = lo; p < hi; p++) {
+      if (!pf_seq_has(src, p))
+        continue;
+      int32_t d = layers && layers[p] < src->depth[p] ? layers[p] : src->depth[p];
+      s->present[p / PF_KBLK] |= 1u << (p % PF_KBLK);
+      s->tokens[p] = src->tokens[p];
+      s->depth[p] = d;
+      s->end = p + 1;
+      deep = d > deep ? d : deep;
+    }
+    share_blocks(s, src, (size_t)lo / PF_KBLK, deep);
+  }
+  s->inherited = s->end;
+  find_todo(s);
+}
+
+static int branch_off(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers) {
   *out = NULL;
-  if (n_keep < 0 || n_keep > src->end)
-    return pf_fail(PF_EUSAGE, "a fork cannot keep %d positions of a sequence that has %d", n_keep,
+  if (n < 0 || n > src->end)
+    return pf_fail(PF_EUSAGE, "a fork cannot keep %d positions of a sequence that has %d", n,
                    src->end);
+  for (int32_t p = 0; layers && p < n; p++)
+    if (layers[p] < 0 || layers[p] > src->ctx->model->cfg.info.n_layers)
+      return pf_fail(PF_EUSAGE, "a fork cannot share %d layers of position %d: the model has %d",
+                     layers[p], p, src->ctx->model->cfg.info.n_layers);
   pf_seq *s;
   int rc = pf_seq_new(&s, src->ctx);
-  size_t n = ((size_t)n_keep + PF_KBLK - 1) / PF_KBLK;
-  if (rc == PF_OK && n)
-    rc = grow_tables(s, n);
+  size_t blocks = ((size_t)n + PF_KBLK - 1) / PF_KBLK;
+  if (rc == PF_OK && blocks)
+    rc = grow_tables(s, blocks);
   if (rc != PF_OK) {
     pf_seq_free(s);
     return rc;
   }
-  s->n_blk = n;
-  for (int32_t l = 0; l < src->ctx->model->cfg.info.n_layers; l++)
-    for (size_t b = 0; b < n; b++) {
-      pf_kvblock *shared = pf_seq_block(src, l, b);
-      if (shared)
-        shared->refs++;
-      s->blk[(size_t)l * s->cap_blk + b] = shared;
-    }
-  for (int32_t p = 0; p < n_keep; p++)
-    if (pf_seq_holds(src, p)) {
-      s->present[p / PF_KBLK] |= 1u << (p % PF_KBLK);
-      s->tokens[p] = src->tokens[p];
-      s->end = p + 1;
-    }
+  s->n_blk = blocks;
+  share(s, src, n, layers);
   *out = s;
   return PF_OK;
+}
+
+int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
+  return branch_off(out, src, n_keep, NULL);
+}
+
+int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers) {
+  return branch_off(out, src, n, layers);
 }
 
 void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k,

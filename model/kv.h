@@ -17,10 +17,13 @@ typedef struct pf_kvblock {
 
 struct pf_seq {
   pf_ctx *ctx;
-  int32_t end; /* one past the highest position held */
+  int32_t end;       /* one past the highest position it has */
+  int32_t todo;      /* the lowest unfinished position, `end` if none is */
+  int32_t inherited; /* positions below it came with the fork */
   size_t n_blk, cap_blk;
-  uint32_t *present; /* (n_blk) bit j: position 32*b + j is held */
+  uint32_t *present; /* (n_blk) bit j: it has position 32*b + j, finished or not */
   int32_t *tokens;   /* (32*n_blk) token at each position, -1 in gaps */
+  int32_t *depth;    /* (32*n_blk) layers, from 0, whose K,V of the position is there */
   pf_kvblock **blk;  /* [n_layers][cap_blk] */
   pf_tapset taps;
   pf_cut *cuts;
@@ -34,17 +37,26 @@ struct pf_ctx {
   const pf_simd *simd;
   int threads;
   bool keep_raw_k;
-  float *inv_freq; /* (d_head/2) */
+  float *inv_freq;     /* (d_head/2) */
+  uint64_t row_layers; /* computed so far */
   struct pf_scratch *scratch;
 };
 
-/* Makes room for position pos in every layer and owns the block it lies in (copy on write). */
-int pf_seq_reserve(pf_seq *s, int32_t pos);
+/* Makes room for position pos and owns the block it lies in from a layer on (copy on write). */
+int pf_seq_reserve(pf_seq *s, int32_t pos, int32_t layer);
+/* Takes up an unfinished or new position whose room is reserved; the row computes its K,V. */
+void pf_seq_take(pf_seq *s, int32_t pos, int32_t token);
+/* Undoes it; of several positions the highest first. layer: at which the row entered. */
+void pf_seq_untake(pf_seq *s, int32_t pos, int32_t layer);
 static inline pf_kvblock *pf_seq_block(const pf_seq *s, int32_t layer, size_t b) {
   return s->blk[(size_t)layer * s->cap_blk + b];
 }
-static inline bool pf_seq_holds(const pf_seq *s, int32_t pos) {
+static inline bool pf_seq_has(const pf_seq *s, int32_t pos) {
   return pos >= 0 && pos < s->end && (s->present[pos / PF_KBLK] >> (pos % PF_KBLK) & 1u);
+}
+/* All layers of the position are there. */
+static inline bool pf_seq_holds(const pf_seq *s, int32_t pos) {
+  return pf_seq_has(s, pos) && s->depth[pos] == s->ctx->model->cfg.info.n_layers;
 }
 
 static inline size_t pf_ctx_dp(const pf_ctx *c) {

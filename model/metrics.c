@@ -12,9 +12,21 @@ double pf_kl(const float *p, const float *q, size_t n) {
   if (rc != PF_OK)
     return NAN;
   uint64_t env = pf_fp_enter();
-  double kl = f->kl(n, p, f->logsumexp(n, p), q, f->logsumexp(n, q));
+  double kl, lse_q = f->logsumexp(n, q);
+  f->kl(n, p, f->logsumexp(n, p), 1, &q, &lse_q, &kl);
   pf_fp_leave(env);
   return kl;
+}
+
+void pf_ref_make(pf_ref *r, const float *logits, size_t n) {
+  int rc;
+  const pf_simd *f = pf_simd_get(&rc);
+  *r = (pf_ref){.logits = logits, .n = n, .lse = NAN};
+  if (rc != PF_OK)
+    return;
+  uint64_t env = pf_fp_enter();
+  r->lse = f->logsumexp(n, logits);
+  pf_fp_leave(env);
 }
 
 double pf_logprob(const float *x, size_t n, int32_t i) {

@@ -132,7 +132,10 @@ static int prefill(pf_seq *s, const int32_t *ids, size_t n, int32_t chunk, float
   for (size_t at = 0; at < n && rc == PF_OK; at += step) {
     size_t m = n - at < step ? n - at : step;
     for (size_t i = 0; i < m; i++)
-      rows[i] = (pf_row){s, ids[at + i], s->end + (int32_t)i, at + i + 1 == n ? 0 : -1};
+      rows[i] = (pf_row){.seq = s,
+                         .token = ids[at + i],
+                         .pos = s->end + (int32_t)i,
+                         .out = at + i + 1 == n ? 0 : -1};
     rc = pf_eval(s->ctx, rows, m, x);
   }
   pf_free(rows);
@@ -151,7 +154,7 @@ static int decode(pf_seq *s, const pf_gen_opts *o, float *x, uint8_t *seen, pf_i
     bool stop = o->on_token && o->on_token(o->user, c.id, c.logprob, c.margin);
     if (stop || t + 1 == o->max_tokens || (!o->ignore_eos && is_eos(m, c.id)))
       return PF_OK;
-    rc = pf_eval(s->ctx, &(pf_row){s, c.id, s->end, 0}, 1, x);
+    rc = pf_eval(s->ctx, &(pf_row){.seq = s, .token = c.id, .pos = s->end, .out = 0}, 1, x);
     if (rc != PF_OK)
       return rc;
   }

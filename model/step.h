@@ -102,8 +102,12 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
 
 /* attend.c: z of all heads of rows, parallel over (rows, K,V head). */
 void pf_step_attend(pf_step *t);
-/* layer.c: one layer over the step's rows; the final norm of the listed rows into y (n, D). */
+/* layer.c: one layer over the step's rows. */
 void pf_step_layer(pf_step *t);
+/* final.c: final norm and logits of the rows that ask for them or whose branches have actions
+ * there; y holds the logits of PF_FINAL_ROWS rows. */
+enum { PF_FINAL_ROWS = 64 };
+int pf_step_finish(const pf_step *t, float *logits, float *y);
 /* The kernels' rope (y != x) and softcap with the roundings of the precision in between; what they
  * leave is rounded at the point that follows. */
 void pf_step_rope(const pf_step *t, size_t d, const float *x, const float *c, const float *s,

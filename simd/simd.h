@@ -120,8 +120,10 @@ typedef struct pf_simd {
   size_t (*argmax)(size_t n, const float *x, float *second);
   /* log(sum(exp(x))) in fp64. */
   double (*logsumexp)(size_t n, const float *x);
-  /* sum softmax(p)*(log softmax(p) - log softmax(q)) in fp64. lse_p, lse_q: their logsumexp. */
-  double (*kl)(size_t n, const float *p, double lse_p, const float *q, double lse_q);
+  /* kl[r] = sum softmax(p)*(log softmax(p) - log softmax(q[r])) in fp64 for m rows q. lse_p, lse_q:
+   * their logsumexp. Rows that come together share the exponentials of p. */
+  void (*kl)(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+             const double *lse_q, double *kl);
 
   /* The elementary functions by themselves, for tests and digests. */
   void (*vexp)(size_t n, const float *x, float *y);

@@ -86,7 +86,7 @@ static float *logits_of(const pf_model *m, const pf_ids *ids) {
   ok(pf_ctx_new(&c, m, NULL));
   ok(pf_seq_new(&s, c));
   for (size_t i = 0; i < ids->n; i++)
-    rows[i] = (pf_row){s, ids->v[i], (int32_t)i, (int32_t)i};
+    rows[i] = (pf_row){.seq = s, .token = ids->v[i], .pos = (int32_t)i, .out = (int32_t)i};
   ok(pf_eval(c, rows, ids->n, x));
   pf_seq_free(s);
   pf_ctx_free(c);

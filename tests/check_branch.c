@@ -71,8 +71,10 @@ START_TEST(batch_equals_alone) {
   float *two = calloc(2 * v, sizeof *two);
   for (int32_t p = 0; p < LEN; p++)
     for (int k = 0; k < 2; k++)
-      rows[2 * p + k] =
-          (pf_row){both[k], tu_token(f.m, (uint64_t)k + 1, p), p, p + 1 == LEN ? k : -1};
+      rows[2 * p + k] = (pf_row){.seq = both[k],
+                                 .token = tu_token(f.m, (uint64_t)k + 1, p),
+                                 .pos = p,
+                                 .out = p + 1 == LEN ? k : -1};
   ck_assert_int_eq(pf_eval(f.c, rows, 2 * LEN, two), PF_OK);
   tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
   tu_run(f.c, f.t, f.m, 2, 0, LEN, f.y);
@@ -171,7 +173,8 @@ START_TEST(moved_keys_equal_keys_computed_in_place) {
   pf_seq *native = tu_seq(f.c);
   pf_row rows[6];
   for (int32_t i = 0; i < 6; i++)
-    rows[i] = (pf_row){native, tu_token(f.m, 1, i), 40 + i, i == 5 ? 0 : -1};
+    rows[i] = (pf_row){
+        .seq = native, .token = tu_token(f.m, 1, i), .pos = 40 + i, .out = i == 5 ? 0 : -1};
   ck_assert_int_eq(pf_eval(f.c, rows, 6, f.x), PF_OK);
   tu_run(f.c, f.t, f.m, 1, 0, 5, NULL);
   pf_swap w = {0, 1, -1, 40, 45, 0, PF_SWAP_K | PF_SWAP_V, f.t};
@@ -244,7 +247,7 @@ START_TEST(a_failed_call_changes_nothing) {
   ck_assert_int_eq(pf_seq_set_taps(f.s, &t, 1), PF_OK);
   pf_row rows[20];
   for (int32_t i = 0; i < 20; i++)
-    rows[i] = (pf_row){f.s, tu_token(f.m, 1, 10 + i), 10 + i, -1};
+    rows[i] = (pf_row){.seq = f.s, .token = tu_token(f.m, 1, 10 + i), .pos = 10 + i, .out = -1};
   ck_assert_int_eq(pf_eval(f.c, rows, 20, NULL), PF_ENUMERIC);
   ck_assert(strstr(pf_last_error(), "layer 0 at position 20"));
   ck_assert_int_eq(pf_seq_end(f.s), 10);
@@ -325,14 +328,14 @@ END_TEST
 
 START_TEST(misuse_is_refused) {
   fix f = open_fix(0);
-  pf_row r = {f.s, 0, 5, -1};
+  pf_row r = {.seq = f.s, .token = 0, .pos = 5, .out = -1};
   ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_OK);
   ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* taken position */
-  r = (pf_row){f.s, 1 << 30, 6, -1};
+  r = (pf_row){.seq = f.s, .token = 1 << 30, .pos = 6, .out = -1};
   ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* token */
-  r = (pf_row){f.s, 0, 1 << 30, -1};
+  r = (pf_row){.seq = f.s, .token = 0, .pos = 1 << 30, .out = -1};
   ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* position */
-  r = (pf_row){f.s, 0, 6, 0};
+  r = (pf_row){.seq = f.s, .token = 0, .pos = 6, .out = 0};
   ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* logits without a place */
   ck_assert_int_eq(pf_seq_end(f.s), 6);
   pf_seq *k;

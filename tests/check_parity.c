@@ -72,8 +72,10 @@ static float *logits_at(run *r, const int64_t *ids, size_t n, const int64_t *wan
     size_t m = n - done < CHUNK ? n - done : CHUNK, first = out;
     for (size_t i = 0; i < m; i++) {
       bool kept = out < n_out && want[out] == (int64_t)(done + i);
-      rows[i] = (pf_row){r->seq, (int32_t)ids[done + i], (int32_t)(done + i),
-                         kept ? (int32_t)(out - first) : -1};
+      rows[i] = (pf_row){.seq = r->seq,
+                         .token = (int32_t)ids[done + i],
+                         .pos = (int32_t)(done + i),
+                         .out = kept ? (int32_t)(out - first) : -1};
       out += kept;
     }
     ok(pf_eval(r->ctx, rows, m, logits + first * v));

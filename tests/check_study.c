@@ -174,8 +174,10 @@ static float *whole(slow *w, int k, size_t n_y, pf_tap *tap) {
   ck_assert_int_eq(pf_seq_new(&s, w->c), PF_OK);
   ck_assert_int_eq(pf_seq_set_taps(s, tap, 1), PF_OK);
   for (size_t i = 0; i < n; i++)
-    rows[i] =
-        (pf_row){s, i < n - n_y ? w->q[k].enc.ids[i] : w->y[i - (n - n_y)], (int32_t)i, (int32_t)i};
+    rows[i] = (pf_row){.seq = s,
+                       .token = i < n - n_y ? w->q[k].enc.ids[i] : w->y[i - (n - n_y)],
+                       .pos = (int32_t)i,
+                       .out = (int32_t)i};
   ck_assert_msg(pf_eval(w->c, rows, n, logits) == PF_OK, "%s", pf_last_error());
   ck_assert_uint_eq(tap->fired, 1);
   pf_seq_free(s);

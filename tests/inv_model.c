@@ -47,7 +47,10 @@ static int differ(const subject *s, const char *what, size_t row) {
 /* Rows [lo, hi) of the prompt for one sequence; out0 = row of the first one's logits, -1: none. */
 static size_t put_rows(pf_row *rows, pf_seq *q, const subject *s, size_t lo, size_t hi, int out0) {
   for (size_t p = lo; p < hi; p++)
-    rows[p - lo] = (pf_row){q, s->ids[p], (int32_t)p, out0 < 0 ? -1 : out0 + (int32_t)(p - lo)};
+    rows[p - lo] = (pf_row){.seq = q,
+                            .token = s->ids[p],
+                            .pos = (int32_t)p,
+                            .out = out0 < 0 ? -1 : out0 + (int32_t)(p - lo)};
   return hi - lo;
 }
 
@@ -122,9 +125,11 @@ static int check_beside(const subject *s, int threads, float *logits) {
   }
   size_t n = 0, v = s->v;
   for (size_t p = 0; p < N - 20; p++) {
-    rows[n++] = (pf_row){q[2], s->ids[N - 1 - p], (int32_t)p, -1};
-    rows[n++] = (pf_row){q[0], s->ids[p], (int32_t)p, (int32_t)(2 * p)};
-    rows[n++] = (pf_row){q[1], s->ids[p + 20], (int32_t)p + 20, (int32_t)(2 * p + 1)};
+    rows[n++] = (pf_row){.seq = q[2], .token = s->ids[N - 1 - p], .pos = (int32_t)p, .out = -1};
+    rows[n++] =
+        (pf_row){.seq = q[0], .token = s->ids[p], .pos = (int32_t)p, .out = (int32_t)(2 * p)};
+    rows[n++] = (pf_row){
+        .seq = q[1], .token = s->ids[p + 20], .pos = (int32_t)p + 20, .out = (int32_t)(2 * p + 1)};
   }
   if (rc == 0)
     rc = pf_eval(c, rows, n, logits) == PF_OK ? 0 : error("pf_eval");
@@ -146,7 +151,7 @@ static int run_beside(pf_ctx *c, pf_seq *const *q, size_t batch, const subject *
   size_t n = 0;
   for (size_t p = lo; rows && p < hi; p++)
     for (size_t b = 0; b < batch; b++, n++)
-      rows[n] = (pf_row){q[b], s->ids[p], (int32_t)p, (int32_t)n};
+      rows[n] = (pf_row){.seq = q[b], .token = s->ids[p], .pos = (int32_t)p, .out = (int32_t)n};
   int rc = rows && pf_eval(c, rows, n, logits) == PF_OK ? 0 : error("pf_eval");
   for (size_t i = 0; rc == 0 && i < n; i++)
     if (memcmp(logits + i * s->v, s->want + (lo + i / batch) * s->v, s->v * sizeof *logits) != 0)

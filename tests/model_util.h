@@ -57,7 +57,8 @@ static inline void tu_run(pf_ctx *c, pf_seq *s, const pf_model *m, uint64_t key,
                           int32_t hi, float *x) {
   pf_row *rows = calloc((size_t)(hi - lo), sizeof *rows);
   for (int32_t p = lo; p < hi; p++)
-    rows[p - lo] = (pf_row){s, tu_token(m, key, p), p, x && p + 1 == hi ? 0 : -1};
+    rows[p - lo] = (pf_row){
+        .seq = s, .token = tu_token(m, key, p), .pos = p, .out = x && p + 1 == hi ? 0 : -1};
   int st = pf_eval(c, rows, (size_t)(hi - lo), x);
   ck_assert_msg(st == PF_OK, "%s", pf_last_error());
   free(rows);

@@ -109,22 +109,68 @@ PF_API int pf_seq_new(pf_seq **out, pf_ctx *c);
 /* A new branch that shares the K,V of src's positions < n_keep (copied on write). Taps, cuts and
  * swaps are not inherited. */
 PF_API int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep);
+/* A new branch with src's positions < n that shares, of position p, the K,V of the layers below
+ * layers[p] (0 to n_layers; fewer where src itself has fewer), copied on write: the layers that the
+ * branch cannot change. A position with fewer than n_layers is unfinished: its row enters at
+ * layers[p], in order of positions, before any new one. pf_reach_* lower layers to what an
+ * intervention leaves. */
+PF_API int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers);
 PF_API void pf_seq_free(pf_seq *s);
-/* One past the highest position whose K,V the sequence holds. */
+/* One past the highest position that the sequence has. */
 PF_API int32_t pf_seq_end(const pf_seq *s);
 
+/* Logits to measure others against; they stay the caller's. */
+typedef struct pf_ref {
+  const float *logits; /* (n) */
+  size_t n;
+  double lse; /* their log-sum-exp */
+} pf_ref;
+PF_API void pf_ref_make(pf_ref *r, const float *logits, size_t n);
+
+typedef struct pf_top {
+  int32_t id;
+  float logit;
+} pf_top;
+
+/* What a row is asked about its logits, which need no place of their own then. `what` says which of
+ * the values pf_eval writes; they have the bits of pf_kl, pf_logprob and pf_argmax. */
+enum { PF_SCORE_KL = 1, PF_SCORE_LOGPROB = 2, PF_SCORE_ARGMAX = 4, PF_SCORE_TOP = 8 };
+typedef struct pf_score {
+  unsigned what;
+  const pf_ref *ref; /* KL; rows of one ref that stand near each other share work */
+  int32_t token;     /* LOGPROB */
+  int32_t n_top;     /* TOP */
+  pf_top *top;       /* TOP: (n_top), best first, ties to the lower id */
+  double kl;         /* KL: of (ref || these logits), nats */
+  double logprob;    /* LOGPROB: of the token */
+  int32_t best;      /* ARGMAX, and the next */
+  float margin;
+} pf_score;
+
 /* One token of one sequence. Positions of one sequence ascend within a call and follow those it
- * holds; gaps are masked keys. */
+ * has; gaps are masked keys. A row enters at the layer from which on its sequence lacks the
+ * position's K,V: 0 for a new position; what pf_seq_fork_layers left of an unfinished one (with the
+ * same token, lowest position first); n_layers, for the final norm and the logits alone, where all
+ * K,V are there. */
 typedef struct pf_row {
   pf_seq *seq;
   int32_t token, pos;
-  int32_t out; /* row of `logits` that takes this row's logits, -1 for none */
+  int32_t out;        /* row of `logits` that takes this row's logits, -1 for none */
+  int32_t layer;      /* at which the row enters; it costs n_layers - layer row-layers */
+  const float *resid; /* (d_model) the residual that enters that layer (hook_resid_pre before its
+                         actions, or what leaves the last layer); NULL: the token's embedding,
+                         layer 0 only */
+  pf_score *score;    /* NULL: none */
 } pf_row;
 
 /* Runs the rows through all layers, in any mixture of sequences. logits: (n_out, vocab_size)
  * row-major, stride vocab_size, after the final soft-cap; may be NULL if no row asks. A row's bits
  * do not depend on the rows beside it. */
 PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
+
+/* Row-layers that the context has computed: every row counts n_layers less the layer it entered
+ * at. */
+PF_API uint64_t pf_ctx_row_layers(const pf_ctx *c);
 
 /* Bytes of K,V cache per position. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
@@ -195,6 +241,15 @@ typedef struct pf_swap {
   const pf_seq *src;
 } pf_swap;
 PF_API int pf_seq_set_swaps(pf_seq *s, const pf_swap *swaps, size_t n); /* copied */
+
+/* What interventions reach: lowers layers[p], p < n, to the first layer whose K,V or output at
+ * position p they can change or see, so that pf_seq_fork_layers shares the rest. An action at layer
+ * L restarts its own positions at L; positions after it at L if it comes before K and V (the input,
+ * its norm, k, v, rot_k), else at L + 1, as a cut does after its queries. A swap restarts the
+ * queries that see it, a capture its own positions only. Begin with n_layers everywhere. */
+PF_API void pf_reach_taps(const pf_tap *taps, size_t n_taps, int32_t n, int32_t *layers);
+PF_API void pf_reach_cuts(const pf_cut *cuts, size_t n_cuts, int32_t n, int32_t *layers);
+PF_API void pf_reach_swaps(const pf_swap *swaps, size_t n_swaps, int32_t n, int32_t *layers);
 
 /* ---- generation ------------------------------------------------------------------------------ */
 

@@ -42,7 +42,7 @@ double pf_logsumexp_scalar(size_t n, const float *x) {
   return (double)max + pf_dlog_seq(rtree_d(v));
 }
 
-double pf_kl_scalar(size_t n, const float *p, double lse_p, const float *q, double lse_q) {
+static double kl_of(size_t n, const float *p, double lse_p, const float *q, double lse_q) {
   double v[PF_LANES] = {0};
   for (size_t i = 0; i < n; i++) {
     double a = (double)p[i] - lse_p, b = (double)q[i] - lse_q;
@@ -50,4 +50,10 @@ double pf_kl_scalar(size_t n, const float *p, double lse_p, const float *q, doub
     v[i % PF_LANES] = v[i % PF_LANES] + (e == 0.0 ? 0.0 : t);
   }
   return rtree_d(v) + 0.0;
+}
+
+void pf_kl_scalar(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+                  const double *lse_q, double *kl) {
+  for (size_t r = 0; r < m; r++)
+    kl[r] = kl_of(n, p, lse_p, q[r], lse_q[r]);
 }

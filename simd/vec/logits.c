@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * CONTRACT.md "finite, argmax" and "fp64": 16 fp64 lanes are arrays, the compiler chooses the
  * registers. */
-#include "simd/vec/d4.h"
+#include "simd/vec/dv.h"
 #include "simd/vec/v16.h"
 
 /* 16 lanes from x[i], those from n on -Inf. */
@@ -53,9 +53,17 @@ size_t PF_FN(argmax)(size_t n, const float *x, float *second) {
   return index[win];
 }
 
-static inline double tree_d(const d4 quad[4]) {
+/* 16 values from x[i]: where they stand, or in `pad` with those from n on -Inf. */
+static inline const float *lanes_at(const float *x, size_t i, size_t n, float pad[PF_LANES]) {
+  if (i + PF_LANES <= n)
+    return x + i;
+  v_store(pad, load_or_neg_inf(x, i, n));
+  return pad;
+}
+
+static inline double tree_d(const dv part[PF_DN]) {
   double v[PF_LANES];
-  memcpy(v, quad, sizeof v);
+  memcpy(v, part, sizeof v);
   for (int h = PF_LANES / 2; h; h /= 2)
     for (int l = 0; l < h; l++)
       v[l] = v[l] + v[l + h];
@@ -82,27 +90,48 @@ double PF_FN(logsumexp)(size_t n, const float *x) {
     return __builtin_nan("");
   if ((pf_bits_of_f32(top) & PF_BITS_ABS) == PF_BITS_INF)
     return (double)top;
-  d4 v[4] = {{0}}, max = d4_set1((double)top);
+  dv v[PF_DN] = {{0}}, max = dv_set1((double)top);
   for (size_t i = 0; i < n; i += PF_LANES) {
-    float t[PF_LANES];
-    v_store(t, load_or_neg_inf(x, i, n));
-    for (int l = 0; l < 4; l++)
-      v[l] = v[l] + d4_exp(d4_widen(t + 4 * l) - max);
+    float pad[PF_LANES];
+    const float *at = lanes_at(x, i, n, pad);
+    for (int l = 0; l < PF_DN; l++)
+      v[l] = v[l] + dv_exp(dv_widen(at + PF_DW * l) - max);
   }
   return (double)top + pf_dlog_seq(tree_d(v));
 }
 
-double PF_FN(kl)(size_t n, const float *p, double lse_p, const float *q, double lse_q) {
-  d4 v[4] = {{0}}, zero = d4_set1(0.0);
+/* Rows that share the exponentials of p in registers. */
+enum { KL_ROWS = 4 };
+
+/* m is a constant wherever this is inlined. */
+static inline __attribute__((always_inline)) void kl_rows(size_t n, const float *p, double lse_p,
+                                                          size_t m, const float *const *q,
+                                                          const double *lse_q, double *kl) {
+  dv v[KL_ROWS][PF_DN] = {{{0}}}, zero = dv_set1(0.0);
   for (size_t i = 0; i < n; i += PF_LANES) {
-    float s[PF_LANES], t[PF_LANES];
-    v_store(s, load_or_neg_inf(p, i, n));
-    v_store(t, load_or_neg_inf(q, i, n));
-    for (int l = 0; l < 4; l++) {
-      d4 a = d4_widen(s + 4 * l) - d4_set1(lse_p), b = d4_widen(t + 4 * l) - d4_set1(lse_q);
-      d4 e = d4_exp(a);
-      v[l] = v[l] + d4_select(e == zero, zero, e * (a - b));
+    float pad[PF_LANES];
+    const float *at = lanes_at(p, i, n, pad);
+    dv a[PF_DN], e[PF_DN];
+    for (int l = 0; l < PF_DN; l++) {
+      a[l] = dv_widen(at + PF_DW * l) - dv_set1(lse_p);
+      e[l] = dv_exp(a[l]);
+    }
+    for (size_t r = 0; r < m; r++) {
+      at = lanes_at(q[r], i, n, pad);
+      for (int l = 0; l < PF_DN; l++) {
+        dv b = dv_widen(at + PF_DW * l) - dv_set1(lse_q[r]);
+        v[r][l] = v[r][l] + dv_select(e[l] == zero, zero, e[l] * (a[l] - b));
+      }
     }
   }
-  return tree_d(v) + 0.0;
+  for (size_t r = 0; r < m; r++)
+    kl[r] = tree_d(v[r]) + 0.0;
+}
+
+void PF_FN(kl)(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+               const double *lse_q, double *kl) {
+  for (; m >= KL_ROWS; m -= KL_ROWS, q += KL_ROWS, lse_q += KL_ROWS, kl += KL_ROWS)
+    kl_rows(n, p, lse_p, KL_ROWS, q, lse_q, kl);
+  for (; m > 0; m--, q++, lse_q++, kl++)
+    kl_rows(n, p, lse_p, 1, q, lse_q, kl);
 }

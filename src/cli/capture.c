@@ -205,7 +205,7 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
   pf_tap *all = calloc(n_edit + c->n, sizeof *all);
   pf_row *rows = calloc(n, sizeof *rows);
   for (size_t i = 0; rows && i < n; i++)
-    rows[i] = (pf_row){seq, c->ready.ids.v[i], (int32_t)i, -1};
+    rows[i] = (pf_row){.seq = seq, .token = c->ready.ids.v[i], .pos = (int32_t)i, .out = -1};
   if (st == PF_OK && all && rows) {
     if (n_edit)
       memcpy(all, edits, n_edit * sizeof *all);

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What an intervention reaches. Overwriting a value at (layer L, position s) leaves positions below
+ * s alone, and the layers below L everywhere: it arrives at later positions through the K,V of s
+ * only, which change at L where the value comes before K and V, else at L + 1. */
+#include "model/tap.h"
+
+static void lower(int32_t *layers, int64_t lo, int64_t hi, int32_t to) {
+  for (int64_t p = lo; p < hi; p++)
+    if (layers[p] > to)
+      layers[p] = to;
+}
+
+static int64_t below(int64_t p, int32_t n) {
+  return p < n ? p : n;
+}
+
+/* K or V of the same layer are made from the value. */
+static bool before_kv(int hook) {
+  return hook <= PF_HOOK_LN1_OUT || hook == PF_HOOK_K || hook == PF_HOOK_V || hook == PF_HOOK_ROT_K;
+}
+
+void pf_reach_taps(const pf_tap *taps, size_t n_taps, int32_t n, int32_t *layers) {
+  for (size_t i = 0; i < n_taps; i++) {
+    const pf_tap *t = &taps[i];
+    int64_t lo = below(t->pos_lo, n), hi = below(t->pos_hi, n);
+    if (t->layer < 0 && t->hook != PF_HOOK_EMBED)
+      continue; /* after the last layer */
+    int32_t at = t->layer < 0 ? 0 : t->layer;
+    lower(layers, lo, hi, at);
+    if (t->op != PF_OP_CAPTURE)
+      lower(layers, lo + 1, n, at + !before_kv(t->hook));
+  }
+}
+
+void pf_reach_cuts(const pf_cut *cuts, size_t n_cuts, int32_t n, int32_t *layers) {
+  for (size_t i = 0; i < n_cuts; i++) {
+    const pf_cut *c = &cuts[i];
+    if (c->q_hi <= c->q_lo || c->k_hi <= c->k_lo)
+      continue;
+    lower(layers, below(c->q_lo, n), below(c->q_hi, n), c->layer_lo);
+    lower(layers, below((int64_t)c->q_lo + 1, n), n, c->layer_lo + 1);
+  }
+}
+
+void pf_reach_swaps(const pf_swap *swaps, size_t n_swaps, int32_t n, int32_t *layers) {
+  for (size_t i = 0; i < n_swaps; i++)
+    lower(layers, below(swaps[i].pos_hi, n), n, swaps[i].layer_lo);
+}
