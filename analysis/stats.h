@@ -1,20 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Order statistics of per-cell values. */
+ * What the statistics share: ranks, sorting, draws. */
 #ifndef PF_ANALYSIS_STATS_H
 #define PF_ANALYSIS_STATS_H
 
-#include <stddef.h>
+#include "base/rng.h"
+#include "personaflow/stats.h"
 
-typedef struct pf_stats {
-  size_t n;                          /* values that are numbers */
-  double median, q25, q75, min, max; /* NaN when n = 0 */
-} pf_stats;
+/* Streams of the generator: samples of the bootstrap take 0 .., permutations these and up. */
+#define PF_STREAM_PERMUTATIONS (1ull << 32)
 
-/* Quantile q in [0,1] of n ascending values by linear interpolation between the two nearest order
- * statistics (NumPy's default): position q*(n-1). n >= 1. */
-double pf_quantile(const double *sorted, size_t n, double q);
-/* Sorts x in place and leaves NaN out. The median of an even number is the mean of the middle two.
- */
-pf_stats pf_stats_of(double *x, size_t n);
+/* The 97.5 % point of the normal distribution. */
+#define PF_Z975 1.959963984540054
+
+/* qsort order of doubles without NaN. */
+int pf_ascending(const void *a, const void *b);
+/* The places of x in ascending order, equal values by place, places that hold NaN left out; *n_out:
+ * how many are in order[]. */
+int pf_order(const double *x, size_t n, size_t *order, size_t *n_out);
+/* Mid-ranks (from 1) of n values whose ascending order is given; value i stands w[i] times (w NULL:
+ * once). */
+void pf_mid_ranks(const double *x, const size_t *order, size_t n, const double *w, double *rank);
+/* Pearson's correlation with weights (w NULL: 1) over the places order[]; NaN when an axis does not
+ * vary. */
+double pf_correlation(const double *x, const double *y, const size_t *order, size_t n,
+                      const double *w);
+/* NaN in x or y makes the place NaN in a and b. */
+void pf_pair_up(const double *x, const double *y, size_t n, double *a, double *b);
+
+static inline size_t pf_draw_below(uint64_t seed, uint64_t stream, uint64_t counter, size_t n) {
+  return (size_t)(pf_uniform(seed, stream, counter) * (double)n);
+}
+
+/* Persona labels in random order for each task: perm[task * n_personas + i]. */
+void pf_draw_labels(uint64_t seed, uint64_t draw, size_t n_personas, size_t n_tasks,
+                    uint32_t *perm);
+
+/* Options with the defaults filled in; PF_EUSAGE. */
+int pf_boot_fill(const pf_boot *o, pf_boot *out);
+
+/* A statistic of the sample in which persona i stands wp[i] times and task j wt[j] times; NaN when
+ * it has none. */
+typedef double (*pf_boot_fn)(void *ctx, const double *wp, const double *wt);
+/* The statistic's value over the data into *value, and over the samples, ascending and without NaN,
+ * into draws (o->draws); returns their number in *n. o is filled in. */
+int pf_boot_draws(size_t n_personas, size_t n_tasks, pf_boot_fn f, void *ctx, const pf_boot *o,
+                  double *value, double *draws, size_t *n);
 
 #endif
