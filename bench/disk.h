@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What the files of a checkpoint can be read with, and what memory costs: the measures of a loader. */
+ * What the files of a checkpoint can be read with, and what memory costs: the measures of a loader.
+ */
 #ifndef PF_BENCH_DISK_H
 #define PF_BENCH_DISK_H
 
