@@ -192,7 +192,7 @@ static void run(pf_bench *b, const pf_bench_model *m, const char *isa, bool deco
   r.ops = pf_bench_attn_ops(a);
   r.bytes = pf_bench_attn_bytes(a);
   r.memory = decode;
-  pf_bench_measure(b, &r, pf_bench_attn_call, a, pf_bench_fma_unit(isa), 1);
+  pf_bench_measure(b, &r, pf_bench_attn_call, a, pf_peak_fma(isa), 1);
   pf_table_line(b, &r);
   pf_bench_attn_close(a);
 }

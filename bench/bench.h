@@ -111,8 +111,6 @@ void pf_bench_attn_call(void *a);
 double pf_bench_attn_bytes(const pf_bench_attn *a);
 double pf_bench_attn_ops(const pf_bench_attn *a);
 void pf_bench_attn_close(pf_bench_attn *a);
-/* The peak of fp32 FMA of an instruction set, or -1. */
-int pf_bench_fma_unit(const char *isa);
 
 /* Calls several in turn, so that a disturbance meets all of them: rounds of one call each for
  * `seconds`, at least three. t[i]: the median of fn[i]. */

@@ -4,34 +4,20 @@
  * page cache before each part. */
 #include "config.h"
 
-#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/aio.h"
-#include "base/mem.h"
 #include "base/status.h"
-#include "model/weights.h"
-
-#define BLOCK ((size_t)4 << 20)
+#include "bench/clock.h"
+#include "bench/disk.h"
 
 static const char usage[] =
     "usage: pf-bench-load [--cold] [--no-checksum] [--threads N] [--direct] MODEL\n"
     "--direct reads the files with O_DIRECT in the comparison. PERSONAFLOW_IO=uring|pread chooses "
     "how the model is read.\n";
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static double seconds(struct timeval t) {
   return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
@@ -43,57 +29,6 @@ static void cpu(double *user, double *sys) {
   getrusage(RUSAGE_SELF, &u);
   *user = seconds(u.ru_utime);
   *sys = seconds(u.ru_stime);
-}
-
-/* High-water mark of resident memory, bytes. */
-static double peak(void) {
-  struct rusage u;
-  getrusage(RUSAGE_SELF, &u);
-  return 1024.0 * (double)u.ru_maxrss;
-}
-
-/* Writes back and drops the pages of every file. */
-static void drop(const pf_ckpt *k) {
-  for (size_t i = 0; i < k->n; i++) {
-    (void)fdatasync(k->f[i].fd);
-    (void)posix_fadvise(k->f[i].fd, 0, 0, POSIX_FADV_DONTNEED);
-  }
-}
-
-/* Reads the files one after the other with one buffer, as dd does; bytes read or -1. */
-static double read_all(const pf_ckpt *k, bool direct) {
-  double total = 0;
-  void *p = NULL;
-  if (posix_memalign(&p, 4096, BLOCK) != 0)
-    return -1;
-  memset(p, 1, BLOCK);
-  for (size_t i = 0; i < k->n; i++) {
-    int fd = open(k->f[i].path, O_RDONLY | (direct ? O_DIRECT : 0));
-    ssize_t n;
-    while (fd >= 0 && (n = read(fd, p, BLOCK)) > 0)
-      total += (double)n;
-    if (fd < 0)
-      total = -1;
-    else
-      close(fd);
-  }
-  free(p);
-  return total;
-}
-
-/* Seconds to touch fresh memory, one byte a page: what any loader that fills its own memory pays at
- * least. */
-static double touch(size_t bytes) {
-  char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  double t = now();
-  if (p == MAP_FAILED)
-    return -1;
-  (void)madvise(p, bytes, MADV_HUGEPAGE);
-  for (size_t i = 0; i < bytes; i += 4096)
-    ((volatile char *)p)[i] = 1;
-  t = now() - t;
-  munmap(p, bytes);
-  return t;
 }
 
 static const char *io_kind(void) {
@@ -116,15 +51,15 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
   if (rc != PF_OK)
     return rc;
   if (cold)
-    drop(&k);
-  double before = peak(), user0, sys0, user, sys;
+    pf_disk_drop(&k);
+  double before = pf_memory_peak(), user0, sys0, user, sys;
   cpu(&user0, &sys0);
-  double t = now();
+  double t = pf_bench_clock();
   rc = pf_model_open(&m, dir, o);
-  t = now() - t;
+  t = pf_bench_clock() - t;
   cpu(&user, &sys);
   if (rc == PF_OK) {
-    double bytes = (double)pf_model_get_info(m)->weight_bytes, rss = peak();
+    double bytes = (double)pf_model_get_info(m)->weight_bytes, rss = pf_memory_peak();
     printf("load: %.0f bytes of weights, io %s, %.2f s, %.2f GB/s, sha256 %s\n", bytes, io_kind(),
            t, bytes / t * 1e-9, o->no_checksum ? "off" : pf_model_get_info(m)->weights_sha256);
     printf("cpu: %.2f s user, %.2f s system\n", user - user0, sys - sys0);
@@ -133,15 +68,14 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
     weights = (size_t)pf_model_get_info(m)->weight_bytes;
     pf_model_close(m);
     if (cold)
-      drop(&k);
-    t = now();
-    bytes = read_all(&k, direct);
-    t = now() - t;
+      pf_disk_drop(&k);
+    t = pf_disk_read(&k, direct);
+    bytes = pf_disk_bytes(&k);
     printf("plain read(2), 4 MiB%s: %.0f bytes, %.2f s, %.2f GB/s\n", direct ? ", O_DIRECT" : "",
            bytes, t, bytes / t * 1e-9);
   }
   if (rc == PF_OK)
-    printf("fresh memory, one thread: %.2f s to touch %.0f bytes\n", touch(weights),
+    printf("fresh memory, one thread: %.2f s to touch %.0f bytes\n", pf_memory_touch(weights),
            (double)weights);
   pf_ckpt_close(&k);
   return rc;

@@ -6,7 +6,7 @@
 #include "bench/machine.h"
 
 #include <stdint.h>
-#include <time.h>
+#include <string.h>
 
 #include "base/par.h"
 #include "base/status.h"
@@ -93,10 +93,35 @@ const char *pf_peak_what(pf_peak_id id) {
   return names[id].what;
 }
 
-double pf_bench_clock(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+/* What an instruction set multiplies with. -1: not measured. */
+static const struct {
+  const char *isa;
+  int real, integer;
+} units[] = {
+    {"scalar", -1, -1},
+    {"avx2", PF_PEAK_FMA_AVX2, PF_PEAK_S8_AVX2},
+    {"avxvnni", PF_PEAK_FMA_AVX2, PF_PEAK_S8_AVXVNNI},
+    {"avx512", PF_PEAK_FMA_AVX512, PF_PEAK_S8_AVX512},
+    {"avx512vnni", PF_PEAK_FMA_AVX512, PF_PEAK_S8_AVX512VNNI},
+    {"amx", PF_PEAK_BF16_AMX, PF_PEAK_S8_AMX},
+    {"neon", PF_PEAK_FMA_NEON, -1},
+    {"neondot", PF_PEAK_FMA_NEON, PF_PEAK_S8_NEONDOT},
+    {"neoni8mm", PF_PEAK_FMA_NEON, PF_PEAK_S8_NEONI8MM},
+    {"neonbf16", PF_PEAK_BF16_NEON, -1},
+};
+
+int pf_peak_of(const char *isa, bool integer) {
+  for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+    if (!strcmp(units[i].isa, isa))
+      return integer ? units[i].integer : units[i].real;
+  return -1;
+}
+
+int pf_peak_fma(const char *isa) {
+  return !strncmp(isa, "avx512", 6) ? PF_PEAK_FMA_AVX512
+         : !strncmp(isa, "avx", 3)  ? PF_PEAK_FMA_AVX2
+         : !strncmp(isa, "neon", 4) ? PF_PEAK_FMA_NEON
+                                    : -1;
 }
 
 static int offered(uint32_t features) {

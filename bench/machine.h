@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "bench/arena.h"
+#include "bench/clock.h"
 #include "bench/micro.h"
 
 /* PF_PEAK(suffix of the constant, word, what it is) */
@@ -67,7 +68,9 @@ double pf_bench_read_bytes(const pf_reading *r);
 const char *pf_peak_word(pf_peak_id id);
 const char *pf_peak_what(pf_peak_id id);
 
-/* Seconds of a monotonic clock. */
-double pf_bench_clock(void);
+/* The pf_peak_id of what an instruction set's products multiply with, of fp32 FMA for the rest; -1:
+ * not measured. */
+int pf_peak_of(const char *isa, bool integer);
+int pf_peak_fma(const char *isa);
 
 #endif

@@ -87,35 +87,8 @@ static const product_kind kinds[] = {
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
-/* What an instruction set multiplies with. -1: not measured. */
-static const struct {
-  const char *isa;
-  int real, integer;
-} units[] = {
-    {"scalar", -1, -1},
-    {"avx2", PF_PEAK_FMA_AVX2, PF_PEAK_S8_AVX2},
-    {"avxvnni", PF_PEAK_FMA_AVX2, PF_PEAK_S8_AVXVNNI},
-    {"avx512", PF_PEAK_FMA_AVX512, PF_PEAK_S8_AVX512},
-    {"avx512vnni", PF_PEAK_FMA_AVX512, PF_PEAK_S8_AVX512VNNI},
-    {"amx", PF_PEAK_BF16_AMX, PF_PEAK_S8_AMX},
-    {"neon", PF_PEAK_FMA_NEON, -1},
-    {"neondot", PF_PEAK_FMA_NEON, PF_PEAK_S8_NEONDOT},
-    {"neoni8mm", PF_PEAK_FMA_NEON, PF_PEAK_S8_NEONI8MM},
-    {"neonbf16", PF_PEAK_BF16_NEON, -1},
-};
-
 static int unit_of(const char *isa, const product_kind *k) {
-  for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-    if (!strcmp(units[i].isa, isa))
-      return k->integer ? units[i].integer : units[i].real;
-  return -1;
-}
-
-int pf_bench_fma_unit(const char *isa) {
-  return !strncmp(isa, "avx512", 6) ? PF_PEAK_FMA_AVX512
-         : !strncmp(isa, "avx", 3)  ? PF_PEAK_FMA_AVX2
-         : !strncmp(isa, "neon", 4) ? PF_PEAK_FMA_NEON
-                                    : -1;
+  return pf_peak_of(isa, k->integer);
 }
 
 typedef struct shape {

@@ -31,6 +31,10 @@ size_t pf_mat_bytes(const pf_mat *m) {
   return pf_round_up(m->n, PF_LANES) * words(m) * 4 + 2 * scales_bytes(m);
 }
 
+size_t pf_mat_read_bytes(const pf_mat *m) {
+  return pf_mat_bytes(m) - scales_bytes(m);
+}
+
 void pf_mat_place(pf_mat *m, void *p) {
   m->w = p;
   if (m->type != PF_W_S8)

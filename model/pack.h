@@ -11,6 +11,8 @@
 void pf_mat_shape(pf_mat *m, pf_wtype type, size_t n, size_t k, size_t group);
 /* Bytes of its packed form, a multiple of 64. */
 size_t pf_mat_bytes(const pf_mat *m);
+/* Of those, what a product reads: weights and scales. */
+size_t pf_mat_read_bytes(const pf_mat *m);
 /* The pointers: its memory begins at p, 64-byte aligned and all zero. */
 void pf_mat_place(pf_mat *m, void *p);
 
