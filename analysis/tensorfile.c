@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "analysis/jsonout.h"
+#include "analysis/tensorfile.h"
 #include "base/bf16.h"
 #include "base/io.h"
 #include "base/js.h"
@@ -21,12 +22,10 @@
 
 enum { FILE_LIMIT_GIB = 4 };
 
-static const struct dtype {
-  const char *npy, *st;
-  size_t size;
-} dtypes[] = {{"<f4", "F32", 4}, {"<f2", "F16", 2}, {"<f8", "F64", 8}, {NULL, "BF16", 2}};
+static const pf_file_dtype dtypes[] = {
+    {"<f4", "F32", 4}, {"<f2", "F16", 2}, {"<f8", "F64", 8}, {NULL, "BF16", 2}};
 
-static float element(const struct dtype *t, const unsigned char *p) {
+float pf_file_element(const pf_file_dtype *t, const unsigned char *p) {
   uint16_t h = (uint16_t)(p[0] | p[1] << 8);
   if (t->size == 2)
     return t->npy ? pf_f16_to_f32(h) : pf_bf16_to_f32(h);
@@ -60,7 +59,7 @@ void pf_tensor_free(pf_tensor *t) {
 }
 
 /* Converts `bytes` bytes at p, which must be exactly the tensor's. */
-static int take(const char *where, const struct dtype *t, const unsigned char *p, size_t bytes,
+static int take(const char *where, const pf_file_dtype *t, const unsigned char *p, size_t bytes,
                 pf_tensor *out) {
   size_t n, want;
   if (!count_of(out, &n) || !pf_mul3(n, t->size, 1, &want) || want != bytes)
@@ -70,7 +69,7 @@ static int take(const char *where, const struct dtype *t, const unsigned char *p
   if (!out->data)
     return PF_ENOMEM;
   for (size_t i = 0; i < n; i++) {
-    out->data[i] = element(t, p + i * t->size);
+    out->data[i] = pf_file_element(t, p + i * t->size);
     if (!isfinite(out->data[i]))
       return pf_fail(PF_EINPUT, "%s: value %zu is not finite", where, i);
   }
@@ -99,7 +98,7 @@ static bool npy_shape(const char *h, pf_tensor *out) {
   return *p == ')';
 }
 
-static const struct dtype *npy_dtype(const char *h) {
+static const pf_file_dtype *npy_dtype(const char *h) {
   const char *p = strstr(h, "'descr'");
   p = p ? strchr(p + 7, '\'') : NULL;
   for (size_t i = 0; p && i < sizeof dtypes / sizeof *dtypes; i++)
@@ -108,7 +107,8 @@ static const struct dtype *npy_dtype(const char *h) {
   return NULL;
 }
 
-static int npy_parse(const char *path, const unsigned char *b, size_t n, pf_tensor *out) {
+int pf_npy_head(const char *path, const unsigned char *b, size_t n, pf_tensor *out,
+                const pf_file_dtype **dtype, size_t *data) {
   if (n < 12 || memcmp(b, "\x93NUMPY", 6) != 0 || b[6] < 1 || b[6] > 3)
     return pf_fail(PF_EINPUT, "%s: not a .npy file of version 1, 2 or 3", path);
   size_t at = b[6] == 1 ? 10 : 12;
@@ -121,14 +121,23 @@ static int npy_parse(const char *path, const unsigned char *b, size_t n, pf_tens
   if (!h)
     return PF_ENOMEM;
   memcpy(h, b + at, len);
-  const struct dtype *t = npy_dtype(h);
+  const pf_file_dtype *t = npy_dtype(h);
   bool fortran = strstr(h, "'fortran_order': True") != NULL, shape = npy_shape(h, out);
   pf_free(h);
   if (!t || fortran || !shape)
     return pf_fail(PF_EINPUT,
                    "%s: want little-endian f2, f4 or f8 values in C order, at most %d axes", path,
                    PF_TENSOR_MAX_DIMS);
-  return take(path, t, b + at + len, n - at - len, out);
+  *dtype = t;
+  *data = at + len;
+  return PF_OK;
+}
+
+static int npy_parse(const char *path, const unsigned char *b, size_t n, pf_tensor *out) {
+  const pf_file_dtype *t;
+  size_t at;
+  int rc = pf_npy_head(path, b, n, out, &t, &at);
+  return rc == PF_OK ? take(path, t, b + at, n - at, out) : rc;
 }
 
 int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out) {
@@ -164,7 +173,7 @@ int pf_npy_write(const char *path, const pf_tensor *t) {
  * --------------------------------------------------------------------------------------------------
  */
 
-static const struct dtype *st_dtype(const json_t *v) {
+static const pf_file_dtype *st_dtype(const json_t *v) {
   const char *s = json_string_value(v);
   for (size_t i = 0; s && i < sizeof dtypes / sizeof *dtypes; i++)
     if (!strcmp(s, dtypes[i].st))
@@ -184,19 +193,28 @@ static bool st_shape(const json_t *shape, pf_tensor *out) {
   return true;
 }
 
-static int st_entry(const char *where, const json_t *e, const unsigned char *data, size_t n,
-                    pf_tensor *out) {
+int pf_st_entry(const char *where, const json_t *e, size_t n, pf_tensor *out,
+                const pf_file_dtype **dtype, size_t *first, size_t *bytes) {
   const json_t *off = json_object_get(e, "data_offsets");
   json_int_t lo = json_integer_value(json_array_get(off, 0)),
              hi = json_integer_value(json_array_get(off, 1));
-  const struct dtype *t = st_dtype(json_object_get(e, "dtype"));
-  if (!t)
+  if (!(*dtype = st_dtype(json_object_get(e, "dtype"))))
     return pf_fail(PF_EINPUT, "%s: dtype must be F32, F16, BF16 or F64", where);
   if (!st_shape(json_object_get(e, "shape"), out))
     return pf_fail(PF_EINPUT, "%s: want a shape of at most %d axes", where, PF_TENSOR_MAX_DIMS);
   if (json_array_size(off) != 2 || lo < 0 || hi < lo || (uint64_t)hi > n)
     return pf_fail(PF_EINPUT, "%s: data_offsets go beyond the end of the file", where);
-  return take(where, t, data + lo, (size_t)(hi - lo), out);
+  *first = (size_t)lo;
+  *bytes = (size_t)(hi - lo);
+  return PF_OK;
+}
+
+static int st_entry(const char *where, const json_t *e, const unsigned char *data, size_t n,
+                    pf_tensor *out) {
+  const pf_file_dtype *t;
+  size_t first, bytes;
+  int rc = pf_st_entry(where, e, n, out, &t, &first, &bytes);
+  return rc == PF_OK ? take(where, t, data + first, bytes, out) : rc;
 }
 
 static int st_find(const char *name, const json_t *head, const char *tensor, const json_t **e) {
@@ -258,7 +276,7 @@ int pf_tensor_read(const char *source, pf_tensor *out) {
   return rc;
 }
 
-static int st_header(const pf_tensor *t, size_t n, const char *const *metadata, pf_buf *out) {
+int pf_st_header(const pf_tensor *t, size_t n, const char *const *metadata, pf_buf *out) {
   json_t *head = json_object(), *meta = json_object();
   int bad = 0;
   for (size_t i = 0; metadata && metadata[i]; i += 2)
@@ -277,16 +295,22 @@ static int st_header(const pf_tensor *t, size_t n, const char *const *metadata, 
   }
   if (!bad)
     pf_js_dump(head, 0, out);
+  while (!out->failed && out->n % 8) /* data begins on a multiple of 8 bytes */
+    pf_buf_puts(out, " ");
   json_decref(head);
   json_decref(meta);
-  return bad ? PF_ENOMEM : PF_OK;
+  return bad ? PF_ENOMEM : pf_buf_status(out);
 }
 
-static int st_write_fd(int fd, const pf_buf *h, const pf_tensor *t, size_t n) {
+int pf_st_put_header(int fd, const pf_buf *h) {
   unsigned char len[8];
   for (int i = 0; i < 8; i++)
     len[i] = (unsigned char)((uint64_t)h->n >> (8 * i));
-  if (pf_write_all(fd, len, 8) || pf_write_all(fd, h->s, h->n))
+  return pf_write_all(fd, len, 8) || pf_write_all(fd, h->s, h->n) ? -1 : 0;
+}
+
+static int st_write_fd(int fd, const pf_buf *h, const pf_tensor *t, size_t n) {
+  if (pf_st_put_header(fd, h) != 0)
     return -1;
   for (size_t i = 0; i < n; i++)
     if (pf_write_all(fd, t[i].data, pf_tensor_count(&t[i]) * sizeof(float)))
@@ -313,11 +337,7 @@ static int st_write(const char *path, const pf_buf *h, const pf_tensor *t, size_
 int pf_safetensors_write(const char *path, const pf_tensor *t, size_t n,
                          const char *const *metadata) {
   pf_buf h = {0};
-  int rc = st_header(t, n, metadata, &h);
-  while (rc == PF_OK && !h.failed && h.n % 8) /* data begins on a multiple of 8 bytes */
-    pf_buf_puts(&h, " ");
-  if (rc == PF_OK)
-    rc = pf_buf_status(&h);
+  int rc = pf_st_header(t, n, metadata, &h);
   if (rc == PF_OK)
     rc = st_write(path, &h, t, n);
   pf_buf_free(&h);

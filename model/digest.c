@@ -41,13 +41,15 @@ static void cache_path(pf_buf *b, const pf_ckpt *k) {
 }
 
 /* The text must be exactly one line for every wanted tensor; only the digests are taken from it. */
-static bool text_matches(const char *text, const pf_wants *w) {
+static bool take_text(const char *text, pf_wants *w) {
   const char *p = text;
   for (size_t i = 0; i < w->n; i++) {
     pf_buf h = {0};
     head(&h, &w->v[i]);
     bool ok = pf_buf_status(&h) == PF_OK && !strncmp(p, h.s, h.n) &&
               strspn(p + h.n, "0123456789abcdef") == 64 && p[h.n + 64] == '\n';
+    if (ok)
+      memcpy(w->v[i].sha256, p + h.n, 64);
     p += h.n + 65;
     pf_buf_free(&h);
     if (!ok)
@@ -56,12 +58,12 @@ static bool text_matches(const char *text, const pf_wants *w) {
   return *p == '\0';
 }
 
-bool pf_digest_cached(char hex[65], const pf_wants *w, const pf_ckpt *k) {
+bool pf_digest_cached(char hex[65], pf_wants *w, const pf_ckpt *k) {
   pf_buf path = {0}, text = {0};
   cache_path(&path, k);
   bool ok = path.n && pf_buf_status(&path) == PF_OK &&
             pf_read_file(path.s, CACHE_LIMIT, &text) == PF_OK && strlen(text.s) == text.n &&
-            text_matches(text.s, w);
+            take_text(text.s, w);
   if (ok)
     pf_sha256_hex(text.s, text.n, hex);
   pf_buf_free(&path);

@@ -9,8 +9,9 @@
 
 #include "model/weights.h"
 
-/* True when the cache knows these files; the digest is then in hex. */
-bool pf_digest_cached(char hex[65], const pf_wants *w, const pf_ckpt *k);
+/* True when the cache knows these files; the digest is then in hex, and each tensor's in its want.
+ */
+bool pf_digest_cached(char hex[65], pf_wants *w, const pf_ckpt *k);
 /* From the tensors' own digests (pf_want.sha256); remembered if the cache can be written. */
 int pf_digest_make(char hex[65], const pf_wants *w, const pf_ckpt *k);
 

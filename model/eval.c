@@ -16,7 +16,7 @@ int pf_ctx_new(pf_ctx **out, const pf_model *m, const pf_ctx_opts *o) {
   if (!m->layers)
     return pf_fail(PF_EUSAGE, "%s: only the configuration was opened; a context needs the weights",
                    m->cfg.dir);
-  const pf_simd *simd = pf_simd_get(&rc);
+  const pf_simd *simd = pf_simd_for(o ? o->isa : NULL, &rc);
   if (rc != PF_OK)
     return rc;
   pf_ctx *c = pf_calloc(1, sizeof *c);

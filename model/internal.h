@@ -75,6 +75,9 @@ struct pf_model {
   void *arena;      /* all packed weights and vectors live here; mapped by weights.c */
   size_t arena_bytes;
   char sha256[65];
+  pf_tensor_info *tensors; /* with their digests, in name order; NULL: no checksum was asked for */
+  size_t n_tensors;
+  struct pf_tensor_text *tensor_text; /* their strings */
   pf_hook_table hooks; /* made by pf_hook_table_make when the configuration is read */
 };
 

@@ -71,6 +71,11 @@ const pf_model_info *pf_model_get_info(const pf_model *m) {
   return &m->cfg.info;
 }
 
+const pf_tensor_info *pf_model_tensors(const pf_model *m, size_t *n) {
+  *n = m->n_tensors;
+  return m->tensors;
+}
+
 int pf_model_resolve(const char *path, char *buf, size_t size) {
   return pf_resolve_dir(path, buf, size);
 }

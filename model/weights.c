@@ -599,7 +599,7 @@ static int load(pf_model *m, pf_wants *w, const pf_ckpt *k, const pf_model_opts 
   loader l = {.w = w, .opts = opts, .mode = &pf_modes[m->cfg.info.precision]};
   bool checksum = !opts || !opts->no_checksum;
   int rc;
-  if (!(l.f = pf_simd_get(&rc)))
+  if (!(l.f = pf_simd_for(opts ? opts->isa : NULL, &rc)))
     return rc;
   l.hash = checksum && !pf_digest_cached(m->sha256, w, k);
   rc = make_arena(m, w);
@@ -612,6 +612,27 @@ static int load(pf_model *m, pf_wants *w, const pf_ckpt *k, const pf_model_opts 
   pf_free(l.jobs);
   pf_free(l.outcomes);
   return rc;
+}
+
+struct pf_tensor_text {
+  char name[sizeof((pf_want *)0)->name], dtype[sizeof((pf_st_tensor *)0)->dtype_name], sha256[65];
+};
+
+/* The digests outlive the list of what was wanted. */
+static int keep_tensors(pf_model *m, const pf_wants *w) {
+  struct pf_tensor_text *text = m->tensor_text = pf_alloc(w->n, sizeof *text);
+  m->tensors = pf_alloc(w->n, sizeof *m->tensors);
+  if (!text || !m->tensors)
+    return PF_ENOMEM;
+  for (size_t i = 0; i < w->n; i++) {
+    const pf_want *t = &w->v[i];
+    memcpy(text[i].name, t->name, sizeof text[i].name);
+    memcpy(text[i].dtype, t->src->dtype_name, sizeof text[i].dtype);
+    memcpy(text[i].sha256, t->sha256, sizeof text[i].sha256);
+    m->tensors[i] = (pf_tensor_info){text[i].name, text[i].dtype, t->rows, t->cols, text[i].sha256};
+  }
+  m->n_tensors = w->n;
+  return PF_OK;
 }
 
 int pf_weights_load(pf_model *m, const pf_model_opts *opts) {
@@ -629,6 +650,7 @@ int pf_weights_load(pf_model *m, const pf_model_opts *opts) {
   if (rc == PF_OK) {
     describe(m, &w);
     m->cfg.info.weights_sha256 = m->sha256;
+    rc = m->sha256[0] ? keep_tensors(m, &w) : PF_OK;
   }
   pf_wants_free(&w);
   pf_ckpt_close(&k);
@@ -641,6 +663,11 @@ void pf_weights_free(pf_model *m) {
   if (m->arena)
     munmap(m->arena, m->arena_bytes);
   pf_free(m->layers);
+  pf_free(m->tensors);
+  pf_free(m->tensor_text);
   m->arena = NULL;
   m->layers = NULL;
+  m->tensors = NULL;
+  m->tensor_text = NULL;
+  m->n_tensors = 0;
 }

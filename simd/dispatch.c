@@ -116,3 +116,33 @@ const pf_simd *pf_simd_get(int *status) {
   pf_simd_init(&again, NULL);
   return NULL;
 }
+
+/* Tables of named caps, made when they are first asked for. */
+static pthread_mutex_t capped_lock = PTHREAD_MUTEX_INITIALIZER;
+static pf_simd capped[N_ISAS];
+static char capped_made[N_ISAS];
+
+const pf_simd *pf_simd_for(const char *isa, int *status) {
+  if (!isa || !*isa)
+    return pf_simd_get(status);
+  pf_simd made;
+  size_t i = find_isa(isa);
+  *status = pf_simd_init(&made, isa);
+  if (*status != PF_OK)
+    return NULL;
+  pthread_mutex_lock(&capped_lock);
+  if (!capped_made[i])
+    capped[i] = made;
+  capped_made[i] = 1;
+  pthread_mutex_unlock(&capped_lock);
+  return &capped[i];
+}
+
+size_t pf_isa_names(const char *names[PF_MAX_ISAS]) {
+  size_t n = 0;
+  int level;
+  for (size_t i = 0; i < N_ISAS && n < PF_MAX_ISAS; i++)
+    if (cap_level(isas[i].name, &level) == PF_OK)
+      names[n++] = isas[i].name;
+  return n;
+}

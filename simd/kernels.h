@@ -47,6 +47,10 @@ void pf_kernel_install(pf_simd *s, const pf_kernel *k);
 /* The kernels that pf_simd_init(out, cap) takes: chosen[i] belongs to slot i. */
 #define PF_N_OPS (sizeof(pf_simd) / sizeof(void (*)(void)))
 int pf_kernel_choose(const pf_kernel *chosen[PF_N_OPS], const char *cap);
+/* Names of the instruction sets that this build and this CPU have, in the order of PF_ISAS; their
+ * number. */
+enum { PF_MAX_ISAS = 16 };
+size_t pf_isa_names(const char *names[PF_MAX_ISAS]);
 /* The cap in force: `cap`, else PERSONAFLOW_ISA, else NULL. */
 const char *pf_isa_cap(const char *cap);
 

@@ -141,5 +141,7 @@ typedef struct pf_simd {
 int pf_simd_init(pf_simd *out, const char *cap);
 /* The process-wide table, made once; *status receives PF_OK or the failure. */
 const pf_simd *pf_simd_get(int *status);
+/* The table under a cap, made once for each; NULL or "": pf_simd_get. NULL on failure. */
+const pf_simd *pf_simd_for(const char *isa, int *status);
 
 #endif

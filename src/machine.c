@@ -64,6 +64,30 @@ static void make_choice(void) {
   }
 }
 
+static pthread_once_t isas_once = PTHREAD_ONCE_INIT;
+static const char *isas[PF_MAX_ISAS];
+static size_t n_isas;
+
+static void list_isas(void) {
+  n_isas = pf_isa_names(isas);
+}
+
+const char *const *pf_isas(size_t *n) {
+  pthread_once(&isas_once, list_isas);
+  *n = n_isas;
+  return isas;
+}
+
+const char *pf_kernel_symbol(const char *op, const char *isa) {
+  const pf_kernel *chosen[PF_N_OPS];
+  if (pf_kernel_choose(chosen, isa) != PF_OK)
+    return NULL;
+  for (size_t i = 0; i < PF_N_OPS; i++)
+    if (!strcmp(chosen[i]->op, op))
+      return chosen[i]->symbol;
+  return NULL;
+}
+
 int pf_kernels(const pf_kernel_choice **out, size_t *n) {
   int status;
   *out = NULL;

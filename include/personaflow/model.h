@@ -70,6 +70,7 @@ typedef struct pf_model_opts {
   pf_progress_fn progress; /* NULL = silent; bytes read */
   void *progress_user;
   pf_precision precision; /* weights are packed for it; PF_EUSAGE if they do not allow it */
+  const char *isa;        /* caps the instruction set; NULL: PERSONAFLOW_ISA's. Changes no bit. */
 } pf_model_opts;
 
 /* Resolves `path` (a directory, or org/name[@revision] in the Hugging Face cache; nothing is
@@ -78,6 +79,16 @@ typedef struct pf_model_opts {
 PF_API int pf_model_open(pf_model **out, const char *path, const pf_model_opts *opts);
 PF_API void pf_model_close(pf_model *m);
 PF_API const pf_model_info *pf_model_get_info(const pf_model *m);
+
+/* A tensor of a checkpoint. */
+typedef struct pf_tensor_info {
+  const char *name, *dtype; /* "BF16", "F16", "F32", "I8" */
+  size_t rows, cols;        /* cols 0: a vector */
+  const char *sha256;       /* hex, of its bytes in the file */
+} pf_tensor_info;
+/* The tensors of an opened model in name order; *n = 0 when it was opened without its checksum.
+ * They belong to the model. */
+PF_API const pf_tensor_info *pf_model_tensors(const pf_model *m, size_t *n);
 
 /* The configuration only, without the weights (for tokenisers, hooks, dry runs). Free with
  * pf_model_close. */
@@ -98,8 +109,9 @@ typedef struct pf_ctx pf_ctx; /* scratch memory and settings of one computation 
 typedef struct pf_seq pf_seq; /* one branch: its K,V cache, taps, cuts and swaps */
 
 typedef struct pf_ctx_opts {
-  int threads;    /* 0 = default (OMP_NUM_THREADS, else the CPUs of the process) */
-  int keep_raw_k; /* keep un-rotated keys too (needed to move keys to other positions) */
+  int threads;     /* 0 = default (OMP_NUM_THREADS, else the CPUs of the process) */
+  int keep_raw_k;  /* keep un-rotated keys too (needed to move keys to other positions) */
+  const char *isa; /* as in pf_model_opts */
 } pf_ctx_opts;
 
 PF_API int pf_ctx_new(pf_ctx **out, const pf_model *m, const pf_ctx_opts *opts);
@@ -295,5 +307,10 @@ PF_API const char *pf_cpu_name(void);
 /* The kernel chosen for every operation; PERSONAFLOW_ISA caps the level. PF_EENV when that names an
  * unknown or absent one. */
 PF_API int pf_kernels(const pf_kernel_choice **out, size_t *n);
+/* The instruction sets that this build and this CPU have, from the scalar code to the best. */
+PF_API const char *const *pf_isas(size_t *n);
+/* The kernel that a cap (NULL: the environment's) chooses for an operation; NULL: no such operation
+ * or cap. */
+PF_API const char *pf_kernel_symbol(const char *op, const char *isa);
 
 #endif

@@ -24,6 +24,11 @@ static void to_hex(const unsigned char md[32], char hex[65]) {
     snprintf(hex + 2 * i, 3, "%02x", md[i]);
 }
 
+void pf_sha256_raw(pf_sha256 *s, unsigned char digest[32]) {
+  EVP_DigestFinal_ex((EVP_MD_CTX *)s, digest, NULL);
+  EVP_MD_CTX_free((EVP_MD_CTX *)s);
+}
+
 void pf_sha256_end(pf_sha256 *s, char hex[65]) {
   unsigned char md[EVP_MAX_MD_SIZE] = {0};
   EVP_DigestFinal_ex((EVP_MD_CTX *)s, md, NULL);

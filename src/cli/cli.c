@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +74,21 @@ bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out) {
     p = *end ? end + 1 : end;
   }
   return true;
+}
+
+static volatile int stop;
+
+static void on_signal(int sig) {
+  (void)sig;
+  stop = 1;
+}
+
+const volatile int *cli_stop_on_signals(void) {
+  struct sigaction a = {.sa_handler = on_signal};
+  a.sa_flags = (int)SA_RESETHAND; /* a second one ends the program at once */
+  sigaction(SIGINT, &a, NULL);
+  sigaction(SIGTERM, &a, NULL);
+  return &stop;
 }
 
 static double now(void) {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
  * personaflow study: the additive-substitution study of a model. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,20 +32,6 @@ static const char help[] =
     "without a break. Exit codes: 0 done, 2 usage or results exist, 3 input or output, 4 "
     "incomplete and resumable,\n"
     "5 environment.\n";
-
-static volatile int stop;
-
-static void on_signal(int sig) {
-  (void)sig;
-  stop = 1;
-}
-
-static void catch_signals(void) {
-  struct sigaction a = {.sa_handler = on_signal};
-  a.sa_flags = (int)SA_RESETHAND; /* a second one ends the program at once */
-  sigaction(SIGINT, &a, NULL);
-  sigaction(SIGTERM, &a, NULL);
-}
 
 static void print_line(void *user, const char *line) {
   fprintf(user, "%s\n", line);
@@ -173,8 +158,7 @@ int cmd_study(int argc, char **argv) {
     a.o.log = print_line;
     a.o.log_user = a.json && !a.o.dry_run ? stderr : stdout;
   }
-  a.o.stop = &stop;
-  catch_signals();
+  a.o.stop = cli_stop_on_signals();
   int rc = pf_study_run(&a.o);
   if (rc != PF_OK)
     return cli_fail(rc);

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Prompts as JSON Lines: one object a line, with an optional "id" (text or whole number) and one of
+ *   "prompt": text, one user message in the model's chat format
+ *   "raw": text, with the tokenizer's own BOS rule
+ *   "messages": [{"role": ..., "content": ...}, ...]
+ *   "persona" and "task": the role prompt "As X, Y" in the chat format
+ *   "ids": [1, 2, 3], which needs no tokenizer
+ * Empty lines are skipped. */
+#ifndef PF_ANALYSIS_PROMPTS_H
+#define PF_ANALYSIS_PROMPTS_H
+
+#include "personaflow/analysis.h"
+
+typedef struct pf_prompt {
+  char *id; /* "id", else its place in the file: "0", "1", ... */
+  pf_ids ids;
+} pf_prompt;
+
+typedef struct pf_prompts {
+  pf_prompt *v;
+  size_t n, cap;
+  char tokenizer_sha256[65]; /* "": no prompt needed the tokenizer */
+} pf_prompts;
+
+/* dir: of the model, whose tokenizer is opened when a prompt needs it. `name` stands in error
+ * lines, with the line's number. An empty list, an id given twice and an empty prompt are
+ * PF_EINPUT. */
+int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t n,
+                     const char *dir);
+/* Appends a copy of n ids. */
+int pf_prompts_add(pf_prompts *p, const char *id, const int32_t *ids, size_t n);
+void pf_prompts_free(pf_prompts *p);
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Values of hook points as snapshots and other programs keep them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analysis/diff.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+static int side_alloc(pf_side *s, size_t n) {
+  s->tensor = pf_alloc(n, sizeof *s->tensor);
+  s->head_first = pf_calloc(n, sizeof *s->head_first);
+  for (size_t i = 0; s->tensor && i < n; i++)
+    s->tensor[i] = -1;
+  return s->tensor && s->head_first ? PF_OK : PF_ENOMEM;
+}
+
+void pf_side_free(pf_side *s) {
+  pf_tin_close(s->values);
+  pf_free(s->tensor);
+  pf_free(s->head_first);
+  *s = (pf_side){0};
+}
+
+/* ---- snapshots ------------------------------------------------------------------------------- */
+
+int pf_side_of_snap(pf_side *s, const pf_snap *snap, size_t k, const pf_points *points) {
+  *s = (pf_side){0};
+  int rc = side_alloc(s, points->n);
+  if (rc == PF_OK)
+    rc = pf_snap_values(snap, k, &s->values);
+  for (size_t i = 0; rc == PF_OK && i < points->n; i++) {
+    const pf_at *a = &points->v[i];
+    s->tensor[i] = pf_tin_find(s->values, a->name);
+    const pf_tensor *t = s->tensor[i] < 0 ? NULL : pf_tin_get(s->values, (size_t)s->tensor[i]);
+    if (!t || t->n_dims != (a->hook->heads ? 3 : 2) || (a->hook->heads && t->dims[1] != a->heads) ||
+        t->dims[t->n_dims - 1] != (a->width ? a->width : t->dims[0]))
+      rc = pf_fail(PF_EINPUT, "%s: damaged snapshot: no values of %s: make it again", snap->dir,
+                   a->name);
+    else
+      s->n_pos = (int32_t)t->dims[0];
+  }
+  if (rc != PF_OK)
+    pf_side_free(s);
+  return rc;
+}
+
+/* ---- other programs -------------------------------------------------------------------------- */
+
+/* Hugging Face's hidden_states: entry L is the input of layer L; the last is what comes out of the
+ * final norm. "hidden_states.3", "hidden_states[3]", "hidden_states_3". */
+static bool hidden_state(const char *name, const pf_snap *like, char out[96]) {
+  static const char word[] = "hidden_states";
+  size_t n = sizeof word - 1;
+  char *end;
+  if (strncmp(name, word, n) != 0 || !name[n] || !strchr(".[_", name[n]))
+    return false;
+  long l = strtol(name + n + 1, &end, 10);
+  if (end == name + n + 1 || strcmp(end, name[n] == '[' ? "]" : "") != 0)
+    return false;
+  if (l == pf_model_get_info(like->config)->n_layers)
+    snprintf(out, 96, "ln_final.hook_out");
+  else
+    snprintf(out, 96, "blocks.%ld.hook_resid_pre", l);
+  return true;
+}
+
+/* The point that a foreign name means, -1: none of the snapshot. */
+static ptrdiff_t point_of(const pf_snap *like, const char *name) {
+  char other[96];
+  int id;
+  int32_t layer;
+  if (hidden_state(name, like, other))
+    name = other;
+  else if (!strcmp(name, "logits"))
+    name = "unembed.hook_out";
+  if (pf_hook_find(like->config, name, &id, &layer) != PF_OK)
+    return -1;
+  for (size_t i = 0; i < like->points.n; i++)
+    if (like->points.v[i].hook->id == id && like->points.v[i].layer == layer)
+      return (ptrdiff_t)i;
+  return -1;
+}
+
+static int bad_shape(const char *path, const pf_tensor *t, const char *want) {
+  char shape[160];
+  size_t at = 0;
+  for (int i = 0; i < t->n_dims && at < sizeof shape - 24; i++)
+    at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%zu", i ? ", " : "", t->dims[i]);
+  shape[at] = '\0';
+  return pf_fail(PF_EINPUT, "%s: %s has the shape [%s]; wanted is %s", path, t->name, shape, want);
+}
+
+/* Leading axes of 1 are a batch. Keys: [head, position, key], or [position, head, key] where only
+ * that fits. Others: [position, ...] with the point's values a position. */
+static int fit(const char *path, pf_side *s, const pf_snap *like, const pf_blocks *b,
+               size_t point) {
+  const pf_at *a = &like->points.v[point];
+  const pf_tensor *t = pf_tin_get(s->values, (size_t)s->tensor[point]);
+  const size_t *d = t->dims;
+  int n = t->n_dims;
+  char want[128];
+  while (n > 2 && *d == 1 && (a->width || n > 3))
+    d++, n--;
+  size_t pos = n ? d[0] : 0;
+  snprintf(want, sizeof want, "%d or %d positions of %zu values", (int)b->prompt, (int)b->all,
+           a->heads * a->width);
+  if (!a->width) {
+    snprintf(want, sizeof want, "[%zu heads, %d or %d positions, as many keys]", a->heads,
+             (int)b->prompt, (int)b->all);
+    if (n != 3)
+      return bad_shape(path, t, want);
+    s->head_first[point] = d[0] == a->heads && d[1] == d[2];
+    pos = s->head_first[point] ? d[1] : d[0];
+    if (!s->head_first[point] && (d[1] != a->heads || d[2] != d[0]))
+      return bad_shape(path, t, want);
+  } else if (pos == 0 || pf_tensor_count(t) != pos * a->heads * a->width) {
+    return bad_shape(path, t, want);
+  }
+  if (pos != (size_t)b->prompt && pos != (size_t)b->all)
+    return bad_shape(path, t, want);
+  s->n_pos = s->n_pos == 0 || (int32_t)pos < s->n_pos ? (int32_t)pos : s->n_pos;
+  return PF_OK;
+}
+
+int pf_side_foreign(pf_side *s, const char *path, const pf_snap *like, const pf_blocks *b,
+                    json_t *ignored) {
+  size_t found = 0;
+  *s = (pf_side){0};
+  int rc = side_alloc(s, like->points.n);
+  if (rc == PF_OK)
+    rc = pf_tin_open(&s->values, path);
+  for (size_t i = 0; rc == PF_OK && i < pf_tin_count(s->values); i++) {
+    const char *name = pf_tin_get(s->values, i)->name;
+    ptrdiff_t p = point_of(like, name);
+    if (p < 0) {
+      json_array_append_new(ignored, json_string(name));
+      continue;
+    }
+    if (s->tensor[p] >= 0)
+      rc = pf_fail(PF_EINPUT, "%s: %s and %s are both %s", path, name,
+                   pf_tin_get(s->values, (size_t)s->tensor[p])->name, like->points.v[p].name);
+    s->tensor[p] = (ptrdiff_t)i;
+    found++;
+    if (rc == PF_OK)
+      rc = fit(path, s, like, b, (size_t)p);
+  }
+  if (rc == PF_OK && !found)
+    rc = pf_fail(PF_EINPUT,
+                 "%s: none of its %zu tensors has the name of a hook point that the snapshot "
+                 "holds ('personaflow hooks' lists names and aliases)",
+                 path, pf_tin_count(s->values));
+  if (rc != PF_OK)
+    pf_side_free(s);
+  return rc;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+static const pf_tensor *tensor_of(const pf_side *s, size_t point) {
+  return pf_tin_get(s->values, (size_t)s->tensor[point]);
+}
+
+size_t pf_side_part(const pf_side *s, const pf_points *points, size_t point) {
+  const pf_tensor *t = tensor_of(s, point);
+  return points->v[point].width ? points->v[point].width : t->dims[t->n_dims - 1];
+}
+
+int pf_side_rows(pf_side *s, const pf_points *points, size_t point, int32_t lo, int32_t hi,
+                 float *out) {
+  size_t heads = points->v[point].heads, part = pf_side_part(s, points, point),
+         stride = heads * part;
+  size_t i = (size_t)s->tensor[point];
+  if (!s->head_first[point])
+    return pf_tin_read(s->values, i, (size_t)lo * stride, (size_t)(hi - lo) * stride, out);
+  int rc = PF_OK;
+  for (int32_t pos = lo; pos < hi; pos++)
+    for (size_t h = 0; rc == PF_OK && h < heads; h++)
+      rc = pf_tin_read(s->values, i, (h * part + (size_t)pos) * part, part,
+                       out + (size_t)(pos - lo) * stride + h * part);
+  return rc;
+}

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Snapshots and their differences: what a digest covers, one set of bytes for any threads, chunk
+ * and instruction set, stops and repeats, prompts that are wrong, values of other programs. */
+#include "config.h"
+
+#include <math.h>
+
+#include "analysis/diff.h"
+#include "analysis/diffreport.h"
+#include "base/io.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "tests/model_util.h"
+#include "tests/tmpdir.h"
+
+#define GEMMA "data/models/demo-gemma2"
+#define IDS                                                                                        \
+  "{\"id\": \"x\", \"ids\": [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]}\n"
+
+static char dir[256], model[1024];
+
+static void setup(void) {
+  tmp_make(dir);
+  snprintf(model, sizeof model, "%s/" GEMMA, tu_srcdir());
+}
+
+static void teardown(void) {
+  tmp_remove(dir);
+}
+
+static const char *in(const char *name) {
+  static char path[8][400];
+  static int turn;
+  turn = (turn + 1) % 8;
+  snprintf(path[turn], sizeof path[turn], "%s/%s", dir, name);
+  return path[turn];
+}
+
+static pf_snap_opts opts(const char *name, const char *prompts) {
+  return (pf_snap_opts){.model = model,
+                        .prompts_name = "prompts",
+                        .prompts = prompts,
+                        .n_prompts = strlen(prompts),
+                        .out_dir = in(name),
+                        .max_tokens = 4,
+                        .threads = 1};
+}
+
+static void make(const pf_snap_opts *o) {
+  int rc = pf_snap_run(o, NULL);
+  ck_assert_msg(rc == PF_OK, "%s", pf_last_error());
+}
+
+static void same_file(const char *a, const char *b, const char *name) {
+  char pa[700], pb[700];
+  pf_buf x, y;
+  snprintf(pa, sizeof pa, "%s/%s", a, name);
+  snprintf(pb, sizeof pb, "%s/%s", b, name);
+  ck_assert_msg(pf_read_file(pa, 1 << 28, &x) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(pf_read_file(pb, 1 << 28, &y) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(x.n == y.n && !memcmp(x.s, y.s, x.n), "%s and %s differ", pa, pb);
+  pf_buf_free(&x);
+  pf_buf_free(&y);
+}
+
+static json_t *diff(const char *a, const char *b, double ulp, bool *same) {
+  pf_diff_opts o;
+  pf_diff *d;
+  pf_diff_defaults(&o);
+  o.a = a;
+  o.b = b;
+  o.ulp = ulp;
+  int rc = pf_diff_run(&d, &o);
+  ck_assert_msg(rc == PF_OK, "%s", pf_last_error());
+  *same = pf_diff_same(d);
+  json_t *r = json_deep_copy(pf_diff_result(d));
+  pf_diff_free(d);
+  return r;
+}
+
+/* ---- digests --------------------------------------------------------------------------------- */
+
+/* The digest of one head's rows [16, 17) and of [0, 16) at one point, computed by hand. */
+START_TEST(digests_are_of_the_rows) {
+  enum { N = 17, H = 4 };
+  pf_snap_opts o = opts("s", IDS);
+  o.max_tokens = 1;
+  make(&o);
+  pf_snap s;
+  pf_snap_prompt p;
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
+  ck_assert_int_eq(pf_snap_read(&s, 0, &p), PF_OK);
+  pf_model *m = tu_open(GEMMA);
+  pf_ctx *c = tu_ctx(m, 1);
+  pf_seq *q = tu_seq(c);
+  int id;
+  int32_t layer;
+  ck_assert_int_eq(pf_hook_find(m, "blocks.3.attn.hook_q", &id, &layer), PF_OK);
+  size_t at = (size_t)pf_points_find(&s.points, "blocks.3.attn.hook_q"), w = s.points.v[at].width;
+  ck_assert_uint_eq(s.points.v[at].heads, H);
+  float *v = calloc(N * H * w, sizeof *v), *rows = calloc(N * w, sizeof *rows);
+  pf_tap t = {.hook = id, .layer = 3, .head = -1, .pos_hi = N, .out = v, .out_stride = H * w};
+  ck_assert_int_eq(pf_seq_set_taps(q, &t, 1), PF_OK);
+  pf_row row[N];
+  for (int i = 0; i < N; i++)
+    row[i] = (pf_row){q, p.ids.v[i], i, -1};
+  ck_assert_int_eq(pf_eval(c, row, N, NULL), PF_OK);
+  for (size_t h = 0; h < H; h++) {
+    for (size_t i = 0; i < N; i++)
+      memcpy(rows + i * w, v + (i * H + h) * w, w * sizeof *v);
+    for (size_t b = 0; b < 2; b++) {
+      char hex[65], got[65];
+      pf_sha256_hex(rows + b * 16 * w, (b ? 1 : 16) * w * sizeof *rows, hex);
+      for (int i = 0; i < 32; i++)
+        snprintf(got + 2 * i, 3, "%02x", p.digest[at][b * H + h].b[i]);
+      ck_assert_str_eq(hex, got);
+    }
+  }
+  free(v);
+  free(rows);
+  pf_seq_free(q);
+  pf_ctx_free(c);
+  pf_model_close(m);
+  pf_snap_prompt_free(&p);
+  pf_snap_close(&s);
+}
+END_TEST
+
+START_TEST(one_set_of_bytes) {
+  static const char prompts[] = IDS "{\"id\": \"chat\", \"prompt\": \"Recommend a book.\"}\n"
+                                    "{\"raw\": \"Once upon\"}\n";
+  pf_snap_opts a = opts("a", prompts), b = opts("b", prompts);
+  char x[65], y[65];
+  a.full = 1;
+  b.threads = 3;
+  b.chunk = 5;
+  b.isa = "scalar";
+  ck_assert_int_eq(pf_snap_run(&a, x), PF_OK);
+  ck_assert_int_eq(pf_snap_run(&b, y), PF_OK);
+  ck_assert_str_eq(x, y);
+  for (int i = 0; i < 3; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "prompt-%06d.json", i);
+    same_file(a.out_dir, b.out_dir, name);
+  }
+  bool same;
+  json_decref(diff(a.out_dir, b.out_dir, -1, &same));
+  ck_assert(same);
+}
+END_TEST
+
+static void check_block(const pf_snap *s, const pf_snap_prompt *p, pf_side *v, size_t i,
+                        size_t block) {
+  const pf_at *a = &s->points.v[i];
+  size_t part = pf_side_part(v, &s->points, i);
+  pf_span span = pf_block_span(&p->blocks, block);
+  float *rows = calloc((size_t)(span.hi - span.lo) * a->heads * part, sizeof *rows);
+  ck_assert_int_eq(pf_side_rows(v, &s->points, i, span.lo, span.hi, rows), PF_OK);
+  for (size_t h = 0; h < a->heads; h++) {
+    unsigned char sha[32];
+    pf_sha256 *x = pf_sha256_new();
+    for (int32_t pos = span.lo; pos < span.hi; pos++)
+      pf_sha256_add(x, rows + ((size_t)(pos - span.lo) * a->heads + h) * part,
+                    (a->width ? part : (size_t)pos + 1) * sizeof *rows);
+    pf_sha256_raw(x, sha);
+    ck_assert_msg(!memcmp(sha, p->digest[i][block * a->heads + h].b, 32), "%s", a->name);
+  }
+  free(rows);
+}
+
+/* Rows of the values file are what was hashed, keys of a row up to its own position. */
+START_TEST(values_are_what_was_hashed) {
+  pf_snap_opts o = opts("full", IDS);
+  o.full = 1;
+  make(&o);
+  pf_snap s;
+  pf_snap_prompt p;
+  pf_side v;
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
+  ck_assert_int_eq(pf_snap_read(&s, 0, &p), PF_OK);
+  ck_assert_int_eq(pf_side_of_snap(&v, &s, 0, &s.points), PF_OK);
+  for (size_t i = 0; i < s.points.n; i++)
+    for (size_t b = 0; b < pf_blocks_n(&p.blocks); b++)
+      check_block(&s, &p, &v, i, b);
+  pf_side_free(&v);
+  pf_snap_prompt_free(&p);
+  pf_snap_close(&s);
+}
+END_TEST
+
+/* ---- stops and repeats ----------------------------------------------------------------------- */
+
+static volatile int stop_now;
+static void stop_at_once(void *user, const char *what, uint64_t done, uint64_t total) {
+  (void)user, (void)done, (void)total;
+  if (!strcmp(what, "snapshot"))
+    stop_now = 1;
+}
+
+START_TEST(stopped_and_resumed) {
+  static const char prompts[] = IDS "{\"ids\": [1, 2, 3]}\n{\"ids\": [4, 5]}\n";
+  pf_snap_opts whole = opts("whole", prompts), o = opts("part", prompts);
+  char x[65], y[65];
+  ck_assert_int_eq(pf_snap_run(&whole, x), PF_OK);
+  o.stop = &stop_now;
+  o.progress = stop_at_once;
+  stop_now = 0;
+  ck_assert_int_eq(pf_snap_run(&o, NULL), PF_EINCOMPLETE);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "--resume"));
+  pf_snap s;
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_EINPUT);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "not complete"));
+  o.stop = NULL;
+  ck_assert_int_eq(pf_snap_run(&o, NULL), PF_EEXIST);
+  o.resume = 1;
+  ck_assert_int_eq(pf_snap_run(&o, y), PF_OK);
+  ck_assert_str_eq(x, y);
+  ck_assert_int_eq(pf_snap_run(&o, y), PF_OK); /* nothing left to do */
+  ck_assert_str_eq(x, y);
+  o.precision = PF_PRECISION_BF16;
+  ck_assert_int_eq(pf_snap_run(&o, NULL), PF_EUSAGE);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "differs in precision"));
+  o.resume = 0;
+  ck_assert_int_eq(pf_snap_run(&o, NULL), PF_EEXIST);
+  o.force = 1;
+  ck_assert_int_eq(pf_snap_run(&o, y), PF_OK);
+  ck_assert_str_ne(x, y);
+}
+END_TEST
+
+/* A model's folder has a config.json too: nothing of it may be touched. */
+START_TEST(foreign_folders_are_left_alone) {
+  pf_snap_opts o = opts("m", IDS);
+  tmp_text(dir, "m/config.json", "{}");
+  o.force = 1;
+  ck_assert_int_eq(pf_snap_run(&o, NULL), PF_EEXIST);
+  ck_assert_int_eq(access(in("m/config.json"), F_OK), 0);
+}
+END_TEST
+
+/* ---- prompts --------------------------------------------------------------------------------- */
+
+START_TEST(prompts_that_are_wrong) {
+  static const struct {
+    const char *text, *line;
+  } bad[] = {{"", "no prompts"},
+             {"\n \n", "no prompts"},
+             {"[1]\n", "line 1: not a JSON object"},
+             {"{\"ids\": [1]}\n{", "line 2: invalid JSON"},
+             {"{\"id\": \"a\"}", "wanted is one of"},
+             {"{\"ids\": [1], \"raw\": \"x\"}", "more than one"},
+             {"{\"ids\": \"1\"}", "\"ids\" must be a list"},
+             {"{\"ids\": [1.5]}", "wants token ids"},
+             {"{\"ids\": []}", "no tokens"},
+             {"{\"prompt\": 3}", "must be a text"},
+             {"{\"raw\": \"x\", \"text\": 1}", "unknown key 'text'"},
+             {"{\"persona\": \"x\"}", "go together"},
+             {"{\"raw\": \"x\", \"task\": \"y\"}", "goes with"},
+             {"{\"messages\": []}", "is empty"},
+             {"{\"messages\": [{\"role\": \"user\"}]}", "text \"content\""},
+             {"{\"messages\": [{\"role\": \"fly\", \"content\": \"x\"}]}", "prompt '0'"},
+             {"{\"id\": 1.5, \"ids\": [1]}", "\"id\" must be"},
+             {"{\"ids\": [1]}\n{\"id\": \"0\", \"ids\": [1]}", "line 2: the id '0' was given"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    pf_prompts p;
+    ck_assert_int_eq(pf_prompts_parse(&p, "f", bad[i].text, strlen(bad[i].text), model), PF_EINPUT);
+    ck_assert_msg(strstr(pf_last_error(), bad[i].line) != NULL, "%s: %s", bad[i].text,
+                  pf_last_error());
+  }
+}
+END_TEST
+
+START_TEST(prompts_that_are_right) {
+  static const char text[] =
+      "{\"id\": 7, \"prompt\": \"Recommend a book.\"}\n\n"
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"Recommend a book.\"}]}\r\n"
+      "{\"persona\": \"a pirate\", \"task\": \"recommend a book.\"}\n"
+      "{\"raw\": \"As a pirate\"}";
+  pf_prompts p;
+  ck_assert_int_eq(pf_prompts_parse(&p, "f", text, strlen(text), model), PF_OK);
+  ck_assert_uint_eq(p.n, 4);
+  ck_assert_str_eq(p.v[0].id, "7");
+  ck_assert_str_eq(p.v[1].id, "1");
+  ck_assert_uint_eq(p.v[0].ids.n, p.v[1].ids.n);
+  ck_assert_mem_eq(p.v[0].ids.v, p.v[1].ids.v, p.v[0].ids.n * sizeof(int32_t));
+  ck_assert_uint_gt(p.v[2].ids.n, p.v[0].ids.n);
+  ck_assert_uint_lt(p.v[3].ids.n, p.v[0].ids.n);
+  ck_assert_uint_eq(strlen(p.tokenizer_sha256), 64);
+  pf_prompts_free(&p);
+}
+END_TEST
+
+/* ---- differences ----------------------------------------------------------------------------- */
+
+START_TEST(precisions_differ_at_the_first_product) {
+  pf_snap_opts a = opts("f32", IDS), b = opts("bf16", IDS);
+  bool same;
+  a.full = b.full = 1;
+  b.precision = PF_PRECISION_BF16;
+  make(&a);
+  make(&b);
+  json_t *r = diff(a.out_dir, b.out_dir, -1, &same);
+  const json_t *place = json_object_get(json_object_get(r, "first"), "place");
+  ck_assert(!same);
+  ck_assert_str_eq(json_string_value(json_object_get(place, "hook")), "blocks.0.attn.hook_q");
+  ck_assert_int_eq(json_integer_value(json_object_get(place, "position")), 0);
+  ck_assert_int_gt(json_integer_value(json_object_get(place, "ulp")), 0);
+  json_decref(r);
+  json_decref(diff(a.out_dir, b.out_dir, 4294967295.0, &same));
+  ck_assert(same);
+}
+END_TEST
+
+START_TEST(ulps_and_tolerances) {
+  pf_tolerance none = {-1, -1, -1}, one = {-1, -1, 1}, abs = {0.5, 0.1, -1};
+  ck_assert_uint_eq(pf_ulp_distance(1.0f, nextafterf(1.0f, 2.0f)), 1);
+  ck_assert_uint_eq(pf_ulp_distance(-0.0f, 0.0f), 0);
+  ck_assert_uint_eq(pf_ulp_distance(-1e-45f, 1e-45f), 2);
+  ck_assert_uint_eq(pf_ulp_distance(NAN, 1.0f), UINT32_MAX);
+  ck_assert(!pf_values_agree(&none, -0.0f, 0.0f));
+  ck_assert(pf_values_agree(&none, NAN, -NAN));
+  ck_assert(pf_values_agree(&one, -0.0f, 0.0f));
+  ck_assert(pf_values_agree(&one, 1.0f, nextafterf(1.0f, 2.0f)));
+  ck_assert(!pf_values_agree(&one, 1.0f, 1.1f));
+  ck_assert(pf_values_agree(&abs, 10.0f, 11.0f)); /* 1 <= 0.5 + 1.1 */
+  ck_assert(!pf_values_agree(&abs, 10.0f, 13.0f));
+  ck_assert(!pf_values_agree(&abs, INFINITY, 1.0f));
+  ck_assert(!pf_values_agree(&abs, NAN, 1.0f));
+}
+END_TEST
+
+/* ---- values of other programs ---------------------------------------------------------------- */
+
+enum { GEMMA_WIDTH = 160, N_IDS = 17 };
+
+/* A point's prompt rows out of the snapshot, as another program would save them. */
+static pf_tensor taken(const pf_snap *s, const char *point, const char *name) {
+  pf_side v;
+  size_t i = (size_t)pf_points_find(&s->points, point);
+  ck_assert_int_eq(pf_side_of_snap(&v, s, 0, &s->points), PF_OK);
+  const pf_at *a = &s->points.v[i];
+  size_t part = pf_side_part(&v, &s->points, i), n = N_IDS * a->heads * part;
+  pf_tensor t = {.name = strdup(name), .n_dims = 3, .dims = {1, N_IDS, a->heads * part}};
+  t.data = calloc(n, sizeof *t.data);
+  ck_assert_int_eq(pf_side_rows(&v, &s->points, i, 0, N_IDS, t.data), PF_OK);
+  pf_side_free(&v);
+  return t;
+}
+
+/* [pos, head, key] into [1, head, pos, key], the prompt's keys. */
+static pf_tensor taken_keys(const pf_snap *s, const char *point, const char *name) {
+  pf_tensor from = taken(s, point, name);
+  size_t heads = s->points.v[pf_points_find(&s->points, point)].heads, all = from.dims[2] / heads;
+  pf_tensor t = {.name = strdup(name), .n_dims = 4, .dims = {1, heads, N_IDS, N_IDS}};
+  t.data = calloc(heads * N_IDS * N_IDS, sizeof *t.data);
+  for (size_t p = 0; p < N_IDS; p++)
+    for (size_t h = 0; h < heads; h++)
+      memcpy(t.data + (h * N_IDS + p) * N_IDS, from.data + (p * heads + h) * all,
+             N_IDS * sizeof *t.data);
+  free(from.name);
+  free(from.data);
+  return t;
+}
+
+START_TEST(hugging_face_names) {
+  pf_snap_opts o = opts("s", IDS);
+  pf_snap s;
+  bool same;
+  o.full = 1;
+  make(&o);
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
+  pf_tensor t[] = {taken(&s, "blocks.0.hook_resid_pre", "hidden_states.0"),
+                   taken(&s, "ln_final.hook_out", "hidden_states.8"),
+                   taken(&s, "blocks.3.attn.hook_k", "model.layers.3.self_attn.k_proj"),
+                   taken(&s, "unembed.hook_out", "logits"),
+                   taken(&s, "hook_embed", "past.key"),
+                   taken_keys(&s, "blocks.2.attn.hook_pattern", "attentions.2")};
+  enum { N = sizeof t / sizeof *t };
+  const char *file = in("hf.safetensors");
+  ck_assert_int_eq(pf_safetensors_write(file, t, N, NULL), PF_OK);
+  json_t *r = diff(o.out_dir, file, -1, &same);
+  ck_assert_msg(same, "%s", json_dumps(r, 0));
+  const json_t *p = json_array_get(json_object_get(r, "prompts"), 0);
+  ck_assert_int_eq(json_integer_value(json_object_get(p, "points")), N - 1);
+  ck_assert_uint_eq(json_array_size(json_object_get(r, "ignored")), 1);
+  json_decref(r);
+  /* one value of head 1, position 12, key 5, and a larger one that comes later in a pass */
+  t[5].data[(1 * N_IDS + 12) * N_IDS + 5] += 1e-3f;
+  t[1].data[0] += 1;
+  ck_assert_int_eq(pf_safetensors_write(file, t, N, NULL), PF_OK);
+  r = diff(file, o.out_dir, 5, &same);
+  ck_assert(!same);
+  p = json_object_get(json_object_get(r, "first"), "place");
+  ck_assert_str_eq(json_string_value(json_object_get(p, "hook")), "blocks.2.attn.hook_pattern");
+  ck_assert_int_eq(json_integer_value(json_object_get(p, "position")), 12);
+  ck_assert_int_eq(json_integer_value(json_object_get(p, "head")), 1);
+  ck_assert_int_eq(json_integer_value(json_object_get(p, "key")), 5);
+  json_decref(r);
+  /* and a folder of .npy files with TransformerLens's names */
+  mkdir(in("npy"), 0777);
+  pf_tensor tl = taken(&s, "blocks.3.hook_resid_post", "x");
+  ck_assert_int_eq(pf_npy_write(in("npy/blocks.3.hook_resid_post.npy"), &tl), PF_OK);
+  json_decref(diff(o.out_dir, in("npy"), -1, &same));
+  ck_assert(same);
+  tl.data[5 * GEMMA_WIDTH + 9] *= 1.5f;
+  ck_assert_int_eq(pf_npy_write(in("npy/blocks.3.hook_resid_post.npy"), &tl), PF_OK);
+  r = diff(o.out_dir, in("npy"), -1, &same);
+  p = json_object_get(json_object_get(r, "first"), "place");
+  ck_assert_int_eq(json_integer_value(json_object_get(p, "position")), 5);
+  ck_assert_int_eq(json_integer_value(json_object_get(p, "element")), 9);
+  json_decref(r);
+  pf_tensor_free(&tl);
+  for (int i = 0; i < N; i++)
+    pf_tensor_free(&t[i]);
+  pf_snap_close(&s);
+}
+END_TEST
+
+START_TEST(damage_is_found) {
+  pf_snap_opts o = opts("a", IDS), q = opts("b", IDS);
+  pf_diff_opts d;
+  pf_diff *r;
+  q.precision = PF_PRECISION_BF16;
+  make(&o);
+  make(&q);
+  pf_buf b;
+  ck_assert_int_eq(pf_read_file(in("a/prompt-000000.json"), 1 << 28, &b), PF_OK);
+  b.s[b.n / 2] ^= 1;
+  tmp_write(dir, "a/prompt-000000.json", b.s, b.n);
+  pf_buf_free(&b);
+  pf_diff_defaults(&d);
+  d.a = o.out_dir;
+  d.b = q.out_dir;
+  ck_assert_int_eq(pf_diff_run(&r, &d), PF_EINPUT);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "not the file that the manifest lists"));
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("snap");
+  TCase *t = tcase_create("snap");
+  suite_add_tcase(s, t);
+  tcase_add_checked_fixture(t, setup, teardown);
+  tcase_set_timeout(t, 0);
+  tcase_add_test(t, digests_are_of_the_rows);
+  tcase_add_test(t, one_set_of_bytes);
+  tcase_add_test(t, values_are_what_was_hashed);
+  tcase_add_test(t, stopped_and_resumed);
+  tcase_add_test(t, foreign_folders_are_left_alone);
+  tcase_add_test(t, prompts_that_are_wrong);
+  tcase_add_test(t, prompts_that_are_right);
+  tcase_add_test(t, precisions_differ_at_the_first_product);
+  tcase_add_test(t, ulps_and_tolerances);
+  tcase_add_test(t, hugging_face_names);
+  tcase_add_test(t, damage_is_found);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_NORMAL);
+  int bad = srunner_ntests_failed(r);
+  srunner_free(r);
+  return bad != 0;
+}
