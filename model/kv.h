@@ -36,8 +36,11 @@ struct pf_ctx {
   bool keep_raw_k;
   float *inv_freq; /* (d_head/2) */
   struct pf_scratch *scratch;
+  size_t kv_bytes, kv_peak; /* of all blocks of its sequences */
 };
 
+/* Bytes of one block of one layer. */
+size_t pf_kv_block_bytes(const pf_ctx *c);
 /* Makes room for position pos in every layer and owns the block it lies in (copy on write). */
 int pf_seq_reserve(pf_seq *s, int32_t pos);
 static inline pf_kvblock *pf_seq_block(const pf_seq *s, int32_t layer, size_t b) {

@@ -128,6 +128,11 @@ PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
 
 /* Bytes of K,V cache per position. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
+/* Bytes of the K,V blocks that the context's sequences hold now; a block that several share counts
+ * once. *peak (may be NULL): the most at any time since the context was made or the peak was reset.
+ */
+PF_API size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak);
+PF_API void pf_ctx_kv_reset_peak(pf_ctx *c);
 
 /* ---- hook points ----------------------------------------------------------------------------- */
 
