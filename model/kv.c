@@ -12,11 +12,17 @@ static size_t block_floats(const pf_ctx *c) {
   return one * (size_t)c->model->cfg.info.n_kv_heads;
 }
 
-static pf_kvblock *block_new(const pf_ctx *c, const pf_kvblock *copy) {
+size_t pf_kv_block_bytes(const pf_ctx *c) {
+  return pf_round_up(64 + block_floats(c) * sizeof(float), 64);
+}
+
+static pf_kvblock *block_new(pf_ctx *c, const pf_kvblock *copy) {
   size_t n = block_floats(c), hkv = (size_t)c->model->cfg.info.n_kv_heads;
-  pf_kvblock *b = pf_alloc(1, 64 + n * sizeof(float));
+  pf_kvblock *b = pf_alloc(1, pf_kv_block_bytes(c));
   if (!b)
     return NULL;
+  c->kv_bytes += pf_kv_block_bytes(c);
+  c->kv_peak = c->kv_bytes > c->kv_peak ? c->kv_bytes : c->kv_peak;
   b->refs = 1;
   b->k = (float *)((char *)b + 64);
   b->v = b->k + hkv * pf_kv_k_head(c);
@@ -28,9 +34,21 @@ static pf_kvblock *block_new(const pf_ctx *c, const pf_kvblock *copy) {
   return b;
 }
 
-static void block_drop(pf_kvblock *b) {
-  if (b && --b->refs == 0)
-    pf_free(b);
+static void block_drop(pf_ctx *c, pf_kvblock *b) {
+  if (!b || --b->refs > 0)
+    return;
+  c->kv_bytes -= pf_kv_block_bytes(c);
+  pf_free(b);
+}
+
+size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak) {
+  if (peak)
+    *peak = c->kv_peak;
+  return c->kv_bytes;
+}
+
+void pf_ctx_kv_reset_peak(pf_ctx *c) {
+  c->kv_peak = c->kv_bytes;
 }
 
 size_t pf_ctx_bytes_per_position(const pf_ctx *c) {
@@ -50,7 +68,7 @@ void pf_seq_free(pf_seq *s) {
     return;
   for (int32_t l = 0; l < s->ctx->model->cfg.info.n_layers; l++)
     for (size_t b = 0; b < s->n_blk; b++)
-      block_drop(pf_seq_block(s, l, b));
+      block_drop(s->ctx, pf_seq_block(s, l, b));
   pf_tapset_free(&s->taps);
   pf_free(s->present);
   pf_free(s->tokens);
@@ -116,7 +134,7 @@ int pf_seq_reserve(pf_seq *s, int32_t pos, int32_t layer) {
     pf_kvblock *mine = block_new(s->ctx, *at);
     if (!mine)
       return PF_ENOMEM;
-    block_drop(*at);
+    block_drop(s->ctx, *at);
     *at = mine;
   }
   return PF_OK;

@@ -40,8 +40,11 @@ struct pf_ctx {
   float *inv_freq;     /* (d_head/2) */
   uint64_t row_layers; /* computed so far */
   struct pf_scratch *scratch;
+  size_t kv_bytes, kv_peak; /* of all blocks of its sequences */
 };
 
+/* Bytes of one block of one layer. */
+size_t pf_kv_block_bytes(const pf_ctx *c);
 /* Makes room for position pos and owns the block it lies in from a layer on (copy on write). */
 int pf_seq_reserve(pf_seq *s, int32_t pos, int32_t layer);
 /* Takes up an unfinished or new position whose room is reserved; the row computes its K,V. */

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Generation: greedy, or temperature / top-k / top-p from a counter-based generator. Logits are
- * processed in Hugging Face's order: repetition penalty, temperature, top-k, top-p. The draw for
- * step t depends on (seed, t) only. */
-#include <stdlib.h>
+ * Choosing a token: greedy, or temperature / top-k / top-p from a counter-based generator. Logits
+ * are processed in Hugging Face's order: repetition penalty, temperature, top-k, top-p. The draw
+ * for step t depends on (seed, t) only. */
+#include "model/sample.h"
+
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/dmath.h"
-#include "base/fpenv.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/status.h"
-#include "model/kv.h"
 
 void pf_gen_defaults(pf_gen_opts *o) {
   *o = (pf_gen_opts){.max_tokens = 128, .repetition_penalty = 1.0, .top_p = 1.0};
 }
 
-static int check_opts(const pf_gen_opts *o) {
+int pf_gen_check(const pf_gen_opts *o, const pf_model_info *m) {
   if (o->max_tokens < 1)
     return pf_fail(PF_EUSAGE, "at least one token must be generated, not %d", o->max_tokens);
   if (!(o->repetition_penalty > 0))
@@ -24,158 +24,174 @@ static int check_opts(const pf_gen_opts *o) {
                    o->repetition_penalty);
   if (!(o->temperature >= 0) || o->top_k < 0 || !(o->top_p > 0 && o->top_p <= 1))
     return pf_fail(PF_EUSAGE, "temperature >= 0, top-k >= 0 and 0 < top-p <= 1 are wanted");
+  for (size_t i = 0; o->eos && i < o->n_eos; i++)
+    if (o->eos[i] < 0 || o->eos[i] >= m->vocab_size)
+      return pf_fail(PF_EUSAGE, "end-of-sequence id %d is not in the vocabulary (0 to %d)",
+                     o->eos[i], m->vocab_size - 1);
   return PF_OK;
+}
+
+int pf_picker_make(pf_picker *p, size_t vocab) {
+  *p = (pf_picker){.vocab = vocab};
+  p->seen = pf_calloc(vocab, 1);
+  p->ids = pf_alloc(vocab, sizeof *p->ids);
+  p->raw = pf_alloc(vocab, sizeof *p->raw);
+  return p->seen && p->ids && p->raw ? PF_OK : PF_ENOMEM;
+}
+
+void pf_picker_free(pf_picker *p) {
+  void *const all[] = {p->seen, p->ids, p->raw, p->key[0], p->key[1], p->weight};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    pf_free(all[i]);
+  *p = (pf_picker){0};
 }
 
 /* Hugging Face's RepetitionPenaltyLogitsProcessor: every token seen once, negative scores times p,
  * others over p. */
-static void penalise(const pf_seq *s, float penalty, float *x, uint8_t *seen) {
-  memset(seen, 0, (size_t)s->ctx->model->cfg.info.vocab_size);
-  for (int32_t p = 0; p < s->end; p++) {
-    int32_t id = s->tokens[p];
-    if (id < 0 || seen[id])
+static void penalise(pf_picker *p, const pf_seq *s, float penalty, float *x) {
+  for (int32_t at = 0; at < s->end; at++) {
+    int32_t id = s->tokens[at];
+    if (id < 0 || p->seen[id])
       continue;
-    seen[id] = 1;
+    p->seen[id] = 1;
+    p->ids[p->n_seen] = id;
+    p->raw[p->n_seen++] = x[id];
     x[id] = x[id] < 0 ? x[id] * penalty : x[id] / penalty;
   }
 }
 
-typedef struct candidate {
-  float score;
-  int32_t id;
-} candidate;
-
-static int by_score(const void *a, const void *b) {
-  const candidate *x = a, *y = b;
-  if (x->score != y->score)
-    return x->score > y->score ? -1 : 1;
-  return x->id < y->id ? -1 : x->id > y->id;
+static void restore(pf_picker *p, float *x) {
+  for (; p->n_seen > 0; p->n_seen--) {
+    int32_t id = p->ids[p->n_seen - 1];
+    x[id] = p->raw[p->n_seen - 1];
+    p->seen[id] = 0;
+  }
 }
 
-/* Keeps the shortest head of the sorted list whose probability reaches top_p; p[i] receives
- * unnormalised weights. */
-static size_t nucleus(const candidate *c, size_t n, double temperature, double top_p, double *p,
-                      double *sum) {
-  double total = 0;
+/* ---- drawing --------------------------------------------------------------------------------- */
+
+/* Candidates are keys that ascend as scores fall, ids rising where scores are equal: the score's
+ * bits, ordered, above the id. Zeros and denormals compare as equal here (base/fpenv.h). */
+static inline uint64_t key_of(float score, uint32_t id) {
+  uint32_t u = pf_bits_of_f32(score);
+  u = u & 0x7f800000u ? u : 0;
+  u = u >> 31 ? u : ~u & 0x7fffffffu;
+  return (uint64_t)u << 32 | id;
+}
+
+static inline uint32_t id_of(uint64_t key) {
+  return (uint32_t)key;
+}
+
+/* Scores so far below the best that their weight, against the best one's 1, is lost in any sum:
+ * exp(-40) < 2^-54. Leaving them out changes no bit. */
+static const double LOST = 40.0;
+
+static size_t gather(const pf_picker *p, const float *x, float best, double temperature) {
+  float least = (float)((double)best - LOST * temperature);
+  size_t n = 0;
+  for (size_t i = 0; i < p->vocab; i++) {
+    p->key[0][n] = key_of(x[i], (uint32_t)i);
+    n += x[i] >= least;
+  }
+  return n;
+}
+
+enum { DIGIT = 11, DIGITS = 1 << DIGIT, TOP = 64 - DIGIT };
+
+/* Of n keys those whose first digit is not beyond that of the k-th. */
+static size_t cut_to(uint64_t *key, size_t n, size_t k) {
+  uint32_t count[DIGITS] = {0};
+  size_t at = 0, kept = 0;
+  for (size_t i = 0; i < n; i++)
+    count[key[i] >> TOP]++;
+  uint64_t last = 0;
+  for (; last < DIGITS && at + count[last] < k; last++)
+    at += count[last];
+  for (size_t i = 0; i < n; i++)
+    if (key[i] >> TOP <= last)
+      key[kept++] = key[i];
+  return kept;
+}
+
+/* Sorts by the scores' bits, least digit first; the ids ascend already. Returns where they are. */
+static uint64_t *sort_keys(pf_picker *p, size_t n) {
+  uint64_t *from = p->key[0], *to = p->key[1];
+  for (int shift = 32; shift < 64; shift += DIGIT) {
+    uint32_t at[DIGITS] = {0}, sum = 0;
+    for (size_t i = 0; i < n; i++)
+      at[from[i] >> shift & (DIGITS - 1)]++;
+    for (size_t d = 0; d < DIGITS; d++) {
+      uint32_t here = at[d];
+      at[d] = sum;
+      sum += here;
+    }
+    for (size_t i = 0; i < n; i++)
+      to[at[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+    uint64_t *swap = from;
+    from = to;
+    to = swap;
+  }
+  return from;
+}
+
+/* Keeps the shortest head of the sorted list whose probability reaches top_p; p->weight[i] receives
+ * unnormalised weights, *sum theirs. */
+static size_t nucleus(pf_picker *p, const uint64_t *key, size_t n, const float *x,
+                      const pf_gen_opts *o, double *sum) {
+  double total = 0, best = (double)x[id_of(key[0])];
   for (size_t i = 0; i < n; i++) {
-    p[i] = pf_dexp(((double)c[i].score - (double)c[0].score) / temperature);
-    total += p[i];
+    p->weight[i] = pf_dexp(((double)x[id_of(key[i])] - best) / o->temperature);
+    total += p->weight[i];
   }
   *sum = 0;
   for (size_t i = 0; i < n; i++) {
-    *sum += p[i];
-    if (*sum >= top_p * total)
+    *sum += p->weight[i];
+    if (*sum >= o->top_p * total)
       return i + 1;
   }
   return n;
 }
 
-static int draw(const pf_gen_opts *o, const float *x, size_t n, uint64_t step, int32_t *id) {
-  candidate *c = pf_alloc(n, sizeof *c);
-  double *p = pf_alloc(n, sizeof *p), sum;
-  if (!c || !p) {
-    pf_free(c);
-    pf_free(p);
+static int make_room(pf_picker *p) {
+  for (int i = 0; i < 2; i++)
+    if (!p->key[i])
+      p->key[i] = pf_alloc(p->vocab, sizeof **p->key);
+  if (!p->weight)
+    p->weight = pf_alloc(p->vocab, sizeof *p->weight);
+  return p->key[0] && p->key[1] && p->weight ? PF_OK : PF_ENOMEM;
+}
+
+/* best: the largest of x. */
+static int draw(pf_picker *p, const pf_gen_opts *o, const float *x, float best, uint64_t step,
+                int32_t *id) {
+  double sum;
+  if (make_room(p) != PF_OK)
     return PF_ENOMEM;
-  }
-  for (size_t i = 0; i < n; i++)
-    c[i] = (candidate){x[i], (int32_t)i};
-  qsort(c, n, sizeof *c, by_score);
-  size_t keep = o->top_k > 0 && (size_t)o->top_k < n ? (size_t)o->top_k : n;
-  keep = nucleus(c, keep, o->temperature, o->top_p, p, &sum);
-  double u = pf_uniform(o->seed, 0, step) * sum;
+  size_t n = gather(p, x, best, o->temperature), k = (size_t)o->top_k;
+  if (k > 0 && k < n)
+    n = cut_to(p->key[0], n, k);
+  const uint64_t *key = sort_keys(p, n);
+  n = nucleus(p, key, k > 0 && k < n ? k : n, x, o, &sum);
+  double u = pf_uniform(o->seed, 0, step) * sum, acc = p->weight[0];
   size_t i = 0;
-  for (double acc = p[0]; i + 1 < keep && acc <= u; acc += p[i])
+  for (; i + 1 < n && acc <= u; acc += p->weight[i])
     i++;
-  *id = c[i].id;
-  pf_free(c);
-  pf_free(p);
+  *id = (int32_t)id_of(key[i]);
   return PF_OK;
 }
 
-typedef struct chosen {
-  int32_t id;
-  float logprob, margin;
-} chosen;
-
-/* The log-probability is that of the untouched logits; the margin is between the two best processed
- * scores. */
-static int choose(const pf_seq *s, const pf_gen_opts *o, float *x, uint8_t *seen, uint64_t step,
-                  chosen *out) {
-  size_t n = (size_t)s->ctx->model->cfg.info.vocab_size;
+int pf_pick(pf_picker *p, const pf_seq *s, const pf_gen_opts *o, uint64_t step, float *x,
+            pf_chosen *out) {
   const pf_simd *f = s->ctx->simd;
-  uint64_t env = pf_fp_enter();
-  double lse = f->logsumexp(n, x);
-  float second, *raw = x + n;
-  memcpy(raw, x, n * sizeof *x);
+  double lse = f->logsumexp(p->vocab, x);
+  float second;
   if (o->repetition_penalty != 1.0)
-    penalise(s, (float)o->repetition_penalty, x, seen);
-  out->id = (int32_t)f->argmax(n, x, &second);
+    penalise(p, s, (float)o->repetition_penalty, x);
+  out->id = (int32_t)f->argmax(p->vocab, x, &second);
   out->margin = x[out->id] - second;
-  int rc = o->temperature > 0 ? draw(o, x, n, step, &out->id) : PF_OK;
-  out->logprob = (float)((double)raw[out->id] - lse);
-  pf_fp_leave(env);
-  return rc;
-}
-
-static bool is_eos(const pf_model_info *m, int32_t id) {
-  for (int32_t i = 0; i < m->n_eos; i++)
-    if (m->eos[i] == id)
-      return true;
-  return false;
-}
-
-static int prefill(pf_seq *s, const int32_t *ids, size_t n, int32_t chunk, float *x) {
-  size_t step = chunk > 0 ? (size_t)chunk : n;
-  pf_row *rows = pf_alloc(step, sizeof *rows);
-  int rc = rows ? PF_OK : PF_ENOMEM;
-  for (size_t at = 0; at < n && rc == PF_OK; at += step) {
-    size_t m = n - at < step ? n - at : step;
-    for (size_t i = 0; i < m; i++)
-      rows[i] = (pf_row){.seq = s,
-                         .token = ids[at + i],
-                         .pos = s->end + (int32_t)i,
-                         .out = at + i + 1 == n ? 0 : -1};
-    rc = pf_eval(s->ctx, rows, m, x);
-  }
-  pf_free(rows);
-  return rc;
-}
-
-static int decode(pf_seq *s, const pf_gen_opts *o, float *x, uint8_t *seen, pf_ids *out) {
-  const pf_model_info *m = &s->ctx->model->cfg.info;
-  for (int32_t t = 0;; t++) {
-    chosen c;
-    int rc = choose(s, o, x, seen, (uint64_t)t, &c);
-    if (rc == PF_OK)
-      rc = pf_ids_push(out, c.id);
-    if (rc != PF_OK)
-      return rc;
-    bool stop = o->on_token && o->on_token(o->user, c.id, c.logprob, c.margin);
-    if (stop || t + 1 == o->max_tokens || (!o->ignore_eos && is_eos(m, c.id)))
-      return PF_OK;
-    rc = pf_eval(s->ctx, &(pf_row){.seq = s, .token = c.id, .pos = s->end, .out = 0}, 1, x);
-    if (rc != PF_OK)
-      return rc;
-  }
-}
-
-int pf_generate(pf_seq *s, const int32_t *ids, size_t n, const pf_gen_opts *o, pf_ids *out) {
-  const pf_model_info *m = &s->ctx->model->cfg.info;
-  int rc = check_opts(o);
-  if (rc == PF_OK && n == 0)
-    rc = pf_fail(PF_EUSAGE, "the prompt is empty: at least one token is needed");
-  if (rc == PF_OK && (int64_t)s->end + (int64_t)n > m->max_positions)
-    rc = pf_fail(PF_EUSAGE, "the prompt has %zu tokens; the model has %d positions",
-                 (size_t)s->end + n, m->max_positions);
-  if (rc != PF_OK)
-    return rc;
-  float *x = pf_alloc(2 * (size_t)m->vocab_size, sizeof *x);
-  uint8_t *seen = pf_alloc((size_t)m->vocab_size, 1);
-  rc = x && seen ? prefill(s, ids, n, o->chunk, x) : PF_ENOMEM;
-  if (rc == PF_OK)
-    rc = decode(s, o, x, seen, out);
-  pf_free(x);
-  pf_free(seen);
+  int rc = o->temperature > 0 ? draw(p, o, x, x[out->id], step, &out->id) : PF_OK;
+  restore(p, x);
+  out->logprob = (float)((double)x[out->id] - lse);
   return rc;
 }

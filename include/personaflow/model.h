@@ -186,6 +186,11 @@ PF_API uint64_t pf_ctx_row_layers(const pf_ctx *c);
 
 /* Bytes of K,V cache per position. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
+/* Bytes of the K,V blocks that the context's sequences hold now; a block that several share counts
+ * once. *peak (may be NULL): the most at any time since the context was made or the peak was reset.
+ */
+PF_API size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak);
+PF_API void pf_ctx_kv_reset_peak(pf_ctx *c);
 
 /* ---- hook points ----------------------------------------------------------------------------- */
 
@@ -275,6 +280,8 @@ typedef struct pf_gen_opts {
   uint64_t seed;
   int32_t chunk; /* prefill chunk, 0 = whole prompt at once */
   int ignore_eos;
+  const int32_t *eos; /* (n_eos) ids that end it, in place of the model's; NULL: the model's */
+  size_t n_eos;
   /* Called for every token; a non-zero return stops. May be NULL. */
   int (*on_token)(void *user, int32_t id, float logprob, float margin);
   void *user;
@@ -282,9 +289,78 @@ typedef struct pf_gen_opts {
 
 PF_API void pf_gen_defaults(pf_gen_opts *o);
 /* Continues `seq` (which may hold a prefix already; `ids` follow it). Generated ids (EOS included)
- * are appended to *out. */
+ * are appended to *out. It ends with an EOS, at max_tokens, where the model's positions end, or
+ * where on_token says so. One branch of pf_generate_many. */
 PF_API int pf_generate(pf_seq *seq, const int32_t *ids, size_t n, const pf_gen_opts *o,
                        pf_ids *out);
+
+/* THE list of reasons why a generation ended. F(id, name) */
+#define PF_FINISHES(F)                                                                             \
+  F(EOS, "eos")             /* an EOS, the last of the ids */                                      \
+  F(LENGTH, "length")       /* max_tokens */                                                       \
+  F(POSITIONS, "positions") /* the model has no more positions */                                  \
+  F(STOPPED, "stopped")     /* on_token */
+typedef enum pf_finish {
+  PF_FINISH_NONE, /* it has not ended */
+#define PF_FINISH_ID(id, name) PF_FINISH_##id,
+  PF_FINISHES(PF_FINISH_ID)
+#undef PF_FINISH_ID
+      PF_N_FINISHES
+} pf_finish;
+PF_API const char *pf_finish_name(pf_finish f); /* "" for PF_FINISH_NONE */
+
+/* One of many continuations. */
+typedef struct pf_branch {
+  /* What the ids follow, with its taps, cuts and swaps; no two branches have the same. It stays the
+   * caller's unless free_seq is set. NULL: the ids are all; what the ids of such branches have in
+   * common at their beginning is computed once. */
+  pf_seq *seq;
+  int free_seq; /* 1: seq is freed, and NULL, when the branch has ended */
+  const int32_t *ids;
+  size_t n;
+  /* (vocab) for n = 0: the logits of seq's last position, which give the first token. */
+  const float *logits;
+  pf_gen_opts o;
+  /* Results, freed by pf_branch_clear: the generated ids; of each its log-probability and the
+   * margin between the two best scores, as on_token gets them. All zero at the start. */
+  pf_ids out;
+  float *logprobs, *margins;
+  pf_finish finish;
+} pf_branch;
+PF_API void pf_branch_clear(pf_branch *b); /* the results only */
+
+typedef struct pf_many_opts {
+  size_t batch; /* branches in flight at most, 0 = no limit */
+  /* Bytes of K,V and logits at most, 0 = no limit: branches wait until there is room for all that
+   * they may come to hold. Not counted: what the given sequences hold at the start. */
+  size_t memory;
+  /* Branch i has ended (its ids may be taken, its results cleared). Another status than PF_OK ends
+   * the run with it. May be NULL. */
+  int (*on_done)(void *user, size_t i);
+  void *user;
+  pf_progress_fn progress; /* in tokens: those of the prompts and max_tokens; NULL = silent */
+  void *progress_user;
+  const volatile int *stop; /* non-zero: PF_EINCOMPLETE after the running step; may be NULL */
+} pf_many_opts;
+
+typedef struct pf_many_stats {
+  uint64_t steps, rows;   /* calls of pf_eval, and their rows */
+  uint64_t prompt_tokens; /* ids of all branches */
+  uint64_t prompt_rows;   /* rows that these took: fewer where beginnings are shared */
+  uint64_t generated;     /* tokens */
+  size_t in_flight;       /* branches at most */
+  size_t kv_peak;         /* bytes of K,V beyond the start's, at most */
+  size_t memory_peak;     /* bytes of K,V and logits together, at most */
+  size_t memory_one;      /* the smallest limit: what the largest branch needs by itself */
+} pf_many_stats;
+
+/* Generates for all branches together: the rows of all go through the weights in one product, those
+ * that have ended leave, those that wait follow. Order, batch and memory change no bit of a
+ * branch's results. PF_ENOMEM at once, with the number needed, when o->memory is too small for one
+ * of them. o and stats may be NULL. After a failure the branches that ended have their results; the
+ * others' are to be cleared. */
+PF_API int pf_generate_many(pf_ctx *c, pf_branch *b, size_t n, const pf_many_opts *o,
+                            pf_many_stats *stats);
 
 /* ---- metrics on logits ----------------------------------------------------------------------- */
 
