@@ -121,8 +121,9 @@ static bool has_kind(const pf_mode *m, int kind) {
 static const struct {
   const char *op;
   bool plain, inner;
-} some[] = {{"rope", true, false},  {"softcap", true, false},   {"vtanh", false, true},
-            {"vexp", false, false}, {"vsigmoid", false, false}, {"canary", false, false}};
+} some[] = {{"rope", true, false},     {"softcap", true, false},   {"vtanh", false, true},
+            {"vexp", false, false},    {"vsigmoid", false, false}, {"canary", false, false},
+            {"qk_bf16", false, false}, {"pv_bf16", false, false}};
 
 int pf_precision_uses(pf_precision p, const char *op) {
   if ((unsigned)p >= PF_N_PRECISIONS)

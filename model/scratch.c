@@ -79,9 +79,9 @@ static void carve_lane(pf_lane *l, char *p, size_t n_blk, size_t group, size_t s
   p += PF_GEMM_WORK;
   l->swapped = swapped ? (float *)p : NULL;
   l->s = (float *)p + swapped;
-  l->k = (const float **)(l->s + lane_scores(group, n_blk));
+  l->k = (const void **)(l->s + lane_scores(group, n_blk));
   l->v = l->k + n_blk;
-  l->q = l->v + n_blk;
+  l->q = (const float **)(l->v + n_blk);
   l->y = (float **)(l->q + queries);
   l->seen = (const uint32_t **)(l->y + queries);
   l->mask = (uint32_t *)(l->seen + queries);
