@@ -19,7 +19,7 @@ typedef struct pf_lane {
   const float **q;     /* (queries), as are the next two */
   float **y;
   const uint32_t **seen; /* of their rows */
-  float *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
+  char *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
 } pf_lane;
 
 /* Rows of a branch whose attention goes together, `group` query heads to a K,V head: about 64

@@ -126,7 +126,8 @@ typedef struct pf_row {
  * do not depend on the rows beside it. */
 PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
 
-/* Bytes of K,V cache per position. */
+/* Bytes of K,V cache per position, in all layers: fp32 in f32, bf16 in the other precisions; and
+ * fp32 un-rotated keys where the context keeps them. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
 
 /* ---- hook points ----------------------------------------------------------------------------- */
