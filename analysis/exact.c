@@ -10,10 +10,10 @@
 enum { SIGNS_MAX = 20, PERSONAS_MAX = 150 };
 #define TIE 1e-12
 
-static bool extreme(double sum, double observed, double tie, pf_side side) {
-  if (side == PF_TWO_SIDED)
+static bool extreme(double sum, double observed, double tie, pf_alternative alt) {
+  if (alt == PF_TWO_SIDED)
     return fabs(sum) >= fabs(observed) - tie;
-  return side == PF_GREATER ? sum >= observed - tie : sum <= observed + tie;
+  return alt == PF_GREATER ? sum >= observed - tie : sum <= observed + tie;
 }
 
 void pf_persona_means(const pf_crossed *t, double *out) {
@@ -21,7 +21,7 @@ void pf_persona_means(const pf_crossed *t, double *out) {
     out[i] = pf_mean(t->x + i * t->n_tasks, t->n_tasks);
 }
 
-double pf_sign_flip(const double *x, size_t n, double null, pf_side side) {
+double pf_sign_flip(const double *x, size_t n, double null, pf_alternative alt) {
   double d[SIGNS_MAX], observed = 0, size = 0, hits = 0;
   size_t k = 0;
   for (size_t i = 0; i < n; i++)
@@ -38,7 +38,7 @@ double pf_sign_flip(const double *x, size_t n, double null, pf_side side) {
     double sum = 0;
     for (size_t i = 0; i < k; i++)
       sum += signs >> i & 1 ? -d[i] : d[i];
-    hits += extreme(sum, observed, TIE * size, side);
+    hits += extreme(sum, observed, TIE * size, alt);
   }
   return hits / (double)(1u << k);
 }
@@ -49,10 +49,10 @@ double pf_sign_flip_tost(const double *x, size_t n, double margin) {
   return above > below ? above : below;
 }
 
-double pf_rank_p(double observed, const double *null, size_t n, pf_side side) {
+double pf_rank_p(double observed, const double *null, size_t n, pf_alternative alt) {
   double hits = 1;
   for (size_t i = 0; i < n; i++)
-    hits += extreme(null[i], observed, TIE * fabs(observed), side);
+    hits += extreme(null[i], observed, TIE * fabs(observed), alt);
   return isnan(observed) ? NAN : hits / (double)(n + 1);
 }
 
@@ -86,7 +86,7 @@ static double labelled_sum(const double *k, size_t n_personas, size_t n_tasks,
   return sum;
 }
 
-int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks, pf_side side,
+int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks, pf_alternative alt,
                          const pf_boot *o, double *p) {
   pf_boot all;
   size_t n;
@@ -103,7 +103,7 @@ int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks, pf_
     for (size_t b = 0; b < all.draws; b++) {
       pf_draw_labels(all.seed, b, n_personas, n_tasks, perm);
       hits +=
-          extreme(labelled_sum(k, n_personas, n_tasks, perm), observed, TIE * fabs(observed), side);
+          extreme(labelled_sum(k, n_personas, n_tasks, perm), observed, TIE * fabs(observed), alt);
     }
     *p = isnan(observed) ? NAN : hits / (double)(all.draws + 1);
   }

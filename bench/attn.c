@@ -31,7 +31,7 @@ enum { TOGETHER = 64 };
 
 /* Of one thread. */
 typedef struct lane {
-  const float **k, **v;
+  const void **k, **v;
   uint32_t *mask; /* (TOGETHER, blocks) */
   const uint32_t *seen[TOGETHER];
   const float *q[TOGETHER];
@@ -90,7 +90,7 @@ static void attend(const pf_bench_attn *a, lane *l, size_t r, size_t n, size_t k
                 .y = l->y};
   for (size_t b = 0; b < nblk; b++) {
     l->k[b] = kv + 2 * b * block;
-    l->v[b] = l->k[b] + block;
+    l->v[b] = kv + (2 * b + 1) * block;
   }
   for (size_t j = 0; j < op.nq; j++)
     set_query(a, l, r, kv_head, j);

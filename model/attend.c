@@ -41,8 +41,8 @@ static void own_blocks(const item *i) {
   const pf_ctx *c = i->t->c;
   for (size_t b = 0; b < i->n_blk; b++) {
     const pf_kvblock *blk = b < i->seq->n_blk ? pf_seq_block(i->seq, i->t->layer, b) : NULL;
-    i->lane->k[b] = blk ? blk->k + (size_t)i->kv_head * pf_kv_k_head(c) : NULL;
-    i->lane->v[b] = blk ? blk->v + (size_t)i->kv_head * pf_kv_v_head(c) : NULL;
+    i->lane->k[b] = blk ? pf_kv_k_at(c, blk, i->kv_head) : NULL;
+    i->lane->v[b] = blk ? pf_kv_v_at(c, blk, i->kv_head) : NULL;
   }
 }
 
@@ -162,28 +162,29 @@ static void attend_together(const item *i) {
   }
   drop_unseen(i, i->n);
   pf_attn a = operation(i, i->n, i->kv_head * (int32_t)group, group);
-  t->f->qk(&a);
+  pf_kv_ops(t->c)->qk(t->f, &a);
   for (size_t j = 0; j < a.nq; j++)
     if (soften(t, a.nblk, a.mask[j], a.s + j * a.lds))
       scores_bad(t, i->r + j / group);
-  t->f->pv(&a);
+  pf_kv_ops(t->c)->pv(t->f, &a);
 }
 
 /* ---- head by head ---------------------------------------------------------------------------- */
 
 /* The lane's private copy of a head's K and V of block b, so that single keys can be exchanged. */
-static void own_copy(const item *i, size_t b, float **k, float **v) {
+static void own_copy(const item *i, size_t b, void **k, void **v) {
   const pf_ctx *c = i->t->c;
   size_t nk = pf_kv_k_head(c), nv = pf_kv_v_head(c);
-  *k = i->lane->swapped + b * (nk + nv);
-  *v = *k + nk;
+  char *at = i->lane->swapped + b * (nk + nv);
+  *k = at;
+  *v = at + nk;
   if (i->lane->k[b] == *k)
     return;
   if (i->lane->k[b]) {
-    memcpy(*k, i->lane->k[b], nk * sizeof **k);
-    memcpy(*v, i->lane->v[b], nv * sizeof **v);
+    memcpy(*k, i->lane->k[b], nk);
+    memcpy(*v, i->lane->v[b], nv);
   } else {
-    memset(*k, 0, (nk + nv) * sizeof **k);
+    memset(*k, 0, nk + nv);
   }
   i->lane->k[b] = *k;
   i->lane->v[b] = *v;
@@ -191,51 +192,41 @@ static void own_copy(const item *i, size_t b, float **k, float **v) {
 
 /* Key of the source at its own position, or its un-rotated key rotated to `pos` and rounded as keys
  * are. */
-static void swap_key(const item *i, const pf_swap *w, int32_t from, int32_t pos, float *k) {
+static void swap_key(const item *i, const pf_kvblock *src, int32_t from, int32_t pos, void *k) {
   const pf_ctx *c = i->t->c;
-  size_t d = (size_t)i->t->cfg->info.d_head, slot = (size_t)(pos % PF_KBLK),
-         old = (size_t)(from % PF_KBLK);
-  const pf_kvblock *blk = pf_seq_block(w->src, i->t->layer, (size_t)from / PF_KBLK);
-  float *to = k + slot / PF_LANES * d * PF_LANES + slot % PF_LANES;
+  size_t half = (size_t)i->t->cfg->info.d_head / 2;
+  int slot = pos % PF_KBLK, old = from % PF_KBLK;
   if (from == pos) {
-    const float *src = blk->k + (size_t)i->kv_head * pf_kv_k_head(c) +
-                       old / PF_LANES * d * PF_LANES + old % PF_LANES;
-    for (size_t e = 0; e < d; e++)
-      to[e * PF_LANES] = src[e * PF_LANES];
+    pf_kv_copy_key(c, k, slot, pf_kv_k_at(c, src, i->kv_head), old);
     return;
   }
-  const float *raw = blk->raw_k + (size_t)i->kv_head * pf_kv_k_head(c) + old * d;
-  for (size_t e = 0; e < d / 2; e++) {
-    float cs, sn, x[2] = {raw[e], raw[e + d / 2]}, y[2];
+  const float *raw = pf_kv_raw_at(c, src, i->kv_head, old);
+  for (size_t e = 0; e < half; e++) {
+    float cs, sn, x[2] = {raw[e], raw[e + half]}, y[2];
     pf_rope_angle(pos, c->inv_freq[e], &cs, &sn);
     pf_step_round_inner(i->t, 1, &cs);
     pf_step_round_inner(i->t, 1, &sn);
     pf_step_rope(i->t, 2, x, &cs, &sn, y);
     pf_step_round(i->t, PF_HOOK_ROT_K, 2, y);
-    to[e * PF_LANES] = y[0];
-    to[(e + d / 2) * PF_LANES] = y[1];
+    pf_kv_put_key(c, k, slot, e, y[0]);
+    pf_kv_put_key(c, k, slot, e + half, y[1]);
   }
 }
 
 static void swap_span(const item *i, const pf_swap *w) {
-  size_t dp = pf_ctx_dp(i->t->c);
+  const pf_ctx *c = i->t->c;
   for (int32_t pos = w->pos_lo; pos < w->pos_hi; pos++) {
-    size_t b = (size_t)pos / PF_KBLK, slot = (size_t)(pos % PF_KBLK);
+    size_t b = (size_t)pos / PF_KBLK;
     int32_t from = w->src_lo + pos - w->pos_lo;
-    float *k, *v;
+    const pf_kvblock *src = pf_seq_block(w->src, i->t->layer, (size_t)from / PF_KBLK);
+    void *k, *v;
     own_copy(i, b, &k, &v);
     if (w->what & PF_SWAP_K)
-      swap_key(i, w, from, pos, k);
-    if (w->what & PF_SWAP_V) {
-      const pf_kvblock *blk = pf_seq_block(w->src, i->t->layer, (size_t)from / PF_KBLK);
-      const float *src = blk->v + (size_t)i->kv_head * pf_kv_v_head(i->t->c);
-      size_t old = (size_t)(from % PF_KBLK);
-      for (size_t p = 0; p < dp; p += PF_LANES)
-        memcpy(v + p * PF_KBLK + slot * PF_LANES, src + p * PF_KBLK + old * PF_LANES,
-               PF_LANES * sizeof *v);
-    }
+      swap_key(i, src, from, pos, k);
+    if (w->what & PF_SWAP_V)
+      pf_kv_copy_value(c, v, pos % PF_KBLK, pf_kv_v_at(c, src, i->kv_head), from % PF_KBLK);
     if (w->what == (PF_SWAP_K | PF_SWAP_V))
-      i->lane->mask[b] |= 1u << slot;
+      i->lane->mask[b] |= 1u << (pos % PF_KBLK);
   }
 }
 
@@ -284,7 +275,7 @@ static void attend_head(const item *i, int32_t head) {
   restrict_mask(i, i->pos, head, i->lane->mask);
   drop_unseen(i, 1);
   pf_attn a = operation(i, 1, head, 1);
-  t->f->qk(&a);
+  pf_kv_ops(t->c)->qk(t->f, &a);
   mask_scores(i, 0.0f);
   scale_rounded(t, a.nblk, a.mask[0], a.s);
   tap_keys(i, head, PF_HOOK_SCORES_RAW);
@@ -294,7 +285,7 @@ static void attend_head(const item *i, int32_t head) {
   if (t->f->softmax(a.nblk, NULL, a.s))
     scores_bad(t, i->r);
   tap_keys(i, head, PF_HOOK_PATTERN);
-  t->f->pv(&a);
+  pf_kv_ops(t->c)->pv(t->f, &a);
 }
 
 static bool by_head(const pf_step *t, size_t r) {

@@ -300,7 +300,8 @@ static size_t tokens_of(const unit *u) {
   return u->n + (u->b ? u->b->out.n : 0);
 }
 
-/* Puts the next rows of a unit into the call: all it has, as far as its chunk and the call allow. */
+/* Puts the next rows of a unit into the call: all it has, as far as its chunk and the call allow.
+ */
 static void feed(run *g, unit *u) {
   size_t left = tokens_of(u) - u->at, chunk = u->b ? (size_t)u->b->o.chunk : 0;
   size_t room = g->n_rows < CALL_ROWS ? CALL_ROWS - g->n_rows : 0, m = left;

@@ -7,30 +7,31 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-static size_t block_floats(const pf_ctx *c) {
-  size_t one = pf_kv_k_head(c) + pf_kv_v_head(c) + (c->keep_raw_k ? pf_kv_k_head(c) : 0);
-  return one * (size_t)c->model->cfg.info.n_kv_heads;
+/* Bytes of the K, V and un-rotated K of one position block in one layer. */
+static size_t block_bytes(const pf_ctx *c) {
+  size_t raw = c->keep_raw_k ? (size_t)c->model->cfg.info.d_head * PF_KBLK * sizeof(float) : 0;
+  return (pf_kv_k_head(c) + pf_kv_v_head(c) + raw) * (size_t)c->model->cfg.info.n_kv_heads;
 }
 
 size_t pf_kv_block_bytes(const pf_ctx *c) {
-  return pf_round_up(64 + block_floats(c) * sizeof(float), 64);
+  return pf_round_up(64 + block_bytes(c), 64);
 }
 
 static pf_kvblock *block_new(pf_ctx *c, const pf_kvblock *copy) {
-  size_t n = block_floats(c), hkv = (size_t)c->model->cfg.info.n_kv_heads;
-  pf_kvblock *b = pf_alloc(1, pf_kv_block_bytes(c));
+  size_t n = block_bytes(c), hkv = (size_t)c->model->cfg.info.n_kv_heads;
+  char *at = pf_alloc(1, pf_kv_block_bytes(c));
+  pf_kvblock *b = (pf_kvblock *)(void *)at;
   if (!b)
     return NULL;
   c->kv_bytes += pf_kv_block_bytes(c);
   c->kv_peak = c->kv_bytes > c->kv_peak ? c->kv_bytes : c->kv_peak;
-  b->refs = 1;
-  b->k = (float *)((char *)b + 64);
-  b->v = b->k + hkv * pf_kv_k_head(c);
-  b->raw_k = c->keep_raw_k ? b->v + hkv * pf_kv_v_head(c) : NULL;
+  *b = (pf_kvblock){.refs = 1, .k = at + 64};
+  b->v = at + 64 + hkv * pf_kv_k_head(c);
+  b->raw_k = c->keep_raw_k ? (float *)(void *)((char *)b->v + hkv * pf_kv_v_head(c)) : NULL;
   if (copy)
-    memcpy(b->k, copy->k, n * sizeof(float));
+    memcpy(b->k, copy->k, n);
   else
-    memset(b->k, 0, n * sizeof(float));
+    memset(b->k, 0, n);
   return b;
 }
 
@@ -52,7 +53,7 @@ void pf_ctx_kv_reset_peak(pf_ctx *c) {
 }
 
 size_t pf_ctx_bytes_per_position(const pf_ctx *c) {
-  return block_floats(c) * sizeof(float) * (size_t)c->model->cfg.info.n_layers / PF_KBLK;
+  return block_bytes(c) * (size_t)c->model->cfg.info.n_layers / PF_KBLK;
 }
 
 int pf_seq_new(pf_seq **out, pf_ctx *c) {
@@ -227,20 +228,6 @@ int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
 
 int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers) {
   return branch_off(out, src, n, layers);
-}
-
-void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k,
-                 const float *v, const float *raw_k) {
-  size_t d = (size_t)c->model->cfg.info.d_head, h = (size_t)head;
-  float *k = b->k + h * pf_kv_k_head(c) + (size_t)(slot / PF_LANES) * d * PF_LANES +
-             (size_t)(slot % PF_LANES);
-  for (size_t i = 0; i < d; i++)
-    k[i * PF_LANES] = rot_k[i];
-  float *to = b->v + h * pf_kv_v_head(c) + (size_t)slot * PF_LANES;
-  for (size_t i = 0; i < d; i += PF_LANES)
-    memcpy(to + i * PF_KBLK, v + i, (d - i < PF_LANES ? d - i : PF_LANES) * sizeof *v);
-  if (b->raw_k)
-    memcpy(b->raw_k + h * pf_kv_k_head(c) + (size_t)slot * d, raw_k, d * sizeof *raw_k);
 }
 
 int pf_seq_set_taps(pf_seq *s, pf_tap *taps, size_t n) {

@@ -4,15 +4,15 @@
 #ifndef PF_MODEL_KV_H
 #define PF_MODEL_KV_H
 
-#include "model/internal.h"
-#include "model/tap.h"
+#include "model/precision.h"
 
-/* Rotated keys [n_kv_heads][2][d_head][16] (lane = position), values [n_kv_heads][dp/16][32][16],
- * optionally un-rotated keys [n_kv_heads][32][d_head]. Belongs to one thread, so the count is
- * plain. */
+/* Rotated keys and values of n_kv_heads heads as the precision's kernels read them (pf_attn in
+ * simd/simd.h), optionally un-rotated keys [n_kv_heads][32][d_head], which are fp32 in every
+ * precision. Belongs to one thread, so the count is plain. */
 typedef struct pf_kvblock {
   unsigned refs;
-  float *k, *v, *raw_k; /* raw_k NULL unless the context keeps them; all in one allocation */
+  void *k, *v;
+  float *raw_k; /* NULL unless the context keeps them; all in one allocation */
 } pf_kvblock;
 
 struct pf_seq {
@@ -62,19 +62,43 @@ static inline bool pf_seq_holds(const pf_seq *s, int32_t pos) {
   return pf_seq_has(s, pos) && s->depth[pos] == s->ctx->model->cfg.info.n_layers;
 }
 
+static inline const pf_attn_ops *pf_kv_ops(const pf_ctx *c) {
+  return &pf_attns[pf_modes[c->model->cfg.info.precision].kv];
+}
 static inline size_t pf_ctx_dp(const pf_ctx *c) {
   return ((size_t)c->model->cfg.info.d_head + 15) / 16 * 16;
 }
-/* Floats of one K head, one V head, one raw-K head of a block. */
+/* The inner dimension of packed K: d_head, rounded up to 32 in bf16. */
+static inline size_t pf_kv_kp(const pf_ctx *c) {
+  size_t d = (size_t)c->model->cfg.info.d_head;
+  return pf_kv_ops(c)->size == sizeof(float) ? d : (d + PF_KBLK - 1) / PF_KBLK * PF_KBLK;
+}
+/* Bytes of one K head and of one V head of a block. */
 static inline size_t pf_kv_k_head(const pf_ctx *c) {
-  return (size_t)c->model->cfg.info.d_head * PF_KBLK;
+  return pf_kv_kp(c) * PF_KBLK * pf_kv_ops(c)->size;
 }
 static inline size_t pf_kv_v_head(const pf_ctx *c) {
-  return pf_ctx_dp(c) * PF_KBLK;
+  return pf_ctx_dp(c) * PF_KBLK * pf_kv_ops(c)->size;
+}
+/* Where a head lies in a block. raw: its row of d_head at a slot. */
+static inline void *pf_kv_k_at(const pf_ctx *c, const pf_kvblock *b, int32_t head) {
+  return (char *)b->k + (size_t)head * pf_kv_k_head(c);
+}
+static inline void *pf_kv_v_at(const pf_ctx *c, const pf_kvblock *b, int32_t head) {
+  return (char *)b->v + (size_t)head * pf_kv_v_head(c);
+}
+static inline float *pf_kv_raw_at(const pf_ctx *c, const pf_kvblock *b, int32_t head, int slot) {
+  return b->raw_k + ((size_t)head * PF_KBLK + (size_t)slot) * (size_t)c->model->cfg.info.d_head;
 }
 
-/* Stores one position's rotated key, value and (if kept) un-rotated key of one K,V head. */
+/* kvlayout.c. Stores one position's rotated key, value and (if kept) un-rotated key of one K,V
+ * head, rounded as the precision rounds them. */
 void pf_kv_store(const pf_ctx *c, pf_kvblock *b, int32_t head, int slot, const float *rot_k,
                  const float *v, const float *raw_k);
+/* Element e of the key in a slot of a K head. */
+void pf_kv_put_key(const pf_ctx *c, void *k, int slot, size_t e, float x);
+/* A key, a value from one slot to another of another head of the kind. */
+void pf_kv_copy_key(const pf_ctx *c, void *k, int slot, const void *from, int old);
+void pf_kv_copy_value(const pf_ctx *c, void *v, int slot, const void *from, int old);
 
 #endif

@@ -74,6 +74,30 @@ const pf_product_ops pf_products[PF_N_KINDS] = {
     [PF_K_S8] = {{"operand_s8", "gemm_s8", "quant_s8"}, 1, operand_s8, gemm_s8},
 };
 
+/* ---- attention --------------------------------------------------------------------------------
+ */
+
+static void qk(const pf_simd *f, const pf_attn *a) {
+  f->qk(a);
+}
+
+static void pv(const pf_simd *f, const pf_attn *a) {
+  f->pv(a);
+}
+
+static void qk_bf16(const pf_simd *f, const pf_attn *a) {
+  f->qk_bf16(a);
+}
+
+static void pv_bf16(const pf_simd *f, const pf_attn *a) {
+  f->pv_bf16(a);
+}
+
+const pf_attn_ops pf_attns[PF_N_KV] = {
+    [PF_KV_F32] = {{"qk", "pv"}, sizeof(float), qk, pv},
+    [PF_KV_BF16] = {{"qk_bf16", "pv_bf16"}, sizeof(uint16_t), qk_bf16, pv_bf16},
+};
+
 /* ---- modes ----------------------------------------------------------------------------------- */
 
 enum { QWEN = 1 << PF_QWEN2, BOTH = 1 << PF_GEMMA2 | 1 << PF_QWEN2 };
@@ -101,14 +125,17 @@ const pf_mode pf_modes[PF_N_PRECISIONS] = {
     [PF_PRECISION_BF16] = {.kind = {[PF_W_BF16] = PF_K_BF16},
                            .floats = {PF_W_BF16, PF_W_BF16, PF_W_BF16},
                            .round_weights = true,
+                           .kv = PF_KV_BF16,
                            .rounds = {ATTENTION}},
     [PF_PRECISION_BF16_HF] = {.kind = {[PF_W_BF16] = PF_K_BF16},
                               .floats = {PF_W_BF16, PF_W_BF16, PF_W_BF16},
                               .round_weights = true,
                               .inner = true,
+                              .kv = PF_KV_BF16,
                               .rounds = {MODULES}},
     [PF_PRECISION_INT8] = {.kind = {[PF_W_S8] = PF_K_S8},
                            .floats = {PF_W_S8, PF_W_S8, PF_W_S8},
+                           .kv = PF_KV_BF16,
                            .rounds = {ATTENTION}},
 };
 
@@ -131,6 +158,10 @@ int pf_precision_uses(pf_precision p, const char *op) {
     for (int i = 0; i < 3; i++)
       if (pf_products[k].names[i] && !strcmp(op, pf_products[k].names[i]))
         return has_kind(&pf_modes[p], k);
+  for (int k = 0; k < PF_N_KV; k++)
+    for (int i = 0; i < 2; i++)
+      if (!strcmp(op, pf_attns[k].names[i]))
+        return pf_modes[p].kv == (pf_kv_kind)k;
   for (size_t i = 0; i < sizeof some / sizeof *some; i++)
     if (!strcmp(op, some[i].op))
       return pf_modes[p].inner ? some[i].inner : some[i].plain;

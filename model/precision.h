@@ -17,16 +17,29 @@ typedef struct pf_product_ops {
   void (*gemm)(const pf_simd *f, const pf_gemm *g);
 } pf_product_ops;
 
+/* How K and V are held, and what multiplies them. bf16 for precisions that round q, k, v and the
+ * probabilities: it keeps every bit. */
+typedef enum pf_kv_kind { PF_KV_F32, PF_KV_BF16, PF_N_KV } pf_kv_kind;
+
+typedef struct pf_attn_ops {
+  const char *names[2]; /* of the operations in simd/kernels.def */
+  size_t size;          /* bytes of an element */
+  void (*qk)(const pf_simd *f, const pf_attn *a);
+  void (*pv)(const pf_simd *f, const pf_attn *a);
+} pf_attn_ops;
+
 typedef struct pf_mode {
   uint8_t kind[PF_N_WTYPES]; /* pf_kind of a matrix by its storage */
   pf_wtype floats[3];        /* storage of a product's weights by their dtype BF16, F16, F32 */
-  bool round_weights;        /* biases, norms and embeddings are rounded to bf16 when loaded too */
-  bool inner; /* values between hook points are rounded too, as doc/BF16_HF.md says */
+  pf_kv_kind kv;
+  bool round_weights; /* biases, norms and embeddings are rounded to bf16 when loaded too */
+  bool inner;         /* values between hook points are rounded too, as doc/BF16_HF.md says */
   /* Bit 1 << pf_arch: values are rounded to bf16 before and after the point's actions. */
   uint8_t rounds[PF_N_HOOKS];
 } pf_mode;
 
 extern const pf_mode pf_modes[PF_N_PRECISIONS]; /* [PF_PRECISION_AUTO] is empty */
 extern const pf_product_ops pf_products[PF_N_KINDS];
+extern const pf_attn_ops pf_attns[PF_N_KV];
 
 #endif

@@ -19,7 +19,7 @@ typedef struct interval {
 typedef struct builder {
   const pf_prompt_ids *p;
   size_t n;
-  interval *v;    /* (at most 2n) in order of opening */
+  interval *v; /* (at most 2n) in order of opening */
   size_t n_v;
   size_t *stack, depth;
   size_t *closed, n_closed; /* inner ones first */

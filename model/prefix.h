@@ -26,8 +26,8 @@ typedef struct pf_prefix_tree {
 } pf_prefix_tree;
 
 /* Sorts the n prompts (a walk through the tree, depth first) and finds the shared beginnings that
- * are `step` tokens longer than the one before and save `worth` tokens, at least. Every prompt keeps
- * one token of its own. PF_OK or PF_ENOMEM. */
+ * are `step` tokens longer than the one before and save `worth` tokens, at least. Every prompt
+ * keeps one token of its own. PF_OK or PF_ENOMEM. */
 int pf_prefix_tree_make(pf_prefix_tree *t, pf_prompt_ids *prompts, size_t n, size_t worth,
                         size_t step);
 void pf_prefix_tree_free(pf_prefix_tree *t);

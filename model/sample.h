@@ -13,9 +13,9 @@ typedef struct pf_chosen {
 /* What a thread needs for it; pf_picker_free takes a zeroed one too. */
 typedef struct pf_picker {
   size_t vocab;
-  uint8_t *seen;  /* (vocab) all 0 between calls */
-  int32_t *ids;   /* (n_seen) tokens under the penalty */
-  float *raw;     /* (n_seen) their logits without it */
+  uint8_t *seen; /* (vocab) all 0 between calls */
+  int32_t *ids;  /* (n_seen) tokens under the penalty */
+  float *raw;    /* (n_seen) their logits without it */
   size_t n_seen;
   uint64_t *key[2]; /* (vocab) candidates, made when a branch draws */
   double *weight;   /* (vocab) */

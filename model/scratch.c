@@ -77,11 +77,11 @@ static void carve_lane(pf_lane *l, char *p, size_t n_blk, size_t group, size_t s
   size_t rows = pf_attend_rows(group, 1), queries = rows * group;
   l->work = p;
   p += PF_GEMM_WORK;
-  l->swapped = swapped ? (float *)p : NULL;
-  l->s = (float *)p + swapped;
-  l->k = (const float **)(l->s + lane_scores(group, n_blk));
+  l->swapped = swapped ? p : NULL;
+  l->s = (float *)(void *)(p + swapped);
+  l->k = (const void **)(l->s + lane_scores(group, n_blk));
   l->v = l->k + n_blk;
-  l->q = l->v + n_blk;
+  l->q = (const float **)(l->v + n_blk);
   l->y = (float **)(l->q + queries);
   l->seen = (const uint32_t **)(l->y + queries);
   l->mask = (uint32_t *)(l->seen + queries);
@@ -92,7 +92,7 @@ static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   size_t nt = (size_t)c->threads, group = (size_t)(i->n_heads / i->n_kv_heads);
   size_t rows = pf_attend_rows(group, 1);
   size_t swapped = swaps ? n_blk * (pf_kv_k_head(c) + pf_kv_v_head(c)) : 0;
-  size_t bytes = PF_GEMM_WORK + (swapped + lane_scores(group, n_blk)) * sizeof(float) +
+  size_t bytes = PF_GEMM_WORK + swapped + lane_scores(group, n_blk) * sizeof(float) +
                  (2 * n_blk + 3 * rows * group) * sizeof(void *) + rows * n_blk * sizeof(uint32_t);
   bytes = pf_round_up(bytes, 64);
   pf_free(s->lane_block);

@@ -12,14 +12,14 @@ enum { PF_STEP_ROWS = 256 };
 
 /* What a thread needs: for the attention of one item's rows over n_blk blocks, and for products. */
 typedef struct pf_lane {
-  float *s;             /* (queries, 32 n_blk) scores, then probabilities */
-  const float **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
-  void *work;           /* PF_GEMM_WORK bytes */
-  uint32_t *mask;       /* (rows, n_blk) visible keys */
-  const float **q;      /* (queries), as are the next two */
+  float *s;            /* (queries, 32 n_blk) scores, then probabilities */
+  const void **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
+  void *work;          /* PF_GEMM_WORK bytes */
+  uint32_t *mask;      /* (rows, n_blk) visible keys */
+  const float **q;     /* (queries), as are the next two */
   float **y;
   const uint32_t **seen; /* of their rows */
-  float *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
+  char *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
 } pf_lane;
 
 /* Rows of a branch whose attention goes together, `group` query heads to a K,V head: about 64

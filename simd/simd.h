@@ -51,18 +51,31 @@ static inline size_t pf_operand_bytes(size_t parts, size_t m, size_t kp) {
 }
 
 /* Attention of nq queries that share one K,V head; keys lie in nblk blocks of 32 positions. Queries
- * and results are rows wherever they stand. The scores of a query become its probabilities. */
+ * and results are rows wherever they stand. The scores of a query become its probabilities.
+ *
+ * A block is packed as weights are: that of K as 32 outputs (keys) over d, that of V as dp outputs
+ * (dimensions) over 32 keys.
+ *   f32:  K [2][d][16], V [dp/16][32][16]                   (kp of K is d)
+ *   bf16: K [2][kp/2][16][2], V [dp/16][16][16][2], 64-byte aligned */
 typedef struct pf_attn {
   size_t d, nq, nblk;
-  const float *const *q;       /* (nq) rows of d */
-  const float *const *kblk;    /* (nblk) [2][d][16], lane = key; NULL: nothing visible */
-  const float *const *vblk;    /* (nblk) [dp/16][32][16], 16 dimensions of 32 keys; NULL alike */
+  const float *const *q;       /* (nq) rows of d; qk_bf16: values that are bf16 */
+  const void *const *kblk;     /* (nblk); NULL: nothing visible */
+  const void *const *vblk;     /* (nblk); NULL alike */
   const uint32_t *const *mask; /* (nq) rows of nblk: bit j = key j of the block takes part */
   float scale;                 /* qk only */
   size_t lds;                  /* at least 32 * nblk */
-  float *s;                    /* (nq, lds) */
+  float *s;                    /* (nq, lds); pv_bf16: values that are bf16, where seen */
   float *const *y;             /* (nq) rows of d, pv only */
 } pf_attn;
+
+/* Element k of output n in the packed layouts of bf16 and fp32. */
+static inline size_t pf_packed_bf16(size_t kp, size_t n, size_t k) {
+  return (n / 16 * kp + k / 2 * 2) * 16 + 2 * (n % 16) + k % 2;
+}
+static inline size_t pf_packed_f32(size_t kp, size_t n, size_t k) {
+  return (n / 16 * kp + k) * 16 + n % 16;
+}
 
 typedef struct pf_simd {
   /* Row `row` of the operands `a` from the k values of x. x3: x = hi + mid + lo, each the
@@ -97,6 +110,8 @@ typedef struct pf_simd {
   /* s[i*lds + 32*b + j] = dot(q[i], key j of block b) * scale, where kblk[b] is there and
    * mask[i][b] is not 0; other blocks of s are left alone. */
   void (*qk)(const pf_attn *a);
+  /* The same over K of bf16. */
+  void (*qk_bf16)(const pf_attn *a);
   /* x = cap * tanh(x / cap) */
   void (*softcap)(size_t n, float *x, float cap);
   /* Softmax in place over the 32*nblk scores of one query. A key whose mask bit is clear counts as
@@ -107,6 +122,8 @@ typedef struct pf_simd {
   /* y[i][0..d) = sum over keys of s[i*lds + key] * v in blocks of 32. The value of a key whose mask
    * bit is clear is read as +0, whatever is stored and whatever its s is. */
   void (*pv)(const pf_attn *a);
+  /* The same over V of bf16. */
+  void (*pv_bf16)(const pf_attn *a);
 
   void (*gelu_tanh)(size_t n, const float *x, float *y);
   void (*silu)(size_t n, const float *x, float *y);

@@ -187,6 +187,25 @@ START_TEST(moved_keys_equal_keys_computed_in_place) {
 }
 END_TEST
 
+/* K and V take two bytes a value where they are rounded to bf16, K with whole blocks of 32
+ * dimensions; un-rotated keys are fp32. */
+START_TEST(memory_of_a_position) {
+  pf_model *m = tu_open_as(models[_i % n_models()], precision_of(_i));
+  const pf_model_info *i = pf_model_get_info(m);
+  size_t d = (size_t)i->d_head, f32 = i->precision == PF_PRECISION_F32,
+         k = f32 ? 4 * d : 2 * ((d + 31) / 32 * 32), v = (f32 ? 4 : 2) * ((d + 15) / 16 * 16),
+         heads = (size_t)i->n_layers * (size_t)i->n_kv_heads;
+  for (size_t raw = 0; raw < 2; raw++) {
+    pf_ctx *c;
+    ck_assert_int_eq(pf_ctx_new(&c, m, &(pf_ctx_opts){.threads = 1, .keep_raw_k = (int)raw}),
+                     PF_OK);
+    ck_assert_uint_eq(pf_ctx_bytes_per_position(c), heads * (k + v + raw * 4 * d));
+    pf_ctx_free(c);
+  }
+  pf_model_close(m);
+}
+END_TEST
+
 START_TEST(an_edit_leaves_earlier_positions) {
   fix f = open_fix(_i);
   const pf_model_info *m = pf_model_get_info(f.m);
@@ -361,6 +380,7 @@ int main(void) {
   tcase_add_loop_test(t, heads_cut_one_by_one_equal_the_layer_cut, 0, n);
   tcase_add_loop_test(t, full_transplant_gives_the_source, 0, n);
   tcase_add_loop_test(t, moved_keys_equal_keys_computed_in_place, 1, PF_N_PRECISIONS);
+  tcase_add_loop_test(t, memory_of_a_position, 0, n);
   tcase_add_loop_test(t, an_edit_leaves_earlier_positions, 0, n);
   tcase_add_loop_test(t, a_failed_call_changes_nothing, 0, n);
   tcase_add_loop_test(t, result_of_a_head_is_its_share, 0, n);

@@ -96,6 +96,8 @@ START_TEST(a_precision_names_what_it_calls) {
        {[PF_PRECISION_BF16] = 1, [PF_PRECISION_BF16_HF] = 1, [PF_PRECISION_INT8] = 1}},
       {"rope", {[PF_PRECISION_F32] = 1, [PF_PRECISION_BF16] = 1, [PF_PRECISION_INT8] = 1}},
       {"softcap", {[PF_PRECISION_F32] = 1, [PF_PRECISION_BF16] = 1, [PF_PRECISION_INT8] = 1}},
+      {"qk", {[PF_PRECISION_F32] = 1}},
+      {"pv_bf16", {[PF_PRECISION_BF16] = 1, [PF_PRECISION_BF16_HF] = 1, [PF_PRECISION_INT8] = 1}},
       {"vtanh", {[PF_PRECISION_BF16_HF] = 1}},
       {"canary", {0}},
   };

@@ -54,7 +54,8 @@ typedef struct kit {
 
 /* A prompt: one of three beginnings, some of it, then tokens of its own. */
 static size_t prompt(const pf_model *m, size_t i, int32_t *ids) {
-  size_t head = (size_t[]){0, 40, 66, 90}[number(1, i) % 4], n = 1 + number(2, i) % (MAX_PROMPT - 1);
+  size_t head = (size_t[]){0, 40, 66, 90}[number(1, i) % 4],
+         n = 1 + number(2, i) % (MAX_PROMPT - 1);
   uint64_t key = 100 + number(3, i) % 3;
   for (size_t k = 0; k < n; k++)
     ids[k] = tu_token(m, k < head ? key : 1000 + i % 30, (int32_t)k);
@@ -186,8 +187,8 @@ static int32_t plain_draw(const pf_gen_opts *o, const float *x, size_t n, uint64
 }
 
 /* The next token of ids[0..n) from a sequence made for it. */
-static int32_t plain_token(kit *k, const pf_gen_opts *o, const int32_t *ids, size_t n, uint64_t step,
-                           float *logprob) {
+static int32_t plain_token(kit *k, const pf_gen_opts *o, const int32_t *ids, size_t n,
+                           uint64_t step, float *logprob) {
   size_t v = (size_t)pf_model_get_info(k->m)->vocab_size;
   pf_seq *s = tu_seq(k->c);
   pf_row *rows = calloc(n, sizeof *rows);
@@ -334,7 +335,8 @@ START_TEST(ends) {
   pf_ctx *c = tu_ctx(m, 2);
   int32_t ids[] = {3, 4, 5}, most = pf_model_get_info(m)->max_positions;
   int seen = 0;
-  pf_branch b[4] = {{.ids = ids, .n = 3}, {.ids = ids, .n = 3}, {.ids = ids, .n = 3}, {.ids = ids, .n = 2}};
+  pf_branch b[4] = {
+      {.ids = ids, .n = 3}, {.ids = ids, .n = 3}, {.ids = ids, .n = 3}, {.ids = ids, .n = 2}};
   for (int i = 0; i < 4; i++) {
     pf_gen_defaults(&b[i].o);
     b[i].o.max_tokens = 6;
@@ -521,7 +523,8 @@ START_TEST(tree) {
   for (size_t i = 0; i < N; i++) {
     size_t from = number((uint64_t)_i, i) % (i + 1), keep = number((uint64_t)_i, 100 + i) % P;
     for (size_t k = 0; k < P; k++)
-      ids[i][k] = i && k < keep ? ids[from][k] : (int32_t)(number((uint64_t)_i, 1000 + i * P + k) % 2);
+      ids[i][k] =
+          i && k < keep ? ids[from][k] : (int32_t)(number((uint64_t)_i, 1000 + i * P + k) % 2);
     p[i] = (pf_prompt_ids){ids[i], 1 + number((uint64_t)_i, 200 + i) % P, i};
   }
   size_t worth = (size_t[]){1, 8, 30, 10000}[_i % 4], step = _i % 4 == 2 ? 4 : 1, rows = 0, all = 0;

@@ -64,12 +64,12 @@ static pf_boot boot_of(const json_t *o) {
                    (uint64_t)json_integer_value(json_object_get(o, "seed"))};
 }
 
-static pf_side side_of(const json_t *o) {
+static pf_alternative side_of(const json_t *o) {
   static const char *const names[] = {"two_sided", "greater", "less"};
   size_t i = 0;
   while (strcmp(names[i], json_string_value(json_object_get(o, "side"))) != 0)
     i++;
-  return (pf_side)i;
+  return (pf_alternative)i;
 }
 
 /* ---- one function for each group of the fixture ----------------------------------------------

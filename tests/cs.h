@@ -74,7 +74,7 @@ typedef void (*cs_fn)(cs *t);
 #define CS_OPS(F) \
   F(operand_x3_bf16) F(gemm_x3_bf16) F(operand_bf16) F(gemm_bf16) F(operand_f32) F(gemm_f32) \
   F(operand_s8) F(gemm_s8) F(quant_s8) F(round_bf16) F(rms_scale) F(rms_apply) F(rms_weight) \
-  F(rope) F(qk) F(softcap) F(softmax) F(pv) F(gelu_tanh) \
+  F(rope) F(qk) F(qk_bf16) F(softcap) F(softmax) F(pv) F(pv_bf16) F(gelu_tanh) \
   F(silu) F(mul) F(add) F(scale) F(finite) F(argmax) \
   F(logsumexp) F(kl) F(vexp) F(vtanh) F(vsigmoid) F(canary)
 /* clang-format on */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * qk, softmax, pv. */
+ * qk, softmax, pv, and qk and pv over blocks of bf16. */
 #include <string.h>
 
 #include "base/mem.h"
 #include "tests/cs.h"
 
-enum { MAX_BLOCKS = 4, MAX_NQ = 17 };
+enum { MAX_BLOCKS = 4, MAX_NQ = 50, LONG = 330 };
 static const size_t nqs[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17};
 enum { N_NQS = sizeof nqs / sizeof *nqs };
 
@@ -20,10 +20,12 @@ static uint32_t some_mask(cs *t) {
 /* Pointers and guarded memory of one case. Rows of q and y stand in the opposite order. */
 typedef struct attn_case {
   pf_attn a;
-  const float *q[MAX_NQ], *blk[MAX_BLOCKS];
+  const float *q[MAX_NQ];
+  const void *blk[LONG];
   const uint32_t *mask[MAX_NQ];
   float *y[MAX_NQ];
   size_t ldy;
+  bool halves; /* bf16 blocks, and operands that are bf16 */
 } attn_case;
 
 /* pattern 0: every query has its own masks; 1: they see everything; 2: causal, a query sees one key
@@ -42,12 +44,41 @@ static void make_masks(cs *t, attn_case *c, unsigned pattern) {
     }
 }
 
-static void make_case(cs *t, attn_case *c, size_t d, size_t block_floats, int kind) {
-  size_t nq = nqs[cs_u32(t) % N_NQS], nblk = 1 + cs_u32(t) % MAX_BLOCKS;
+/* A value as the operands of the case hold it. */
+static float operand(cs *t, const attn_case *c, int kind) {
+  float x = cs_value(t, kind);
+  return c->halves ? pf_bf16_to_f32(pf_f32_to_bf16(x)) : x;
+}
+
+/* A block of n outputs, a multiple of 16, over k, in the case's layout; of halves +0 beyond k. */
+static void *make_block(cs *t, const attn_case *c, int slot, size_t n, size_t k, int kind) {
+  if (!c->halves)
+    return cs_in(t, slot, n * k, kind);
+  size_t kp = pf_round_up(k, PF_KBLK), bytes = n * kp * sizeof(uint16_t);
+  uint16_t *w = memset(cs_guarded(t, slot, bytes), 0, bytes);
+  for (size_t i = 0; i < n; i++)
+    for (size_t j = 0; j < k; j++)
+      w[pf_packed_bf16(kp, i, j)] = pf_f32_to_bf16(cs_value(t, kind));
+  return w;
+}
+
+/* What a case multiplies: bf16 or fp32, K or V. */
+typedef struct what {
+  bool halves, values;
+} what;
+
+/* Sizes 0: drawn. Of long rows the blocks are few and come again and again. */
+static void make_case(cs *t, attn_case *c, size_t d, what w, size_t nq, size_t nblk, int kind) {
+  nq = nq ? nq : nqs[cs_u32(t) % N_NQS];
+  nblk = nblk ? nblk : 1 + cs_u32(t) % MAX_BLOCKS;
   *c = (attn_case){.a = {.d = d, .nq = nq, .nblk = nblk, .lds = nblk * PF_KBLK + cs_u32(t) % 3},
-                   .ldy = d + cs_u32(t) % 3};
+                   .ldy = d + cs_u32(t) % 3,
+                   .halves = w.halves};
+  size_t n = w.values ? pf_round_up(d, PF_LANES) : PF_KBLK, k = w.values ? PF_KBLK : d;
   for (size_t b = 0; b < nblk; b++)
-    c->blk[b] = cs_u32(t) % 6 ? cs_in(t, 1 + (int)b, block_floats, kind) : NULL;
+    c->blk[b] = cs_u32(t) % 6 == 0 ? NULL
+                : b < MAX_BLOCKS   ? make_block(t, c, 1 + (int)b, n, k, kind)
+                                   : c->blk[b % MAX_BLOCKS];
   make_masks(t, c, cs_u32(t) % 3);
   c->a.q = c->q;
   c->a.mask = c->mask;
@@ -55,19 +86,25 @@ static void make_case(cs *t, attn_case *c, size_t d, size_t block_floats, int ki
   c->a.y = c->y;
 }
 
-static void one_qk(cs *t, size_t d, int kind) {
+static void run_qk(const attn_case *c, const pf_simd *s) {
+  (c->halves ? s->qk_bf16 : s->qk)(&c->a);
+}
+
+static void one_qk(cs *t, size_t d, bool halves, size_t nq, size_t nblk, int kind) {
   attn_case c;
-  make_case(t, &c, d, PF_KBLK * d, kind);
+  make_case(t, &c, d, (what){halves, false}, nq, nblk, kind);
   size_t extent = (c.a.nq - 1) * c.a.lds + c.a.nblk * PF_KBLK;
-  float *q = cs_in(t, 0, c.a.nq * d, kind), *got, *want;
+  float *q = cs_guarded(t, 0, c.a.nq * d * sizeof *q), *got, *want;
+  for (size_t i = 0; i < c.a.nq * d; i++)
+    q[i] = operand(t, &c, kind);
   for (size_t i = 0; i < c.a.nq; i++)
     c.q[i] = q + (c.a.nq - 1 - i) * d;
   c.a.scale = cs_value(t, CS_UNIT);
   cs_out(t, 0, extent, &got, &want);
   c.a.s = want;
-  t->ref->qk(&c.a);
+  run_qk(&c, t->ref);
   c.a.s = got;
-  t->v->qk(&c.a);
+  run_qk(&c, t->v);
   cs_cmp(t, got, want, extent, "d %zu, queries %zu, blocks %zu, kind %d", d, c.a.nq, c.a.nblk,
          kind);
 }
@@ -75,7 +112,17 @@ static void one_qk(cs *t, size_t d, int kind) {
 void cs_qk(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
     for (int kind = 0; kind < CS_KINDS; kind++)
-      one_qk(t, cs_sizes[i], kind);
+      one_qk(t, cs_sizes[i], false, 0, 0, kind);
+}
+
+void cs_qk_bf16(cs *t) {
+  for (size_t i = 0; i < cs_n_sizes; i++)
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_qk(t, cs_sizes[i], true, 0, 0, kind);
+  for (int kind = 0; kind < CS_KINDS; kind++) {
+    one_qk(t, 33, true, MAX_NQ, 0, kind);
+    one_qk(t, 64, true, 33, LONG, kind);
+  }
 }
 
 /* One row: kind of the scores, share of -inf in 16ths, a value put somewhere (0: none); masks: 0:
@@ -126,17 +173,23 @@ static void poison_masked(cs *t, attn_case *c) {
   for (int n = 0; n < 3; n++) {
     size_t b = cs_u32(t) % c->a.nblk, j = cs_u32(t) % PF_KBLK, i = cs_u32(t) % dp;
     const uint32_t *m = c->mask[cs_u32(t) % c->a.nq];
-    float *v = (float *)(uintptr_t)c->blk[b];
-    if (v && !(m[b] >> j & 1))
-      v[(i / PF_LANES * PF_KBLK + j) * PF_LANES + i % PF_LANES] =
-          pf_f32_of_bits(n ? 0x7f800000u : 0x7fc00000u);
+    void *v = (void *)(uintptr_t)c->blk[b];
+    float bad = pf_f32_of_bits(n ? 0x7f800000u : 0x7fc00000u);
+    if (!v || m[b] >> j & 1)
+      continue;
+    if (c->halves)
+      ((uint16_t *)v)[pf_packed_bf16(PF_KBLK, i, j)] = pf_f32_to_bf16(bad);
+    else
+      ((float *)v)[pf_packed_f32(PF_KBLK, i, j)] = bad;
   }
 }
 
 /* The probability of a masked key is anything. */
 static float *make_probabilities(cs *t, const attn_case *c, int kind) {
   size_t extent = (c->a.nq - 1) * c->a.lds + c->a.nblk * PF_KBLK;
-  float *p = cs_in(t, 0, extent, kind);
+  float *p = cs_guarded(t, 0, extent * sizeof *p);
+  for (size_t i = 0; i < extent; i++)
+    p[i] = operand(t, c, kind);
   for (size_t i = 0; i < c->a.nq; i++)
     for (size_t j = 0; j < c->a.nblk * PF_KBLK; j++)
       if (!(c->mask[i][j / 32] >> j % 32 & 1) && cs_u32(t) % 2)
@@ -147,12 +200,12 @@ static float *make_probabilities(cs *t, const attn_case *c, int kind) {
 static void run_pv(attn_case *c, const pf_simd *s, float *y) {
   for (size_t i = 0; i < c->a.nq; i++)
     c->y[i] = y + (c->a.nq - 1 - i) * c->ldy;
-  s->pv(&c->a);
+  (c->halves ? s->pv_bf16 : s->pv)(&c->a);
 }
 
-static void one_pv(cs *t, size_t d, int kind) {
+static void one_pv(cs *t, size_t d, bool halves, size_t nq, size_t nblk, int kind) {
   attn_case c;
-  make_case(t, &c, d, PF_KBLK * pf_round_up(d, PF_LANES), kind);
+  make_case(t, &c, d, (what){halves, true}, nq, nblk, kind);
   c.a.s = make_probabilities(t, &c, kind);
   if (cs_u32(t) % 4 == 0)
     poison_masked(t, &c);
@@ -168,5 +221,16 @@ static void one_pv(cs *t, size_t d, int kind) {
 void cs_pv(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
     for (int kind = 0; kind < CS_KINDS; kind++)
-      one_pv(t, cs_sizes[i], kind);
+      one_pv(t, cs_sizes[i], false, 0, 0, kind);
+}
+
+void cs_pv_bf16(cs *t) {
+  for (size_t i = 0; i < cs_n_sizes; i++)
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_pv(t, cs_sizes[i], true, 0, 0, kind);
+  for (int kind = 0; kind < CS_KINDS; kind++) {
+    one_pv(t, 33, true, MAX_NQ, 0, kind);
+    one_pv(t, 49, true, 20, LONG, kind);
+    one_pv(t, 17, true, 7, LONG, kind);
+  }
 }

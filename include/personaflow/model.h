@@ -184,7 +184,8 @@ PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
  * at. */
 PF_API uint64_t pf_ctx_row_layers(const pf_ctx *c);
 
-/* Bytes of K,V cache per position. */
+/* Bytes of K,V cache per position, in all layers: fp32 in f32, bf16 in the other precisions; and
+ * fp32 un-rotated keys where the context keeps them. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
 /* Bytes of the K,V blocks that the context's sequences hold now; a block that several share counts
  * once. *peak (may be NULL): the most at any time since the context was made or the peak was reset.

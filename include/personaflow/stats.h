@@ -94,7 +94,7 @@ PF_API int pf_r2_additive(const double *gram, size_t n_personas, size_t n_tasks,
 
 /* ---- tests -------------------------------------------------------------------------------- */
 
-typedef enum pf_side { PF_TWO_SIDED, PF_GREATER, PF_LESS } pf_side;
+typedef enum pf_alternative { PF_TWO_SIDED, PF_GREATER, PF_LESS } pf_alternative;
 
 /* Mean over the tasks that are there, one number for each persona. */
 PF_API void pf_persona_means(const pf_crossed *t, double *out);
@@ -102,20 +102,20 @@ PF_API void pf_persona_means(const pf_crossed *t, double *out);
  * around null: the share of all 2^n choices of signs whose sum of (x - null) is at least as extreme
  * as the one at hand. NaN are left out; NaN when none or more than 20 are left. Sums that differ by
  * less than 1e-12 of the sum of magnitudes count as equal. */
-PF_API double pf_sign_flip(const double *x, size_t n, double null, pf_side side);
+PF_API double pf_sign_flip(const double *x, size_t n, double null, pf_alternative alt);
 /* Equivalence by two one-sided sign-flip tests: the larger p of "above -margin" and "below margin".
  */
 PF_API double pf_sign_flip_tost(const double *x, size_t n, double margin);
 
 /* (1 + number of null draws at least as extreme) / (1 + n): Phipson and Smyth 2010. Two-sided: by
  * magnitude. */
-PF_API double pf_rank_p(double observed, const double *null, size_t n, pf_side side);
+PF_API double pf_rank_p(double observed, const double *null, size_t n, pf_alternative alt);
 
 /* Does it matter which persona's value is used? k[(i * n_personas + i') * n_tasks + j] is the
  * outcome in cell (i,j) with the value of persona i'. The statistic is the sum over cells of
  * k[i][i][j]; the null permutes persona labels within each task (draw b: Fisher-Yates from the last
  * place down, stream 2^32 + b). PF_LESS: own values give smaller outcomes. */
-PF_API int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks, pf_side side,
+PF_API int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks, pf_alternative alt,
                                 const pf_boot *o, double *p);
 
 /* Identification: predicted[persona * n_tasks + task] is the persona that a score picked, -1 for
