@@ -123,8 +123,10 @@ static int eval_rows(run *u, int32_t lo, int32_t hi) {
   int32_t n = (int32_t)p->ids.n;
   bool choose = hi >= n && p->generated.n < (size_t)u->r->max_tokens;
   for (int32_t pos = lo; pos < hi; pos++)
-    u->rows[pos - lo] =
-        (pf_row){u->seq, pos < n ? p->ids.v[pos] : p->generated.v[pos - n], pos, -1};
+    u->rows[pos - lo] = (pf_row){.seq = u->seq,
+                                 .token = pos < n ? p->ids.v[pos] : p->generated.v[pos - n],
+                                 .pos = pos,
+                                 .out = -1};
   if (choose)
     u->rows[hi - 1 - lo].out = 0;
   int rc = pf_eval(u->ctx, u->rows, (size_t)(hi - lo), u->logits);

@@ -103,7 +103,7 @@ START_TEST(digests_are_of_the_rows) {
   ck_assert_int_eq(pf_seq_set_taps(q, &t, 1), PF_OK);
   pf_row row[N];
   for (int i = 0; i < N; i++)
-    row[i] = (pf_row){q, p.ids.v[i], i, -1};
+    row[i] = (pf_row){.seq = q, .token = p.ids.v[i], .pos = i, .out = -1};
   ck_assert_int_eq(pf_eval(c, row, N, NULL), PF_OK);
   for (size_t h = 0; h < H; h++) {
     for (size_t i = 0; i < N; i++)
