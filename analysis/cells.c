@@ -179,20 +179,15 @@ static int need_base(pf_work *w, pf_cell *c, size_t n) {
 
 /* ---- continuations --------------------------------------------------------------------------- */
 
-static int on_token(void *user, int32_t id, float logprob, float margin) {
-  (void)id, (void)logprob, (void)margin;
-  return stopped(user);
-}
-
-/* XY's prompt and its continuation; the taps take the residuals and, at the rows that give y_t, the
- * clean logits. */
-static int continue_xy(pf_work *w, pf_cell *c) {
+/* XY's sequence; its taps take the residuals and, at the rows that give y_t, the clean logits. */
+static int begin_xy(pf_work *w, pf_cell *c) {
   const pf_role_prompt *q = &w->plan->xy[c->index];
   const pf_run *xb = c->base[PF_XB];
   size_t n_taps = (size_t)n_layers(w) + 2;
-  int32_t keep = keep_of(w, q, xb->q), n = xy_positions(q);
+  int32_t n = xy_positions(q);
   c->clean = pf_alloc(PF_Y_MAX, w->vocab * sizeof *c->clean);
-  int rc = c->clean ? run_begin(w, &c->xy, q, xb, keep, n_taps, (size_t)n) : PF_ENOMEM;
+  int rc =
+      c->clean ? run_begin(w, &c->xy, q, xb, keep_of(w, q, xb->q), n_taps, (size_t)n) : PF_ENOMEM;
   if (rc != PF_OK)
     return rc;
   capture_at(w, c->xy.taps, q->p_user_last, n, c->xy.h);
@@ -204,17 +199,51 @@ static int continue_xy(pf_work *w, pf_cell *c) {
                                     .op = PF_OP_CAPTURE,
                                     .out = c->clean,
                                     .out_stride = w->vocab};
-  pf_gen_opts g;
-  pf_gen_defaults(&g);
-  g.max_tokens = PF_Y_MAX;
-  g.repetition_penalty = w->plan->info->repetition_penalty;
-  g.on_token = on_token;
-  g.user = w;
-  rc = pf_seq_set_taps(c->xy.seq, c->xy.taps, n_taps);
+  return pf_seq_set_taps(c->xy.seq, c->xy.taps, n_taps);
+}
+
+static pf_branch branch_of(const pf_work *w, const pf_cell *c) {
+  int32_t at = pf_seq_end(c->xy.seq);
+  pf_branch b = {.seq = c->xy.seq, .ids = c->xy.q->enc.ids + at, .n = c->xy.q->enc.n - (size_t)at};
+  pf_gen_defaults(&b.o);
+  b.o.max_tokens = PF_Y_MAX;
+  b.o.repetition_penalty = w->plan->info->repetition_penalty;
+  return b;
+}
+
+typedef struct continuation {
+  pf_work *w;
+  pf_cell *c;
+  pf_branch *b;
+} continuation;
+
+static int take_y(void *user, size_t i) {
+  const continuation *k = user;
+  k->c[i].y = k->b[i].out;
+  k->b[i].out = (pf_ids){0};
+  count(k->w, 0, &k->w->done.base);
+  return PF_OK;
+}
+
+/* The XY prompts of n cells and their continuations, together. */
+static int continue_xy(pf_work *w, pf_cell *c, size_t n) {
+  pf_branch *b = pf_calloc(n, sizeof *b);
+  pf_many_stats stats = {0};
+  int rc = b ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    rc = begin_xy(w, &c[i]);
+    if (rc == PF_OK)
+      b[i] = branch_of(w, &c[i]);
+  }
+  continuation k = {w, c, b};
+  pf_many_opts o = {.on_done = take_y, .user = &k, .stop = w->o->stop};
   if (rc == PF_OK)
-    rc = pf_generate(c->xy.seq, q->enc.ids + keep, q->enc.n - (size_t)keep, &g, &c->y);
-  count(w, q->enc.n - (size_t)keep + c->y.n, &w->done.base);
-  return rc == PF_OK && stopped(w) ? PF_EINCOMPLETE : rc;
+    rc = pf_generate_many(w->ctx, b, n, &o, &stats);
+  for (size_t i = 0; b && i < n; i++)
+    pf_branch_clear(&b[i]);
+  pf_free(b);
+  count(w, (size_t)stats.rows, &w->done.base);
+  return rc;
 }
 
 typedef struct tail {
@@ -533,8 +562,8 @@ int pf_cells_run(pf_work *w, const size_t *index, size_t n,
     c[i].index = index[i];
   if (rc == PF_OK)
     rc = need_base(w, c, n);
-  for (size_t i = 0; i < n && rc == PF_OK; i++)
-    rc = continue_xy(w, &c[i]);
+  if (rc == PF_OK)
+    rc = continue_xy(w, c, n);
   if (rc == PF_OK)
     rc = all_tails(w, c, n);
   if (rc == PF_OK)
