@@ -23,17 +23,6 @@ int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32
   return n;
 }
 
-void pf_plan_rows(const pf_plan *p, size_t cell, size_t *prefill, size_t *changed) {
-  const pf_role_prompt *q = &p->xy[cell], *xb = &p->xb[cell / p->grid.n_tasks];
-  *prefill = q->enc.n - (size_t)pf_shared_prefix(q, xb, q->p_user_last);
-  *changed = 0;
-  for (size_t i = 0; i < p->grid.n_probes; i++) {
-    int32_t s = pf_plan_site(q, p->grid.probes[i]);
-    *changed +=
-        p->layers.n * (size_t)(q->p_last + pf_probe_prefix(p->grid.probes[i]) + PF_SCORED - s);
-  }
-}
-
 /* ---- prompts
  * ------------------------------------------------------------------------------------------------------
  */

@@ -32,9 +32,6 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o);
 void pf_plan_free(pf_plan *p);
 /* Position of a probe in a prompt. */
 int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe);
-/* Rows that a cell needs at most: the XY prompt beyond what it shares with XB (*prefill), and the
- * rows of its substitutions (*changed). */
-void pf_plan_rows(const pf_plan *p, size_t cell, size_t *prefill, size_t *changed);
 /* Tokens that two prompts share from the start, at most `limit`. */
 int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit);
 

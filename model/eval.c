@@ -138,10 +138,12 @@ static void enter_part(void *arg, int tid, int nt) {
   pf_par_range(t->n, tid, nt, &lo, &hi);
   for (size_t r = lo; r < hi; r++) {
     float *x = t->s->x + r * d;
-    if (t->rows[r].resid)
+    if (t->rows[r].resid) {
       memcpy(x, t->rows[r].resid, d * sizeof *x);
-    else
+      pf_step_round(t, PF_HOOK_RESID_POST, d, x); /* after the last layer no point does it */
+    } else {
       embed_row(t, r, factor, x);
+    }
     for (size_t i = 0; i < half; i++)
       pf_rope_angle(t->rows[r].pos, t->c->inv_freq[i], &t->s->cos[r * half + i],
                     &t->s->sin[r * half + i]);

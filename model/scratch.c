@@ -15,55 +15,54 @@ typedef struct part {
   size_t width;
 } part;
 
-static int carve(pf_scratch *s, const part *parts, size_t n) {
-  size_t total = 0;
-  for (size_t i = 0; i < n; i++)
-    total += pf_round_up(s->rows * parts[i].width, 16);
-  float *p = s->block = pf_calloc(total, sizeof(float));
-  if (!p)
-    return PF_ENOMEM;
-  for (size_t i = 0; i < n; i++) {
-    *parts[i].at = p;
-    p += pf_round_up(s->rows * parts[i].width, 16);
-  }
-  return PF_OK;
-}
-
 /* Floats a row of operands takes for the weights that the precision stores so. */
 static size_t operand_width(const pf_scratch *s, const pf_model_info *i, pf_wtype w) {
   return pf_products[pf_modes[i->precision].kind[w]].parts * s->kp_max;
 }
 
-static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
+enum { N_PARTS = 13 + PF_N_WTYPES };
+
+/* The arrays over rows and their widths; op: the operands'. */
+static void list_parts(pf_scratch *s, const pf_model_info *i, float *op[PF_N_WTYPES],
+                       part parts[N_PARTS]) {
   size_t d = (size_t)i->d_model, f = (size_t)i->d_ff, hd = (size_t)i->n_heads * (size_t)i->d_head;
-  size_t kd = (size_t)i->n_kv_heads * (size_t)i->d_head, half = (size_t)i->d_head / 2;
-  float *op[PF_N_WTYPES];
-  pf_free(s->block);
-  s->block = NULL;
-  s->rows = pf_round_up(rows, 16); /* operands come in groups of 16 rows */
+  size_t kd = (size_t)i->n_kv_heads * (size_t)i->d_head, half = (size_t)i->d_head / 2, n = 0;
   s->kp_max = pf_round_up(max3(d, f, hd), PF_S8BLK);
-  part parts[] = {{&s->x, d},
-                  {&s->norm, d},
-                  {&op[PF_W_BF16], operand_width(s, i, PF_W_BF16)},
-                  {&op[PF_W_F32], operand_width(s, i, PF_W_F32)},
-                  {&op[PF_W_S8], operand_width(s, i, PF_W_S8)},
-                  {&s->q, hd},
-                  {&s->k, kd},
-                  {&s->v, kd},
-                  {&s->rot_q, hd},
-                  {&s->rot_k, kd},
-                  {&s->z, hd},
-                  {&s->out, d},
-                  {&s->gate, f},
-                  {&s->up, f},
-                  {&s->cos, half},
-                  {&s->sin, half}};
-  int rc = carve(s, parts, sizeof parts / sizeof *parts);
-  for (int w = 0; rc == PF_OK && w < PF_N_WTYPES; w++)
-    s->op[w] = op[w];
-  if (rc != PF_OK)
+  const part rows[] = {{&s->x, d},     {&s->norm, d},   {&s->q, hd},     {&s->k, kd},
+                       {&s->v, kd},    {&s->rot_q, hd}, {&s->rot_k, kd}, {&s->z, hd},
+                       {&s->out, d},   {&s->gate, f},   {&s->up, f},     {&s->cos, half},
+                       {&s->sin, half}};
+  for (; n < sizeof rows / sizeof *rows; n++)
+    parts[n] = rows[n];
+  for (int w = 0; w < PF_N_WTYPES; w++)
+    parts[n++] = (part){&op[w], operand_width(s, i, (pf_wtype)w)};
+}
+
+static size_t floats_of(const part parts[N_PARTS], size_t rows) {
+  size_t total = 0;
+  for (size_t i = 0; i < N_PARTS; i++)
+    total += pf_round_up(rows * parts[i].width, 16);
+  return total;
+}
+
+static int make_rows(pf_scratch *s, const pf_model_info *i, size_t rows) {
+  float *op[PF_N_WTYPES];
+  part parts[N_PARTS];
+  pf_free(s->block);
+  s->rows = pf_round_up(rows, 16); /* operands come in groups of 16 rows */
+  list_parts(s, i, op, parts);
+  float *p = s->block = pf_calloc(floats_of(parts, s->rows), sizeof(float));
+  if (!p) {
     s->rows = 0;
-  return rc;
+    return PF_ENOMEM;
+  }
+  for (size_t n = 0; n < N_PARTS; n++) {
+    *parts[n].at = p;
+    p += pf_round_up(s->rows * parts[n].width, 16);
+  }
+  for (int w = 0; w < PF_N_WTYPES; w++)
+    s->op[w] = op[w];
+  return PF_OK;
 }
 
 /* Floats of the scores, and rows of masks, of the largest item over up to n_blk blocks. */
@@ -87,14 +86,19 @@ static void carve_lane(pf_lane *l, char *p, size_t n_blk, size_t group, size_t s
   l->mask = (uint32_t *)(l->seen + queries);
 }
 
+static size_t lane_bytes(size_t group, size_t n_blk, size_t swapped) {
+  size_t rows = pf_attend_rows(group, 1);
+  return pf_round_up(PF_GEMM_WORK + swapped + lane_scores(group, n_blk) * sizeof(float) +
+                         (2 * n_blk + 3 * rows * group) * sizeof(void *) +
+                         rows * n_blk * sizeof(uint32_t),
+                     64);
+}
+
 static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   const pf_model_info *i = &c->model->cfg.info;
   size_t nt = (size_t)c->threads, group = (size_t)(i->n_heads / i->n_kv_heads);
-  size_t rows = pf_attend_rows(group, 1);
   size_t swapped = swaps ? n_blk * (pf_kv_k_head(c) + pf_kv_v_head(c)) : 0;
-  size_t bytes = PF_GEMM_WORK + swapped + lane_scores(group, n_blk) * sizeof(float) +
-                 (2 * n_blk + 3 * rows * group) * sizeof(void *) + rows * n_blk * sizeof(uint32_t);
-  bytes = pf_round_up(bytes, 64);
+  size_t bytes = lane_bytes(group, n_blk, swapped);
   pf_free(s->lane_block);
   pf_free(s->lanes);
   s->lane_blk = 0;
@@ -131,6 +135,19 @@ int pf_scratch_make(pf_ctx *c, size_t rows, size_t n_blk, bool swaps) {
   if (rc == PF_OK && (n_blk > s->lane_blk || swaps > s->lane_swaps))
     rc = make_lanes(c, s, n_blk + n_blk / 2, swaps || s->lane_swaps);
   return rc;
+}
+
+size_t pf_ctx_scratch_bytes(const pf_ctx *c, size_t rows, int32_t positions) {
+  const pf_model_info *i = &c->model->cfg.info;
+  pf_scratch s;
+  float *op[PF_N_WTYPES];
+  part parts[N_PARTS];
+  size_t n_blk = (size_t)positions / PF_KBLK + 1;
+  list_parts(&s, i, op, parts);
+  return floats_of(parts, pf_round_up(rows < PF_STEP_ROWS ? rows : PF_STEP_ROWS, 16)) *
+             sizeof(float) +
+         (size_t)c->threads *
+             lane_bytes((size_t)(i->n_heads / i->n_kv_heads), n_blk + n_blk / 2, 0);
 }
 
 void pf_scratch_free(pf_scratch *s) {

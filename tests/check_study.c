@@ -312,6 +312,67 @@ START_TEST(threads_and_stops) {
 }
 END_TEST
 
+/* The integer that follows a member's name in timings.json. */
+static long long timing(const char *name, const char *member) {
+  pf_buf b;
+  json_t *root;
+  read_file(name, "timings.json", &b);
+  ck_assert(pf_js_text("timings.json", b.s, b.n, &root) == PF_OK);
+  long long v = (long long)json_integer_value(json_object_get(root, member));
+  json_decref(root);
+  pf_buf_free(&b);
+  return v;
+}
+
+static long long whole_layers, shared_layers;
+
+/* Row-layers of a substitution: rows from its site, or from position 0, to the one that gives the
+ * 10th scored token, times the layers that they run. The demo model has 8. */
+static void count_layers(const json_t *line) {
+  if (!json_object_get(line, "kl"))
+    return;
+  const char *probe = json_string_value(json_object_get(line, "probe"));
+  long long user = whole_runs.q[3].p_user_last, last = whole_runs.q[3].p_last;
+  long long prefix = !strcmp(probe, "g1") ? 1 : !strcmp(probe, "g2") ? 2 : 0;
+  long long end = last + prefix + 10, at = !strcmp(probe, "p_user_last") ? user : last + prefix;
+  whole_layers += end * 8;
+  shared_layers += (end - at) * (8 - (long long)value(line, "layer"));
+}
+
+/* With nothing shared, and with memory for one cell at a time: the same bytes. */
+START_TEST(sharing_and_memory) {
+  pf_tok *t;
+  make_grid(PIRATE "," COOK, HAIKU_TASK);
+  pf_study_opts o = opts("shared", "2,5");
+  run(&o);
+  o = opts("whole", "2,5");
+  o.no_sharing = 1;
+  run(&o);
+  same_results("shared", "whole");
+  o = opts("small", "2,5");
+  for (o.memory = 1 << 20; pf_study_run(&o) == PF_EUSAGE; o.memory += 1 << 17)
+    ck_assert_msg(strstr(pf_last_error(), "one cell needs") != NULL, "%s", pf_last_error());
+  same_results("shared", "small");
+  ck_assert_int_eq(timing("shared", "cells_together"), 2);
+  ck_assert_int_eq(timing("small", "cells_together"), 1);
+  make_grid(PIRATE, HAIKU_TASK);
+  o = opts("shared1", "2,5");
+  run(&o);
+  o = opts("whole1", "2,5");
+  o.no_sharing = 1;
+  run(&o);
+  ck_assert(pf_tok_open(&t, model) == PF_OK);
+  ck_assert(pf_role_prompt_make(t, "As {persona}, {task}", "a pirate", HAIKU, &whole_runs.q[3]) ==
+            PF_OK);
+  each_result("shared1", count_layers);
+  ck_assert_int_eq(timing("whole1", "row_layers_substitutions"), whole_layers);
+  ck_assert_int_eq(timing("shared1", "row_layers_substitutions"), shared_layers);
+  ck_assert_int_gt(whole_layers, 4 * shared_layers);
+  pf_role_prompt_free(&whole_runs.q[3]);
+  pf_tok_close(t);
+}
+END_TEST
+
 /* A record torn by kill -9: it is computed again. */
 START_TEST(torn_record) {
   char path[600];
@@ -529,6 +590,7 @@ int main(void) {
   tcase_add_test(t, layer0_is_zero);
   tcase_add_test(t, forks_equal_whole_runs);
   tcase_add_test(t, threads_and_stops);
+  tcase_add_test(t, sharing_and_memory);
   tcase_add_test(t, torn_record);
   tcase_add_test(t, nothing_is_overwritten);
   tcase_add_test(t, dry_run_writes_nothing);

@@ -120,9 +120,16 @@ typedef struct pf_study_opts {
   const char *out_dir;
   int threads;
   pf_precision precision;
+  /* Bytes that it may take beside the weights: fewer cells go together. 0: 1.5 GB, or what one cell
+   * needs. PF_EUSAGE, with the number, if it is too little for one cell. No bit depends on it. */
+  uint64_t memory;
+  /* 1: nothing is taken from another run; prompts and substitutions are whole forward passes (for
+   * tests and measurements; the results are the same). */
+  int no_sharing;
   int resume;  /* 1: go on with what is there */
   int force;   /* 1: start again over what is there */
-  int dry_run; /* 1: say cells, rows, memory and time (measured on one prompt); write nothing */
+  int dry_run; /* 1: say cells, row-layers, memory and time (measured on one prompt); write nothing
+                */
   pf_progress_fn progress;
   void *progress_user;
   /* Set to non-zero (by a signal handler) to stop at the next step: PF_EINCOMPLETE. */

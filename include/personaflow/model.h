@@ -184,6 +184,10 @@ PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
  * at. */
 PF_API uint64_t pf_ctx_row_layers(const pf_ctx *c);
 
+/* Bytes of scratch memory that calls of up to `rows` rows take (a longer call is cut into steps),
+ * for branches of up to `positions` positions. */
+PF_API size_t pf_ctx_scratch_bytes(const pf_ctx *c, size_t rows, int32_t positions);
+
 /* Bytes of K,V cache per position, in all layers: fp32 in f32, bf16 in the other precisions; and
  * fp32 un-rotated keys where the context keeps them. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);

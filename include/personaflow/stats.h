@@ -115,8 +115,8 @@ PF_API double pf_rank_p(double observed, const double *null, size_t n, pf_altern
  * outcome in cell (i,j) with the value of persona i'. The statistic is the sum over cells of
  * k[i][i][j]; the null permutes persona labels within each task (draw b: Fisher-Yates from the last
  * place down, stream 2^32 + b). PF_LESS: own values give smaller outcomes. */
-PF_API int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks, pf_alternative alt,
-                                const pf_boot *o, double *p);
+PF_API int pf_label_permutation(const double *k, size_t n_personas, size_t n_tasks,
+                                pf_alternative alt, const pf_boot *o, double *p);
 
 /* Identification: predicted[persona * n_tasks + task] is the persona that a score picked, -1 for
  * none. p is exact: the probability of as many hits when persona labels are permuted within each

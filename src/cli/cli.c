@@ -52,6 +52,22 @@ bool cli_real(const char *cmd, const char *opt, const char *text, double lo, dou
   return true;
 }
 
+bool cli_size(const char *cmd, const char *opt, const char *text, uint64_t *out) {
+  static const struct {
+    const char *suffix;
+    double factor;
+  } units[] = {{"", 1}, {"K", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}};
+  char *end;
+  double v = strtod(text, &end);
+  for (size_t i = 0; end != text && i < sizeof units / sizeof *units; i++)
+    if (!strcmp(end, units[i].suffix) && v * units[i].factor >= 1 && v * units[i].factor < 1e18) {
+      *out = (uint64_t)(v * units[i].factor);
+      return true;
+    }
+  cli_usage(cmd, "%s wants a size such as 800M or 1.5G, not '%s'", opt, text);
+  return false;
+}
+
 bool cli_precision(const char *cmd, const char *text, pf_precision *out) {
   if (pf_precision_parse(text, out) != PF_OK) {
     cli_usage(cmd, "--precision: %s", pf_last_error());

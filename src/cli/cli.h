@@ -22,6 +22,9 @@ int cli_usage(const char *cmd, const char *fmt, ...) PF_PRINTF(2, 3);
 bool cli_int(const char *cmd, const char *opt, const char *text, long lo, long hi, long *out);
 bool cli_real(const char *cmd, const char *opt, const char *text, double lo, double hi,
               double *out);
+/* A number of bytes: "800M", "1.5G", "64K" (powers of 1000) or plain bytes; false after printing a
+ * usage line. */
+bool cli_size(const char *cmd, const char *opt, const char *text, uint64_t *out);
 /* A precision by name; false after printing a usage line. */
 bool cli_precision(const char *cmd, const char *text, pf_precision *out);
 #define CLI_PRECISION_HELP                                                                         \

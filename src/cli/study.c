@@ -21,10 +21,12 @@ static const char help[] =
     "  --protocol paper   the paper's protocol (the only one)\n"
     "  --resume           go on with what DIR holds\n"
     "  --force            start again over what DIR holds\n"
-    "  --dry-run          print cells, rows, memory and time; write nothing\n"
+    "  --dry-run          print cells, row-layers, memory and time; write nothing\n"
     "  -t, --threads N    threads; default OMP_NUM_THREADS, else the CPUs of the process\n"
     "  --precision P      f32 (default; the paper's), bf16, bf16-hf or int8; every precision has\n"
     "                     one set of bits; int8 weights (personaflow quantize) run as int8\n"
+    "  --memory SIZE      what it may take beside the weights, such as 800M or 2G; default 1.5G\n"
+    "  --sharing off      whole forward passes for every substitution: slow, the same results\n"
     "  --quiet            no progress and no table\n"
     "  --json             print summary.json instead of the table\n\n"
     "An interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished cell; --resume gives the "
@@ -48,6 +50,8 @@ enum {
   OPT_QUIET,
   OPT_JSON,
   OPT_PRECISION,
+  OPT_MEMORY,
+  OPT_SHARING,
   OPT_HELP
 };
 
@@ -60,6 +64,8 @@ static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT
                                         {"dry-run", no_argument, NULL, OPT_DRY},
                                         {"threads", required_argument, NULL, 't'},
                                         {"precision", required_argument, NULL, OPT_PRECISION},
+                                        {"memory", required_argument, NULL, OPT_MEMORY},
+                                        {"sharing", required_argument, NULL, OPT_SHARING},
                                         {"quiet", no_argument, NULL, OPT_QUIET},
                                         {"json", no_argument, NULL, OPT_JSON},
                                         {"help", no_argument, NULL, OPT_HELP},
@@ -69,6 +75,14 @@ typedef struct args {
   pf_study_opts o;
   bool quiet, json, help;
 } args;
+
+static bool take_sharing(args *a) {
+  a->o.no_sharing = !strcmp(optarg, "off");
+  if (a->o.no_sharing || !strcmp(optarg, "on"))
+    return true;
+  cli_usage("study", "--sharing wants on or off, not '%s'", optarg);
+  return false;
+}
 
 static bool take_option(int c, args *a) {
   long n;
@@ -102,6 +116,10 @@ static bool take_option(int c, args *a) {
     return true;
   case OPT_PRECISION:
     return cli_precision("study", optarg, &a->o.precision);
+  case OPT_MEMORY:
+    return cli_size("study", "--memory", optarg, &a->o.memory);
+  case OPT_SHARING:
+    return take_sharing(a);
   case OPT_HELP:
     a->help = true;
     return true;
