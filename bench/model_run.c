@@ -196,7 +196,10 @@ static int prompt(run *r, pf_seq *s, size_t n) {
   for (size_t at = 0; at < n && rc == PF_OK; at += batch) {
     size_t m = n - at < batch ? n - at : batch;
     for (size_t i = 0; i < m; i++)
-      rows[i] = (pf_row){s, any_token(r), pf_seq_end(s) + (int32_t)i, at + i + 1 == n ? 0 : -1};
+      rows[i] = (pf_row){.seq = s,
+                         .token = any_token(r),
+                         .pos = pf_seq_end(s) + (int32_t)i,
+                         .out = at + i + 1 == n ? 0 : -1};
     rc = pf_eval(r->c, rows, m, r->logits);
   }
   pf_free(rows);
@@ -233,7 +236,8 @@ static int generate(const job *j, pf_seq *const *s, pf_row *rows, double *t) {
   for (size_t i = 0; i < j->n && rc == PF_OK; i++) {
     double since = pf_bench_clock();
     for (size_t k = 0; k < j->branches; k++)
-      rows[k] = (pf_row){s[k], any_token(j->r), pf_seq_end(s[k]), (int32_t)k};
+      rows[k] = (pf_row){
+          .seq = s[k], .token = any_token(j->r), .pos = pf_seq_end(s[k]), .out = (int32_t)k};
     rc = pf_eval(j->r->c, rows, j->branches, j->r->logits);
     *t += pf_bench_clock() - since;
     if (j->branches == 1)
