@@ -25,18 +25,18 @@
 typedef enum kind { BF16, X3, S8 } kind;
 
 enum {
-  TILE = 256,             /* values of a tile */
-  SLOT = 6 * TILE,        /* of a block's accumulators */
-  PANELS = 24,            /* of a group of panels whose accumulators wait together */
-  BLOCKS = 8,             /* of row tiles, likewise */
-  CHUNK = 12,             /* steps of bf16 and x3: 36 KB of weights */
-  RESIDENT_TILES = 32,    /* row tiles that may stay in the second-level cache, */
-  RESIDENT = 1152 << 10,  /* and their bytes */
-  RESIDENT_PANELS = 96,   /* while these pass */
-  LOOKAHEAD = 2048,       /* bytes of a panel that are fetched ahead for few rows */
+  TILE = 256,            /* values of a tile */
+  SLOT = 6 * TILE,       /* of a block's accumulators */
+  PANELS = 24,           /* of a group of panels whose accumulators wait together */
+  BLOCKS = 8,            /* of row tiles, likewise */
+  CHUNK = 12,            /* steps of bf16 and x3: 36 KB of weights */
+  RESIDENT_TILES = 32,   /* row tiles that may stay in the second-level cache, */
+  RESIDENT = 1152 << 10, /* and their bytes */
+  RESIDENT_PANELS = 96,  /* while these pass */
+  LOOKAHEAD = 2048,      /* bytes of a panel that are fetched ahead for few rows */
 };
-_Static_assert(BLOCKS * (PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
-_Static_assert(RESIDENT_TILES * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
+_Static_assert(BLOCKS *(PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
+_Static_assert(RESIDENT_TILES *SLOT * 4 <= PF_GEMM_WORK, "slots fit");
 
 /* ---- from tiles to y --------------------------------------------------------------------------
  */
@@ -216,9 +216,9 @@ PF_INLINE void step(block *k, outgoing *o, const kind K, const int R, const int 
   k->fetch_a += k->a_lines * 64;
 }
 
-PF_INLINE void steps(const block *block_, outgoing *before, const kind K, const int R, const int P,
+PF_INLINE void steps(const block *whole, outgoing *before, const kind K, const int R, const int P,
                      const way to) {
-  block k = *block_;
+  block k = *whole;
   outgoing o = *before;
   const size_t rows = K == X3 ? ROWS_A_STEP_X3 : ROWS_A_STEP;
   size_t with = to == NOWHERE ? 0 : o.left / rows;
@@ -460,8 +460,7 @@ static void fetch_activations(const product *q, const job *t, block *b) {
          passes = (last_panel(q, t) - t->first + 2) / 3;
   b->a_lines = (q->unit * lines + passes * b->steps - 1) / (passes * b->steps);
   size_t at = (t->j - t->first) / 3 * b->steps * b->a_lines, tile = next.i + at / lines;
-  b->fetch_a =
-      (const char *)q->g->a + tile * q->a_tile + next.k * q->a_step + at % lines * 64;
+  b->fetch_a = (const char *)q->g->a + tile * q->a_tile + next.k * q->a_step + at % lines * 64;
 }
 
 static void run_job(product *q, const job *t, const job *next) {
