@@ -22,7 +22,7 @@
 #include "tests/cs.h"
 
 #define N_SLOTS    20
-#define SLOT_BYTES ((size_t)4 << 20)
+#define SLOT_BYTES ((size_t)8 << 20)
 
 const size_t cs_sizes[] = {1,  2,  3,  5,  7,  8,  9,   12,  15,  16,  17,  23,
                            24, 25, 31, 32, 33, 40, 47,  48,  49,  56,  63,  64,

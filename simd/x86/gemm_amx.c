@@ -1,21 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  * CONTRACT.md "gemm_bf16", "gemm_x3_bf16", "gemm_s8" on AMX. `tdpbf16ps` is the contract's block of
- * 32 k as it stands (E, O, acc + (E + O), denormals as zero); `tdpbssd` sums exactly. A product is
- * cut into
+ * 32 k as it stands (E, O, acc + (E + O), denormals as zero); `tdpbssd` sums exactly.
  *
- *   groups of panels x groups of row tiles x pieces of K x triples of panels x row tiles
+ * Six tiles accumulate and two hold operands: blocks of two row tiles x three panels (x3: one row
+ * tile, H and M). A job is one chunk of K (some steps; of int8 a group) of three panels for some
+ * row tiles: the chunk stays in the first-level cache while the rows pass it from the second, by
+ * loads that leave little of them in the first. Between two chunks the accumulators lie in g->work,
+ * which is exact. Jobs come in one of two orders (resident or not, see next_job), so that the
+ * activations or the accumulators stay in the second level, and each fetches its share of the
+ * weights of the next job: spread evenly, because fetches and loads share the line buffers of the
+ * first level.
  *
- * from outside to inside: a piece of the activations stays in the second-level cache while the
- * panels pass by, a triple of panels while the row tiles pass, and a group of panels that came from
- * memory is still in the last-level cache when the next row tiles need it. Accumulators that wait
- * for their next piece of K lie in g->work, which is exact.
- *
- * Six tiles accumulate and two hold operands. The tiles are renamed, so that two are enough, and 2
- * x 3 blocks read a sixth less of the second-level cache than 2 x 2 blocks. What a block gave goes
- * to y while the next block is multiplied, three lines after each tile of K and past the caches:
- * all at once, or waiting for the lines of y, the stores would stall the loads, which limit the
- * product. The loops with tile instructions are small functions without branches that could be
- * mispredicted. doc/KERNELS.md has the measurements. */
+ * What a block gave goes to y, past the caches, or of int8 into the fp32 sums, while the next block
+ * is multiplied. The loops with tile instructions are small functions without branches that could
+ * be mispredicted. doc/KERNELS.md has the measurements. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -24,30 +22,27 @@
 
 #define PF_INLINE static inline __attribute__((always_inline))
 
-/* Sizes of the cut: row tiles, panels, and tiles along K. A block's accumulators (SLOT) fit work.
- */
-enum {
-  BF16_ROWS = 12,
-  BF16_PANELS = 30,
-  BF16_K = 72,
-  X3_ROWS = 4,
-  X3_PANELS = 48,
-  X3_K = 72,
-  S8_ROWS = 24,
-  S8_PANELS = 12,
-  S8_K = 36,
-  TILE = 256,       /* floats of a tile */
-  SLOT = 6 * TILE,  /* of a block's accumulators */
-  LOOKAHEAD = 2048, /* bytes of a panel that are fetched ahead for few rows */
-};
-_Static_assert(BF16_ROWS / 2 * (BF16_PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
-_Static_assert(X3_ROWS *(X3_PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
-_Static_assert(S8_ROWS / 2 * (S8_PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
-
 typedef enum kind { BF16, X3, S8 } kind;
+
+enum {
+  TILE = 256,            /* values of a tile */
+  SLOT = 6 * TILE,       /* of a block's accumulators */
+  PANELS = 24,           /* of a group of panels whose accumulators wait together */
+  BLOCKS = 8,            /* of row tiles, likewise */
+  CHUNK = 12,            /* steps of bf16 and x3: 36 KB of weights */
+  RESIDENT_TILES = 32,   /* row tiles that may stay in the second-level cache, */
+  RESIDENT = 1152 << 10, /* and their bytes */
+  RESIDENT_PANELS = 96,  /* while these pass */
+  LOOKAHEAD = 2048,      /* bytes of a panel that are fetched ahead for few rows */
+};
+_Static_assert(BLOCKS *(PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
+_Static_assert(RESIDENT_TILES *SLOT * 4 <= PF_GEMM_WORK, "slots fit");
 
 /* ---- from tiles to y --------------------------------------------------------------------------
  */
+
+/* Where lines go: masked into y, past the caches into y, or (int8) into the sums. */
+typedef enum way { NOWHERE, LINES, STREAM, SUMS } way;
 
 /* A block of accumulators on its way out, three lines (a line: 16 columns of a row) at a time:
  * those of one row. Panels that a block lacks have an empty mask. */
@@ -56,70 +51,95 @@ typedef struct outgoing {
   float *y;
   size_t c_next;    /* floats from a panel's tile to the next panel's */
   size_t ldy, left; /* left: rows */
-  int stream;       /* whole cache lines of y: stored past the caches */
+  way way;
   __mmask16 mask[3];
   __m512 bias[3];
-  /* s8: the sums of a group are scaled and added to acc, which lies as c does. */
+  /* s8: the sums of a group are scaled and added to the sums before, at `from`, which lie as c does
+   * or are zeros, from_row = from_next = 0. They go to acc unless they are the last. */
+  const float *from;
+  size_t from_row, from_next;
   float *acc;
   const float *sa; /* the row scales */
   __m512 sw[3];
-  int first, last; /* of the product's groups */
 } outgoing;
 
 enum { M_AT = 3 * TILE };
+
+static const float zeros[16] __attribute__((aligned(64)));
 
 static inline __mmask16 columns(const pf_gemm *g, size_t panel) {
   size_t left = g->n > panel * 16 ? g->n - panel * 16 : 0;
   return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
 }
 
-PF_INLINE void put_line(const outgoing *o, const int l, const kind K, const int stream) {
+PF_INLINE void put_line(const outgoing *o, const int l, const kind K, const way to) {
   const float *c = o->c + (size_t)l * o->c_next;
   float *y = o->y + (size_t)l * 16;
   __m512 v = _mm512_load_ps(c);
   if (K == X3)
     v = _mm512_add_ps(v, _mm512_load_ps(c + M_AT));
   if (K == S8) {
-    float *acc = o->acc + (size_t)l * o->c_next;
     __m512 scale = _mm512_mul_ps(_mm512_set1_ps(*o->sa), o->sw[l]);
     v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(v)), scale,
-                        o->first ? _mm512_setzero_ps() : _mm512_load_ps(acc));
-    if (!o->last) {
-      _mm512_store_ps(acc, v);
+                        _mm512_load_ps(o->from + (size_t)l * o->from_next));
+    if (to == SUMS) {
+      _mm512_store_ps(o->acc + (size_t)l * o->c_next, v);
       return;
     }
   }
   /* The bias of a product without one is +0, which changes nothing after this +0. */
   v = _mm512_add_ps(_mm512_add_ps(v, _mm512_setzero_ps()), o->bias[l]);
-  if (stream)
+  if (to == STREAM)
     _mm512_stream_ps(y, v);
   else
     _mm512_mask_storeu_ps(y, o->mask[l], v);
 }
 
-PF_INLINE void put_row(outgoing *o, const kind K, const int stream) {
-  put_line(o, 0, K, stream);
-  put_line(o, 1, K, stream);
-  put_line(o, 2, K, stream);
-  o->c += 16;
-  o->y += o->ldy;
-  if (K == S8)
-    o->acc += 16, o->sa++;
+PF_INLINE void put_rows(outgoing *o, size_t n, const kind K, const way to) {
+  for (; n; n--) {
+    put_line(o, 0, K, to);
+    put_line(o, 1, K, to);
+    put_line(o, 2, K, to);
+    o->c += 16;
+    o->y += o->ldy;
+    if (K == S8) {
+      o->from += o->from_row;
+      o->acc += 16;
+      o->sa++;
+    }
+  }
 }
 
-/* ---- one block over one piece of K ------------------------------------------------------------
+/* What is left of the block before. */
+static void finish(outgoing *o, kind K) {
+  if (K == BF16)
+    put_rows(o, o->left, BF16, LINES);
+  else if (K == X3)
+    put_rows(o, o->left, X3, LINES);
+  else if (o->way == SUMS)
+    put_rows(o, o->left, S8, SUMS);
+  else
+    put_rows(o, o->left, S8, LINES);
+  o->left = 0;
+}
+
+/* ---- one block over one chunk of K ------------------------------------------------------------
  */
 
 /* Tiles 0..5 accumulate, 6 holds activations, 7 weights. Of blocks of two row tiles x three panels,
  * row tile r and panel p accumulate in 2 p + r; of x3, one row tile, H in p and M in 3 + p. Smaller
- * blocks leave tiles out. */
+ * blocks leave tiles out. PASS loads what will not be needed again soon. */
 #define LOAD(t, p)  _tile_loadd(t, p, 64)
+#define PASS(t, p)  _tile_stream_loadd(t, p, 64)
 #define STORE(t, p) _tile_stored(t, p, 64)
 
 typedef struct block {
   const char *a, *b;     /* first tile of row tile 0, of panel 0 */
   size_t a_next, b_next; /* bytes to the next row tile and panel */
   size_t steps;          /* tiles along K */
+  /* What each step fetches: lines of three panels b_next apart, and lines of activations. */
+  const char *fetch_b, *fetch_a;
+  size_t b_lines, a_lines;
 } block;
 
 #define DP(K, c)                                                                                   \
@@ -134,7 +154,7 @@ typedef struct block {
  * way. */
 #define FORTH(K, P, a, b, next, c0, c1, c2)                                                        \
   do {                                                                                             \
-    LOAD(6, a);                                                                                    \
+    PASS(6, a);                                                                                    \
     LOAD(7, b);                                                                                    \
     DP(K, c0);                                                                                     \
     if ((P) > 1) {                                                                                 \
@@ -148,7 +168,7 @@ typedef struct block {
   } while (0)
 #define BACK(K, P, a, b, next, c0, c1, c2)                                                         \
   do {                                                                                             \
-    LOAD(6, a);                                                                                    \
+    PASS(6, a);                                                                                    \
     if ((P) > 2) {                                                                                 \
       DP(K, c2);                                                                                   \
       LOAD(7, (b) + (next));                                                                       \
@@ -159,71 +179,97 @@ typedef struct block {
     }                                                                                              \
     DP(K, c0);                                                                                     \
   } while (0)
-PF_INLINE void step(const char *a, size_t a_next, const char *b, size_t b_next, const kind K,
-                    const int R, const int P) {
-  if (K == X3) {
-    FORTH(K, P, a + PF_TILE_BYTES, b, b_next, 3, 4, 5);
-    BACK(K, P, a, b, b_next, 0, 1, 2);
-    FORTH(K, P, a + 2 * PF_TILE_BYTES, b, b_next, 3, 4, 5);
-  } else {
-    FORTH(K, P, a, b, b_next, 0, 2, 4);
-    if (R > 1)
-      BACK(K, P, a + a_next, b, b_next, 1, 3, 5);
-  }
+
+PF_INLINE void fetch(const char *p, size_t lines) {
+  for (; lines; lines--, p += 64)
+    _mm_prefetch(p, _MM_HINT_T1);
 }
 
-/* The first steps of a block take rows of the block before along. */
-PF_INLINE void steps(const block *k, outgoing *before, const kind K, const int R, const int P,
-                     const int stream) {
-  outgoing o = *before;
+enum { ROWS_A_STEP = 4, ROWS_A_STEP_X3 = 3 };
+
+/* One step, which takes rows of the block before along. */
+PF_INLINE void step(block *k, outgoing *o, const kind K, const int R, const int P, const way to) {
   const char *a = k->a, *b = k->b;
-  size_t a_next = k->a_next, b_next = k->b_next;
-  const size_t a_step = (K == X3 ? 3 : 1) * PF_TILE_BYTES;
-  size_t with = o.left < k->steps ? o.left : k->steps;
-  before->left = o.left - with;
-  for (size_t n = with; n; n--, a += a_step, b += PF_TILE_BYTES) {
-    step(a, a_next, b, b_next, K, R, P);
-    put_row(&o, K, stream);
+  size_t b_next = k->b_next;
+  const size_t rows = to == NOWHERE ? 0 : K == X3 ? 1 : ROWS_A_STEP / 2;
+  if (K == X3)
+    FORTH(K, P, a + PF_TILE_BYTES, b, b_next, 3, 4, 5);
+  else
+    FORTH(K, P, a, b, b_next, 0, 2, 4);
+  put_rows(o, rows, K, to);
+  fetch(k->fetch_b, k->b_lines);
+  fetch(k->fetch_b + b_next, k->b_lines);
+  if (K == X3)
+    BACK(K, P, a, b, b_next, 0, 1, 2);
+  else if (R > 1)
+    BACK(K, P, a + k->a_next, b, b_next, 1, 3, 5);
+  put_rows(o, rows, K, to);
+  fetch(k->fetch_b + 2 * b_next, k->b_lines);
+  fetch(k->fetch_a, k->a_lines);
+  if (K == X3) {
+    FORTH(K, P, a + 2 * PF_TILE_BYTES, b, b_next, 3, 4, 5);
+    put_rows(o, rows, K, to);
   }
-  for (size_t n = k->steps - with; n; n--, a += a_step, b += PF_TILE_BYTES)
-    step(a, a_next, b, b_next, K, R, P);
-  for (size_t n = before->left; n; n--)
-    put_row(&o, K, stream);
+  k->a += (K == X3 ? 3 : 1) * PF_TILE_BYTES;
+  k->b += PF_TILE_BYTES;
+  k->fetch_b += k->b_lines * 64;
+  k->fetch_a += k->a_lines * 64;
+}
+
+PF_INLINE void steps(const block *whole, outgoing *before, const kind K, const int R, const int P,
+                     const way to) {
+  block k = *whole;
+  outgoing o = *before;
+  const size_t rows = K == X3 ? ROWS_A_STEP_X3 : ROWS_A_STEP;
+  size_t with = to == NOWHERE ? 0 : o.left / rows;
+  with = with < k.steps ? with : k.steps;
+  for (size_t n = with; n; n--)
+    step(&k, &o, K, R, P, to);
+  for (size_t n = k.steps - with; n; n--)
+    step(&k, &o, K, R, P, NOWHERE);
+  if (to != NOWHERE)
+    put_rows(&o, o.left - with * rows, K, to);
   before->left = 0;
 }
 
-#define STEPS(name, K, R, P)                                                                       \
+#define STEPS(name, K, R, P, to)                                                                   \
   static __attribute__((noinline)) void name(const block *k, outgoing *before) {                   \
-    if (before->stream)                                                                            \
-      steps(k, before, K, R, P, 1);                                                                \
-    else                                                                                           \
-      steps(k, before, K, R, P, 0);                                                                \
+    steps(k, before, K, R, P, to);                                                                 \
   }
-STEPS(bf16_23, BF16, 2, 3)
-STEPS(bf16_22, BF16, 2, 2)
-STEPS(bf16_21, BF16, 2, 1)
-STEPS(bf16_13, BF16, 1, 3)
-STEPS(bf16_12, BF16, 1, 2)
-STEPS(bf16_11, BF16, 1, 1)
-STEPS(x3_13, X3, 1, 3)
-STEPS(x3_12, X3, 1, 2)
-STEPS(x3_11, X3, 1, 1)
-STEPS(s8_23, S8, 2, 3)
-STEPS(s8_22, S8, 2, 2)
-STEPS(s8_21, S8, 2, 1)
-STEPS(s8_13, S8, 1, 3)
-STEPS(s8_12, S8, 1, 2)
-STEPS(s8_11, S8, 1, 1)
+STEPS(bf16_23, BF16, 2, 3, NOWHERE)
+STEPS(bf16_22, BF16, 2, 2, NOWHERE)
+STEPS(bf16_21, BF16, 2, 1, NOWHERE)
+STEPS(bf16_13, BF16, 1, 3, NOWHERE)
+STEPS(bf16_12, BF16, 1, 2, NOWHERE)
+STEPS(bf16_11, BF16, 1, 1, NOWHERE)
+STEPS(x3_13, X3, 1, 3, NOWHERE)
+STEPS(x3_12, X3, 1, 2, NOWHERE)
+STEPS(x3_11, X3, 1, 1, NOWHERE)
+STEPS(s8_23, S8, 2, 3, NOWHERE)
+STEPS(s8_22, S8, 2, 2, NOWHERE)
+STEPS(s8_21, S8, 2, 1, NOWHERE)
+STEPS(s8_13, S8, 1, 3, NOWHERE)
+STEPS(s8_12, S8, 1, 2, NOWHERE)
+STEPS(s8_11, S8, 1, 1, NOWHERE)
+STEPS(bf16_stream, BF16, 2, 3, STREAM)
+STEPS(x3_stream, X3, 1, 3, STREAM)
+STEPS(s8_stream, S8, 2, 3, STREAM)
+STEPS(s8_sums, S8, 2, 3, SUMS)
 
 typedef void steps_fn(const block *, outgoing *);
 
 /* [row tiles - 1][panels - 1] */
-typedef steps_fn *const shapes[2][3];
-
-static const shapes shapes_of[] = {
+static steps_fn *const shapes_of[][2][3] = {
     [BF16] = {{bf16_11, bf16_12, bf16_13}, {bf16_21, bf16_22, bf16_23}},
     [X3] = {{x3_11, x3_12, x3_13}},
     [S8] = {{s8_11, s8_12, s8_13}, {s8_21, s8_22, s8_23}},
+};
+
+/* Whole blocks that take the block before along. NULL: it goes first. */
+static steps_fn *const along[][SUMS + 1] = {
+    [BF16] = {[STREAM] = bf16_stream},
+    [X3] = {[STREAM] = x3_stream},
+    [S8] = {[STREAM] = s8_stream, [SUMS] = s8_sums},
 };
 
 static inline void zero_tiles(void) {
@@ -237,12 +283,12 @@ static inline void zero_tiles(void) {
 
 /* Accumulators to and from memory; tiles that a smaller block lacks go along. */
 static inline void load_tiles(const float *c) {
-  LOAD(0, c);
-  LOAD(1, c + TILE);
-  LOAD(2, c + 2 * TILE);
-  LOAD(3, c + 3 * TILE);
-  LOAD(4, c + 4 * TILE);
-  LOAD(5, c + 5 * TILE);
+  PASS(0, c);
+  PASS(1, c + TILE);
+  PASS(2, c + 2 * TILE);
+  PASS(3, c + 3 * TILE);
+  PASS(4, c + 4 * TILE);
+  PASS(5, c + 5 * TILE);
 }
 
 static inline void store_tiles(float *c) {
@@ -263,11 +309,62 @@ typedef struct product {
   size_t unit;                     /* row tiles of a block */
   size_t row_tiles, panels, steps; /* steps: tiles along K */
   size_t a_tile, a_step;           /* bytes of a row tile's operands, and of one step of them */
-  size_t group, groups;            /* s8: steps of a group */
-  outgoing out;                    /* of the block before */
-  float *result;                   /* its sums, SLOT floats */
-  float sa[32];                    /* s8: its row scales */
+  size_t chunk;                    /* steps of a job; s8: of a group */
+  size_t groups;                   /* s8: of K */
+  int resident;                    /* all of K of a group of row tiles stays in cache */
+  size_t rows_at_once, panels_at_once;
+  outgoing out;  /* of the block before */
+  float *result; /* its sums, SLOT floats */
+  float sa[32];  /* s8: its row scales */
 } product;
+
+/* Steps [k, k + chunk) of panels j to j + 3 for a group of row tiles from i. `first`: the group of
+ * panels begins there. */
+typedef struct job {
+  size_t first, i, k, j;
+} job;
+
+static size_t until(size_t at, size_t size, size_t end) {
+  return end - at < size ? end : at + size;
+}
+
+static size_t last_panel(const product *q, const job *t) {
+  return until(t->first, q->panels_at_once, q->panels);
+}
+
+static size_t last_row(const product *q, const job *t) {
+  return until(t->i, q->rows_at_once, q->row_tiles);
+}
+
+/* On to the next chunk, or panels: 0 after the last one, and it begins anew. */
+static int next_chunk(const product *q, job *t) {
+  t->k = until(t->k, q->chunk, q->steps);
+  t->k = t->k < q->steps ? t->k : 0;
+  return t->k != 0;
+}
+
+static int next_panels(const product *q, job *t) {
+  t->j = until(t->j, 3, last_panel(q, t));
+  if (t->j < last_panel(q, t))
+    return 1;
+  t->j = t->first;
+  return 0;
+}
+
+/* Resident: each three panels pass over all of K, and their accumulators alone wait. Otherwise each
+ * chunk passes over a group of panels. Both for each group of row tiles, so that the weights that a
+ * group needs again are in the last-level cache. 0 after the last job. */
+static int next_job(const product *q, job *t) {
+  if (q->resident ? next_chunk(q, t) || next_panels(q, t) : next_panels(q, t) || next_chunk(q, t))
+    return 1;
+  size_t end = last_panel(q, t);
+  t->i = last_row(q, t);
+  if (t->i == q->row_tiles) {
+    t->i = 0;
+    t->first = t->j = end;
+  }
+  return t->first < q->panels;
+}
 
 /* A block: R row tiles from i, P panels from j; where its sums wait. */
 typedef struct spot {
@@ -275,27 +372,16 @@ typedef struct spot {
   float *slot;
 } spot;
 
-/* What is left of the block before. */
-static void finish(product *q) {
-  outgoing *o = &q->out;
-  for (; o->left; o->left--)
-    if (q->kind == BF16)
-      put_row(o, BF16, 0);
-    else if (q->kind == X3)
-      put_row(o, X3, 0);
-    else
-      put_row(o, S8, 0);
-}
-
 static void send_panels(outgoing *o, const pf_gemm *g, const spot *s) {
-  o->stream = g->ldy % 16 == 0 && (uintptr_t)o->y % 64 == 0;
+  int stream = g->ldy % 16 == 0 && (uintptr_t)o->y % 64 == 0;
   for (size_t l = 0; l < 3; l++) {
     size_t j = s->j + l;
     o->mask[l] = l < s->P ? columns(g, j) : 0;
-    o->stream = o->stream && o->mask[l] == 0xffff;
+    stream = stream && o->mask[l] == 0xffff;
     o->bias[l] =
         g->bias ? _mm512_maskz_loadu_ps(o->mask[l], g->bias + j * 16) : _mm512_setzero_ps();
   }
+  o->way = stream ? STREAM : LINES;
 }
 
 /* The stored block at c goes out with the next block's steps. */
@@ -319,63 +405,89 @@ static void send_s8(product *q, const spot *s, size_t t, float *acc) {
   for (size_t r = 0; r < s->R; r++, a += q->a_tile)
     memcpy(q->sa + r * 16, a, 64);
   o->acc = acc;
+  o->from = t ? acc : zeros;
+  o->from_row = t ? 16 : 0;
+  o->from_next = t ? o->c_next : 0;
   o->sa = q->sa;
   for (size_t l = 0; l < 3; l++) {
     size_t j = l < s->P ? s->j + l : s->j;
     o->sw[l] = _mm512_loadu_ps(g->ws + (j * q->groups + t) * 16);
   }
-  o->first = t == 0;
-  o->last = t + 1 == q->groups;
+  if (t + 1 < q->groups)
+    o->way = SUMS;
 }
 
-/* A block over n steps from k; the block before has left when it returns. */
-static void multiply(product *q, const spot *s, size_t k, size_t n) {
-  size_t panel = q->steps * PF_TILE_BYTES;
-  block b = {(const char *)q->g->a + s->i * q->a_tile + k * q->a_step,
-             (const char *)q->g->w + s->j * panel + k * PF_TILE_BYTES, q->a_tile, panel, n};
-  shapes_of[q->kind][s->R - 1][s->P - 1](&b, &q->out);
+/* The block before has left when it returns. */
+static void multiply(product *q, const spot *s, const block *b) {
+  outgoing *o = &q->out;
+  steps_fn *fn = s->R == q->unit && s->P == 3 && o->left ? along[q->kind][o->way] : NULL;
+  if (!fn) {
+    finish(o, q->kind);
+    fn = shapes_of[q->kind][s->R - 1][s->P - 1];
+  }
+  fn(b, o);
 }
 
-/* One block of bf16 or x3 over the piece [k, k + n) of K. */
-static void one_piece(product *q, const spot *s, size_t k, size_t n) {
-  int last = k + n == q->steps;
-  if (k)
+static void one_block(product *q, const spot *s, const block *b, size_t k) {
+  if (k && q->kind != S8)
     load_tiles(s->slot);
   else
     zero_tiles();
-  multiply(q, s, k, n);
-  if (!last) {
+  multiply(q, s, b);
+  if (q->kind != S8 && k + b->steps < q->steps) {
     store_tiles(s->slot);
     return;
   }
   store_tiles(q->result);
   send(q, q->result, s);
-}
-
-/* One block of s8 over the groups of the piece [k, k + n) of K. */
-static void one_piece_s8(product *q, const spot *s, size_t k, size_t n) {
-  for (size_t t = k; t < k + n; t += q->group) {
-    zero_tiles();
-    multiply(q, s, t, k + n - t < q->group ? k + n - t : q->group);
-    store_tiles(q->result);
-    send(q, q->result, s);
-    send_s8(q, s, t / q->group, s->slot);
-  }
-}
-
-static void any_piece(product *q, const spot *s, size_t k, size_t n) {
   if (q->kind == S8)
-    one_piece_s8(q, s, k, n);
-  else
-    one_piece(q, s, k, n);
+    send_s8(q, s, k / q->chunk, s->slot);
 }
 
-/* Row tiles [i0, i1) x P panels from j over a piece of K. slots: one a block. */
-static void row_tiles(product *q, size_t i0, size_t i1, size_t j, size_t P, size_t k, size_t n,
-                      float *slots) {
-  for (size_t i = i0; i < i1; i += q->unit, slots += SLOT) {
-    spot s = {i, j, i1 - i < q->unit ? i1 - i : q->unit, P, slots};
-    any_piece(q, &s, k, n);
+/* The chunk of weights that comes next, a share for each block. */
+static void fetch_weights(const product *q, const job *next, size_t blocks, block *b) {
+  size_t lines = 16 * (until(next->k, q->chunk, q->steps) - next->k);
+  b->fetch_b = (const char *)q->g->w + (next->j * q->steps + next->k) * PF_TILE_BYTES;
+  b->b_lines = (lines + blocks * b->steps - 1) / (blocks * b->steps);
+}
+
+/* The activations for the chunk of K that comes next, a share with each three panels. */
+static void fetch_activations(const product *q, const job *t, block *b) {
+  job next = *t;
+  if (!next_chunk(q, &next))
+    next.i = last_row(q, t) < q->row_tiles ? last_row(q, t) : 0;
+  size_t lines = (until(next.k, q->chunk, q->steps) - next.k) * q->a_step / 64,
+         passes = (last_panel(q, t) - t->first + 2) / 3;
+  b->a_lines = (q->unit * lines + passes * b->steps - 1) / (passes * b->steps);
+  size_t at = (t->j - t->first) / 3 * b->steps * b->a_lines, tile = next.i + at / lines;
+  b->fetch_a = (const char *)q->g->a + tile * q->a_tile + next.k * q->a_step + at % lines * 64;
+}
+
+static void run_job(product *q, const job *t, const job *next) {
+  size_t i1 = last_row(q, t), blocks = (i1 - t->i + q->unit - 1) / q->unit;
+  size_t j1 = until(t->j, 3, last_panel(q, t)), panel = q->steps * PF_TILE_BYTES;
+  float *slot = q->g->work;
+  block b = {(const char *)q->g->a + t->i * q->a_tile + t->k * q->a_step,
+             (const char *)q->g->w + t->j * panel + t->k * PF_TILE_BYTES,
+             q->a_tile,
+             panel,
+             until(t->k, q->chunk, q->steps) - t->k,
+             q->g->w,
+             q->g->a,
+             0,
+             0};
+  if (next)
+    fetch_weights(q, next, blocks, &b);
+  if (!q->resident) {
+    fetch_activations(q, t, &b);
+    slot += (t->j - t->first) / 3 * BLOCKS * SLOT;
+  }
+  for (size_t i = t->i; i < i1; i += q->unit, slot += SLOT) {
+    spot s = {i, t->j, until(i, q->unit, i1) - i, j1 - t->j, slot};
+    one_block(q, &s, &b, t->k);
+    b.a += q->unit * q->a_tile;
+    b.fetch_a += q->unit * q->a_tile;
+    b.fetch_b += b.steps * b.b_lines * 64;
   }
 }
 
@@ -384,24 +496,22 @@ static size_t even_units(size_t n, size_t most, size_t unit) {
   return pf_round_up(pf_even_part(n, most), unit);
 }
 
-static void cut(product *q, size_t rows, size_t panels, size_t piece) {
-  float *work = q->g->work;
-  size_t blocks = rows / q->unit;
-  rows = even_units(q->row_tiles, rows, q->unit);
-  piece = even_units(q->steps, piece, q->kind == S8 ? q->group : 1);
-  for (size_t j0 = 0, j1; j0 < q->panels; j0 = j1) {
-    j1 = j0 + panels < q->panels ? j0 + panels : q->panels;
-    for (size_t i = 0, i1; i < q->row_tiles; i = i1) {
-      i1 = i + rows < q->row_tiles ? i + rows : q->row_tiles;
-      for (size_t k = 0, n; k < q->steps; k += n) {
-        n = q->steps - k < piece ? q->steps - k : piece;
-        for (size_t j = j0; j < j1; j += 3)
-          row_tiles(q, i, i1, j, j1 - j < 3 ? j1 - j : 3, k, n,
-                    work + (j - j0) / 3 * blocks * SLOT);
-      }
-    }
+static void cut(product *q) {
+  size_t most = q->row_tiles < RESIDENT_TILES ? q->row_tiles : RESIDENT_TILES;
+  q->resident = most * q->steps * q->a_step <= RESIDENT;
+  q->rows_at_once =
+      even_units(q->row_tiles, q->resident ? RESIDENT_TILES : BLOCKS * q->unit, q->unit);
+  q->panels_at_once = q->resident ? RESIDENT_PANELS : PANELS;
+}
+
+static void many_rows(product *q) {
+  job t = {0, 0, 0, 0}, next = t;
+  cut(q);
+  for (int more = 1; more; t = next) {
+    more = next_job(q, &next);
+    run_job(q, &t, more ? &next : NULL);
   }
-  finish(q);
+  finish(&q->out, q->kind);
   _mm_sfence();
 }
 
@@ -437,22 +547,23 @@ PF_INLINE void few_steps(const block *k, const kind K, const int P) {
 
 /* P panels, up to three. */
 PF_INLINE void few_steps_x3(const block *k, const int P) {
-  const char *a = k->a, *b = k->b;
-  for (size_t s = 0; s < k->steps; s++, a += 3 * PF_TILE_BYTES, b += PF_TILE_BYTES) {
-    step(a, 0, b, k->b_next, X3, 1, P);
+  block at = *k;
+  for (size_t s = 0; s < k->steps; s++) {
+    step(&at, NULL, X3, 1, P, NOWHERE);
     for (int p = 0; p < P; p++)
-      fetch_tile(b + (size_t)p * k->b_next + LOOKAHEAD);
+      fetch_tile(at.b + (size_t)p * k->b_next + LOOKAHEAD);
   }
 }
 
 PF_INLINE void few_panels(product *q, size_t j, const kind K, const int P) {
   const size_t W = P > 3 ? 3 : (size_t)P;
   float acc[SLOT] __attribute__((aligned(64)));
-  for (size_t s = 0; s < q->steps; s += q->group) {
-    size_t len = q->steps - s < q->group ? q->steps - s : q->group,
-           panel = q->steps * PF_TILE_BYTES;
-    block b = {(const char *)q->g->a + s * q->a_step,
-               (const char *)q->g->w + j * panel + s * PF_TILE_BYTES, 0, panel, len};
+  for (size_t s = 0; s < q->steps; s += q->chunk) {
+    size_t panel = q->steps * PF_TILE_BYTES;
+    block b = {.a = (const char *)q->g->a + s * q->a_step,
+               .b = (const char *)q->g->w + j * panel + s * PF_TILE_BYTES,
+               .b_next = panel,
+               .steps = until(s, q->chunk, q->steps) - s};
     zero_tiles();
     if (K == X3)
       few_steps_x3(&b, P);
@@ -464,8 +575,8 @@ PF_INLINE void few_panels(product *q, size_t j, const kind K, const int P) {
       send(q, q->result + p * TILE, &at);
       q->out.c_next = TILE;
       if (K == S8)
-        send_s8(q, &at, s / q->group, acc + p * TILE);
-      finish(q);
+        send_s8(q, &at, s / q->chunk, acc + p * TILE);
+      finish(&q->out, K);
     }
   }
 }
@@ -495,7 +606,7 @@ static void few(product *q) {
     few_rows(q, S8);
 }
 
-static void run(const pf_gemm *g, size_t rows, size_t panels, size_t piece, kind K) {
+static void run(const pf_gemm *g, kind K) {
   float sums[SLOT] __attribute__((aligned(64)));
   size_t tile_k = K == S8 ? 64 : 32, parts = K == X3 ? 3 : 1;
   product q = {.g = g,
@@ -507,27 +618,27 @@ static void run(const pf_gemm *g, size_t rows, size_t panels, size_t piece, kind
                .a_step = parts * PF_TILE_BYTES,
                .result = sums};
   q.a_tile = q.steps * q.a_step;
-  q.group = K == S8 ? g->group / 64 : q.steps;
-  q.groups = (q.steps + q.group - 1) / q.group;
+  q.chunk = K == S8 ? g->group / 64 : q.row_tiles == 1 ? q.steps : CHUNK;
+  q.groups = (q.steps + q.chunk - 1) / q.chunk;
   if (K == S8)
     q.a_tile += 64 * q.groups;
   if (q.row_tiles == 1) {
     few(&q);
   } else {
     pf_amx_enter(16, 0);
-    cut(&q, rows, panels, piece);
+    many_rows(&q);
   }
   pf_amx_leave();
 }
 
 void pf_gemm_bf16_amx(const pf_gemm *g) {
-  run(g, BF16_ROWS, BF16_PANELS, BF16_K, BF16);
+  run(g, BF16);
 }
 
 void pf_gemm_x3_bf16_amx(const pf_gemm *g) {
-  run(g, X3_ROWS, X3_PANELS, X3_K, X3);
+  run(g, X3);
 }
 
 void pf_gemm_s8_amx(const pf_gemm *g) {
-  run(g, S8_ROWS, S8_PANELS, S8_K, S8);
+  run(g, S8);
 }
