@@ -33,6 +33,13 @@ static inline size_t pf_even_part(size_t n, size_t most) {
   return (n + parts - 1) / parts;
 }
 
+/* Before a loop with a constant count: indices become constants, arrays registers. */
+#if defined(__clang__)
+#define PF_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define PF_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 typedef struct pf_kernel {
   const char *op, *isa, *symbol;
   uint32_t features;

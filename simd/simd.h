@@ -41,7 +41,7 @@ typedef struct pf_gemm {
   void *work; /* scratch of the call: PF_GEMM_WORK bytes, 64-byte aligned */
 } pf_gemm;
 
-#define PF_GEMM_WORK    ((size_t)384 << 10)
+#define PF_GEMM_WORK    ((size_t)640 << 10)
 #define PF_S8BLK        64   /* kp of int8 products is a multiple of it */
 #define PF_S8_GROUP_MAX 1024 /* 127 * 127 * 1024 < 2^24: a group's sum is exact in fp32 */
 

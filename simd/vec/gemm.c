@@ -1,20 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "gemm_x3_bf16", "gemm_bf16", "gemm_f32": a tile of rows x panels of 16 outputs keeps
- * its chains in registers. The even and the odd chains of a block run one after the other, so that
- * a tile may be twice as large; a block of weights stays in the first-level cache in between. */
+ * CONTRACT.md "gemm_x3_bf16", "gemm_bf16", "gemm_f32". A line is a row of operands, of x3 one part
+ * of a row: all three products are lines x panels of 16 outputs, and differ in what is done with
+ * the sums of a block.
+ *
+ * Many lines: tiles of PF_GEMM_LINES lines x PF_GEMM_PANELS panels. The chains of one parity of a
+ * block fill the registers, so even k come first, then odd k, then both are added to sums that
+ * stand in g->work. Around the tiles, from outside to inside: blocks of rows, groups of panels,
+ * pieces of K (their operands are copied side by side and stay in the second-level cache), panels,
+ * steps of K (their weights are widened once and stay in the first-level cache), tiles.
+ * Few rows: both parities side by side, several panels as streams, each fetched ahead.
+ * doc/KERNELS.md has the measurements. */
+#include <string.h>
+
+#include "base/mem.h"
 #include "simd/vec/v16.h"
 
 #define PF_INLINE static inline __attribute__((always_inline))
 
-/* Unrolled by name, so that every index is a constant and the arrays become registers. */
-#define PF_ROWS(F) F(0) F(1) F(2) F(3)
+enum {
+  PANEL = 16 * PF_KBLK, /* weights of a panel and a block */
+  /* Many lines. */
+  LINES = PF_GEMM_LINES,
+  PANELS = PF_GEMM_PANELS,
+  BLOCK = 108,         /* lines of a block, a multiple of 3 * LINES */
+  PIECE = 256,         /* k of a piece */
+  STEP = 256 / PANELS, /* k of a step: 16 KB of fp32 weights */
+  GROUP = 68,          /* panels of a group */
+  FETCH = 8,           /* lines of operands fetched in a tile */
+  NARROW = 2 * LINES,  /* up to so many lines the weights are widened where they are used */
+};
+_Static_assert((BLOCK * PIECE + BLOCK * GROUP * 16 + STEP * PANELS * 16) * sizeof(float) <=
+                   PF_GEMM_WORK,
+               "operands, sums and weights fit");
 
 /* Even k of 16 pairs: the low halves; odd k: the high halves (bf16 is the upper half of an fp32).
  */
-PF_INLINE v16 weights_of(const uint16_t *pair, int odd) {
-  i16 u = i_load(pair);
+PF_INLINE v16 widened(const char *pairs, int odd) {
+  i16 u = i_load(pairs);
   return v_bits(odd ? i_and(u, i_set1(0xffff0000u)) : i_shl(u, 16));
 }
+
+/* Of the sums of a tile, the one that line l goes to: of hi, mid, lo to H, M, M. */
+#define SUM_OF(l, parts) ((parts) == 1 ? (l) : (l) / 3 * 2 + ((l) % 3 > 0))
 
 PF_INLINE void put(const pf_gemm *g, size_t i, size_t j, v16 dot) {
   float *y = g->y + i * g->ldy + j;
@@ -26,238 +53,344 @@ PF_INLINE void put(const pf_gemm *g, size_t i, size_t j, v16 dot) {
   }
 }
 
-/* The chains of one parity over one block. c[row][part][panel]; a: the block's first value of row
- * 0, of hi, then mid and lo; rows are lda apart. */
-PF_INLINE void chains_x3(v16 c[4][3][2], const float *a, size_t lda, const uint16_t *const w[2],
-                         int odd, const int R, const int P) {
-#define PF_INIT(r)                                                                                 \
-  c[r][0][0] = c[r][1][0] = c[r][2][0] = v_zero();                                                 \
-  c[r][0][1] = c[r][1][1] = c[r][2][1] = v_zero();
-  PF_ROWS(PF_INIT)
-#undef PF_INIT
-  for (int p = 0; p < PF_KBLK / 2; p++) {
-    v16 w0 = weights_of(w[0] + 32 * p, odd), w1 = P > 1 ? weights_of(w[1] + 32 * p, odd) : w0;
-#define PF_PART(r, q)                                                                              \
-  if ((r) < R) {                                                                                   \
-    v16 x = v_set1(a[(r)*lda + (q)*PF_KBLK + 2 * (size_t)p + (size_t)odd]);                        \
-    c[r][q][0] = v_fma(x, w0, c[r][q][0]);                                                         \
-    if (P > 1)                                                                                     \
-      c[r][q][1] = v_fma(x, w1, c[r][q][1]);                                                       \
-  }
-#define PF_ROW(r) PF_PART(r, 0) PF_PART(r, 1) PF_PART(r, 2)
-    PF_ROWS(PF_ROW)
-#undef PF_ROW
-#undef PF_PART
-  }
-}
+/* ---- many lines: one tile ---- */
 
-/* Rows i..i+R-1, panels j/16..j/16+P-1. */
-PF_INLINE void tile_x3(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
-  v16 h[4][2], m[4][2], e[4][3][2], o[4][3][2];
-#define PF_INIT(r) h[r][0] = h[r][1] = m[r][0] = m[r][1] = v_zero();
-  PF_ROWS(PF_INIT)
-#undef PF_INIT
-  const uint16_t *w = (const uint16_t *)g->w + j * g->kp;
-  size_t lda = 3 * g->kp;
-  for (size_t k = 0; k < g->kp; k += PF_KBLK) {
-    const float *a = (const float *)g->a + i * lda + 3 * k;
-    const uint16_t *const wk[2] = {w + k * 16, w + k * 16 + (P > 1 ? g->kp * 16 : 0)};
-    chains_x3(e, a, lda, wk, 0, R, P);
-    chains_x3(o, a, lda, wk, 1, R, P);
-#define PF_CELL(r, p)                                                                              \
-  if ((r) < R && (p) < P) {                                                                        \
-    h[r][p] = v_add(h[r][p], v_add(e[r][0][p], o[r][0][p]));                                       \
-    m[r][p] = v_add(m[r][p], v_add(e[r][1][p], o[r][1][p]));                                       \
-    m[r][p] = v_add(m[r][p], v_add(e[r][2][p], o[r][2][p]));                                       \
-  }
-#define PF_ROW(r) PF_CELL(r, 0) PF_CELL(r, 1)
-    PF_ROWS(PF_ROW)
-#undef PF_ROW
-#undef PF_CELL
-  }
-#define PF_CELL(r, p)                                                                              \
-  if ((r) < R && (p) < P)                                                                          \
-    put(g, i + (r), j + 16 * (p), v_add(v_add(h[r][p], m[r][p]), v_zero()));
-#define PF_ROW(r) PF_CELL(r, 0) PF_CELL(r, 1)
-  PF_ROWS(PF_ROW)
-#undef PF_ROW
-#undef PF_CELL
-}
+/* Where the weights of a tile come from: fp32; bf16, widened in registers; the same and stored as
+ * fp32 for the tiles that follow. */
+enum { FP32, BF16, STORE };
 
-/* Few rows: both parities at once, one chain pair a cell. bf16 weights are widened as they are
- * loaded. */
-PF_INLINE void tile_one(const pf_gemm *g, size_t i, size_t j, const int R, const int P,
-                        const int bf16) {
-  v16 acc[4][2];
-#define PF_INIT(r) acc[r][0] = acc[r][1] = v_zero();
-  PF_ROWS(PF_INIT)
-#undef PF_INIT
-  size_t lda = g->kp, next = P > 1 ? g->kp * 16 : 0;
-  const float *w = (const float *)g->w + j * g->kp, *a = (const float *)g->a + i * lda;
-  const uint16_t *w2 = (const uint16_t *)g->w + j * g->kp;
-  for (size_t k = 0; k < g->kp; k += PF_KBLK) {
-    v16 e[4][2], o[4][2];
-#define PF_INIT(r) e[r][0] = e[r][1] = o[r][0] = o[r][1] = v_zero();
-    PF_ROWS(PF_INIT)
-#undef PF_INIT
-    for (size_t p = k; p < k + PF_KBLK; p += 2) {
-#define PF_HALF(r, c, odd)                                                                         \
-  if ((r) < R) {                                                                                   \
-    v16 x = v_set1(a[(r)*lda + p + (odd)]);                                                        \
-    c[r][0] = v_fma(x, w0, c[r][0]);                                                               \
-    if (P > 1)                                                                                     \
-      c[r][1] = v_fma(x, w1, c[r][1]);                                                             \
-  }
-#define PF_EVEN(r) PF_HALF(r, e, 0)
-#define PF_ODD(r)  PF_HALF(r, o, 1)
-      v16 w0 = bf16 ? weights_of(w2 + p * 16, 0) : v_load(w + p * 16), w1 = w0;
-      if (P > 1)
-        w1 = bf16 ? weights_of(w2 + next + p * 16, 0) : v_load(w + next + p * 16);
-      PF_ROWS(PF_EVEN)
-      w0 = bf16 ? weights_of(w2 + p * 16, 1) : v_load(w + p * 16 + 16);
-      if (P > 1)
-        w1 = bf16 ? weights_of(w2 + next + p * 16, 1) : v_load(w + next + p * 16 + 16);
-      PF_ROWS(PF_ODD)
-#undef PF_ODD
-#undef PF_EVEN
-#undef PF_HALF
+typedef struct tile {
+  const float *a; /* [blocks][lines][32] */
+  const char *w;  /* of the first panel; panels are ldw bytes apart */
+  float *acc;     /* [rows][sums][PANELS][16] */
+  size_t ldw, blocks;
+  float *wide;          /* STORE: where to */
+  const char *fetch[2]; /* what to fetch, `burst` lines of the cache from each in a block */
+  size_t burst;
+} tile;
+
+/* The chains of one parity over a block. */
+PF_INLINE void chains(v16 c[LINES][PANELS], const float *a, const char *w, size_t ldw, float *wide,
+                      const int odd, const int L, const int from) {
+  PF_UNROLL for (int l = 0; l < L; l++) PF_UNROLL for (int p = 0; p < PANELS; p++) c[l][p] =
+      v_fresh_zero();
+  for (int k = 0; k < PF_KBLK; k += 2, a += 2, w += from == FP32 ? 128 : 64, wide += 32) {
+    v16 x[PANELS];
+    PF_UNROLL for (int p = 0; p < PANELS; p++) {
+      const char *at = w + (size_t)p * ldw;
+      x[p] = from == FP32 ? v_load((const float *)(const void *)at + 16 * odd) : widened(at, odd);
+      if (from == STORE)
+        v_store(wide + p * STEP * 16 + 16 * odd, x[p]);
     }
-#define PF_ROW(r)                                                                                  \
-  acc[r][0] = v_add(acc[r][0], v_add(e[r][0], o[r][0]));                                           \
-  acc[r][1] = v_add(acc[r][1], v_add(e[r][1], o[r][1]));
-    PF_ROWS(PF_ROW)
-#undef PF_ROW
-  }
-#define PF_CELL(r, p)                                                                              \
-  if ((r) < R && (p) < P)                                                                          \
-    put(g, i + (r), j + 16 * (p), v_add(acc[r][p], v_zero()));
-#define PF_ROW(r) PF_CELL(r, 0) PF_CELL(r, 1)
-  PF_ROWS(PF_ROW)
-#undef PF_ROW
-#undef PF_CELL
-}
-
-#define PF_MANY(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11)
-enum { MANY = 12 };
-
-/* The chains of one parity over one block, for many rows. */
-PF_INLINE void chains_bf16(v16 c[MANY][2], const float *a, size_t lda, const uint16_t *const w[2],
-                           int odd, const int R, const int P) {
-#define PF_INIT(r) c[r][0] = c[r][1] = v_zero();
-  PF_MANY(PF_INIT)
-#undef PF_INIT
-  for (size_t p = 0; p < PF_KBLK; p += 2) {
-    v16 w0 = weights_of(w[0] + 16 * p, odd), w1 = P > 1 ? weights_of(w[1] + 16 * p, odd) : w0;
-#define PF_ROW(r)                                                                                  \
-  if ((r) < R) {                                                                                   \
-    v16 x = v_set1(a[(r)*lda + p + (size_t)odd]);                                                  \
-    c[r][0] = v_fma(x, w0, c[r][0]);                                                               \
-    if (P > 1)                                                                                     \
-      c[r][1] = v_fma(x, w1, c[r][1]);                                                             \
-  }
-    PF_MANY(PF_ROW)
-#undef PF_ROW
+    PF_UNROLL for (int l = 0; l < L; l++) {
+      v16 y = v_set1(a[l * PF_KBLK + odd]);
+      PF_UNROLL for (int p = 0; p < PANELS; p++) c[l][p] = v_fma(y, x[p], c[l][p]);
+    }
   }
 }
 
-/* Many rows: as tile_x3, so that the widening of the weights serves more of them. */
-PF_INLINE void tile_many(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
-  v16 acc[MANY][2], e[MANY][2], o[MANY][2];
-#define PF_INIT(r) acc[r][0] = acc[r][1] = v_zero();
-  PF_MANY(PF_INIT)
-#undef PF_INIT
-  const uint16_t *w = (const uint16_t *)g->w + j * g->kp;
-  for (size_t k = 0; k < g->kp; k += PF_KBLK) {
-    const float *a = (const float *)g->a + i * g->kp + k;
-    const uint16_t *const wk[2] = {w + k * 16, w + k * 16 + (P > 1 ? g->kp * 16 : 0)};
-    chains_bf16(e, a, g->kp, wk, 0, R, P);
-    chains_bf16(o, a, g->kp, wk, 1, R, P);
-#define PF_ROW(r)                                                                                  \
-  if ((r) < R) {                                                                                   \
-    acc[r][0] = v_add(acc[r][0], v_add(e[r][0], o[r][0]));                                         \
-    if (P > 1)                                                                                     \
-      acc[r][1] = v_add(acc[r][1], v_add(e[r][1], o[r][1]));                                       \
-  }
-    PF_MANY(PF_ROW)
-#undef PF_ROW
-  }
-#define PF_CELL(r, p)                                                                              \
-  if ((r) < R && (p) < P)                                                                          \
-    put(g, i + (r), j + 16 * (p), v_add(acc[r][p], v_zero()));
-#define PF_ROW(r) PF_CELL(r, 0) PF_CELL(r, 1)
-  PF_MANY(PF_ROW)
-#undef PF_ROW
-#undef PF_CELL
+/* n lines of the cache from p. */
+PF_INLINE void fetch(const void *p, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    __builtin_prefetch((const char *)p + 64 * i);
 }
 
-PF_INLINE void tile_f32(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
-  tile_one(g, i, j, R, P, 0);
-}
-
-PF_INLINE void tile_bf16(const pf_gemm *g, size_t i, size_t j, const int R, const int P) {
-  if (R <= PF_F32_ROWS)
-    tile_one(g, i, j, R, P, 1);
-  else
-    tile_many(g, i, j, R, P);
-}
-
-#define PF_TILE(kind, r, p)                                                                        \
-  static void kind##_##r##x##p(const pf_gemm *g, size_t i, size_t j) {                             \
-    tile_##kind(g, i, j, r, p);                                                                    \
+/* parts 3: the lines of a row are hi, mid, lo; its sums are H and M. */
+PF_INLINE void run_tile(const tile *t, const int L, const int parts, const int from) {
+  const float *a = t->a;
+  float *wide = t->wide;
+  const char *w = t->w, *next[2] = {t->fetch[0], t->fetch[1]};
+  const int sums = parts == 1 ? L : L / 3 * 2;
+  PF_UNROLL for (int i = 0; i < sums * PANELS; i++) __builtin_prefetch(t->acc + 16 * i);
+  for (size_t b = 0; b < t->blocks; b++) {
+    v16 e[LINES][PANELS], o[LINES][PANELS];
+    fetch(next[0], t->burst);
+    fetch(next[1], t->burst);
+    PF_UNROLL for (int i = 0; i < 2 * L; i++) __builtin_prefetch(a + L * PF_KBLK + 16 * i);
+    chains(e, a, w, t->ldw, wide, 0, L, from);
+    chains(o, a, w, t->ldw, wide, 1, L, from);
+    PF_UNROLL for (int l = 0; l < L; l++) PF_UNROLL for (int p = 0; p < PANELS; p++) {
+      float *acc = t->acc + (SUM_OF(l, parts) * PANELS + p) * 16;
+      v_store(acc, v_add(v_load(acc), v_add(e[l][p], o[l][p])));
+    }
+    a += L * PF_KBLK;
+    w += PANEL * (from == FP32 ? 4 : 2);
+    wide += PANEL;
+    next[0] += 64 * t->burst;
+    next[1] += 64 * t->burst;
   }
-typedef void (*const tile_fn)(const pf_gemm *g, size_t i, size_t j);
+}
 
-#define PF_FOUR(kind, p)                                                                           \
-  PF_TILE(kind, 1, p) PF_TILE(kind, 2, p) PF_TILE(kind, 3, p) PF_TILE(kind, 4, p)
-#define PF_LIST(kind, p) kind##_1x##p, kind##_2x##p, kind##_3x##p, kind##_4x##p
-PF_FOUR(x3, 1)
-PF_FOUR(x3, 2)
-PF_FOUR(f32, 1)
-PF_FOUR(f32, 2)
-PF_FOUR(bf16, 1)
-PF_FOUR(bf16, 2)
-static const tile_fn x3_tiles[2][4] = {{PF_LIST(x3, 1)}, {PF_LIST(x3, 2)}};
-static const tile_fn f32_tiles[2][4] = {{PF_LIST(f32, 1)}, {PF_LIST(f32, 2)}};
-
-#define PF_MORE(p) PF_TILE(bf16, 5, p) PF_TILE(bf16, 6, p)
-PF_MORE(1)
-PF_MORE(2)
-#if PF_BF16_ROWS > 6
-#define PF_MOST(p)                                                                                 \
-  PF_TILE(bf16, 7, p)                                                                              \
-  PF_TILE(bf16, 8, p)                                                                              \
-  PF_TILE(bf16, 9, p) PF_TILE(bf16, 10, p) PF_TILE(bf16, 11, p) PF_TILE(bf16, 12, p)
-PF_MOST(1)
-PF_MOST(2)
-#define PF_BF16_LIST(p)                                                                            \
-  PF_LIST(bf16, p), bf16_5x##p, bf16_6x##p, bf16_7x##p, bf16_8x##p, bf16_9x##p, bf16_10x##p,       \
-      bf16_11x##p, bf16_12x##p
+typedef void (*tile_fn)(const tile *t);
+/* clang-format off */
+#define PF_TILE(name, L, parts, from) static void name##_##L(const tile *t) { run_tile(t, L, parts, from); }
+#define PF_SIX(F, name, parts, from) \
+  F(name, 1, parts, from) F(name, 2, parts, from) F(name, 3, parts, from) \
+  F(name, 4, parts, from) F(name, 5, parts, from) F(name, 6, parts, from)
+#if PF_GEMM_LINES == 12
+#define PF_ALL(F, name, parts, from) PF_SIX(F, name, parts, from) \
+  F(name, 7, parts, from) F(name, 8, parts, from) F(name, 9, parts, from) \
+  F(name, 10, parts, from) F(name, 11, parts, from) F(name, 12, parts, from)
+#define PF_THIRDS(F, name, parts, from) F(name, 3, parts, from) F(name, 6, parts, from) \
+  F(name, 9, parts, from) F(name, 12, parts, from)
 #else
-#define PF_BF16_LIST(p) PF_LIST(bf16, p), bf16_5x##p, bf16_6x##p
+#define PF_ALL PF_SIX
+#define PF_THIRDS(F, name, parts, from) F(name, 3, parts, from) F(name, 6, parts, from)
 #endif
-static const tile_fn bf16_tiles[2][MANY] = {{PF_BF16_LIST(1)}, {PF_BF16_LIST(2)}};
+#define PF_NAME(name, L, parts, from) name##_##L,
+PF_ALL(PF_TILE, plain, 1, FP32)
+PF_ALL(PF_TILE, plain_bf16, 1, BF16)
+PF_ALL(PF_TILE, plain_store, 1, STORE)
+PF_THIRDS(PF_TILE, split, 3, FP32)
+PF_THIRDS(PF_TILE, split_bf16, 3, BF16)
+PF_THIRDS(PF_TILE, split_store, 3, STORE)
+/* By where the weights come from, and by rows. */
+static const tile_fn plain_tiles[3][LINES] = {{PF_ALL(PF_NAME, plain, 1, FP32)},
+  {PF_ALL(PF_NAME, plain_bf16, 1, BF16)}, {PF_ALL(PF_NAME, plain_store, 1, STORE)}};
+static const tile_fn split_tiles[3][LINES] = {{PF_THIRDS(PF_NAME, split, 3, FP32)},
+  {PF_THIRDS(PF_NAME, split_bf16, 3, BF16)}, {PF_THIRDS(PF_NAME, split_store, 3, STORE)}};
+/* clang-format on */
 
-/* Panels outside: the weights of a group of panels stay in the second-level cache while the rows
- * pass. */
-static void run(const pf_gemm *g, const tile_fn *one, const tile_fn *two, size_t rows,
-                size_t panels) {
-  for (size_t j = 0, p; j < g->n; j += 16 * p) {
-    p = g->n - j > 16 ? panels : 1;
-    for (size_t i = 0, r; i < g->m; i += r) {
-      r = pf_even_part(g->m - i, rows);
-      (p > 1 ? two : one)[r - 1](g, i, j);
+/* ---- many lines: the whole product ---- */
+
+typedef struct product {
+  const pf_gemm *g;
+  const tile_fn (*tiles)[LINES]; /* [from][rows - 1] */
+  size_t parts, sums, bytes;     /* lines of a row, sums of a row, bytes of a weight */
+  size_t i, rows, most;          /* the block's rows; rows of a tile */
+  size_t j, panels;              /* the group's panels */
+  size_t k, len;                 /* the piece */
+  size_t fetched;                /* lines of the cache, of the next piece of operands */
+  float *a, *acc, *wide;         /* in g->work */
+} product;
+
+static const char *weights_at(const product *p, size_t panel, size_t k) {
+  return (const char *)p->g->w + (panel * p->g->kp + k) * 16 * p->bytes;
+}
+
+/* The piece of the block's operands, in the order in which steps and tiles read them. */
+static void copy_operands(const product *p) {
+  size_t line = p->parts * PF_KBLK, lines = p->rows * p->parts;
+  for (size_t i = 0, R; i < p->rows; i += R) {
+    R = pf_even_part(p->rows - i, p->most);
+    for (size_t r = i; r < i + R; r++) {
+      const float *from = (const float *)p->g->a + ((p->i + r) * p->g->kp + p->k) * p->parts;
+      for (size_t k = 0; k < p->len; k += PF_KBLK, from += line) {
+        size_t step = k / STEP * STEP, len = p->len - step < STEP ? p->len - step : STEP;
+        float *to = p->a + step * lines + i * len * p->parts + (k - step) * R * p->parts;
+        for (size_t l = 0; l < line; l += PF_LANES)
+          v_store(to + (r - i) * line + l, v_load(from + l));
+      }
     }
   }
 }
+
+/* Some of the operands that copy_operands will read next, the same rows at the next k or from k =
+ * 0, into the second-level cache: their rows are too short there for the hardware to notice. */
+static void fetch_operands(product *p, size_t n) {
+  size_t k = p->k + p->len < p->g->kp ? p->k + p->len : 0, row = p->len * p->parts / 16;
+  for (; n && p->fetched < p->rows * row; n--, p->fetched++) {
+    size_t i = p->i + p->fetched / row, at = p->fetched % row * 16;
+    __builtin_prefetch((const float *)p->g->a + (i * p->g->kp + k) * p->parts + at, 0, 2);
+  }
+}
+
+/* A step of K over the tiles of the block. Each fetches a share of the next step's weights. */
+static void run_step(product *p, size_t panel, size_t k, size_t len, const char *next) {
+  size_t tiles = (p->rows + p->most - 1) / p->most, blocks = len / PF_KBLK;
+  bool alone = panel + 1 == (p->g->n + 15) / 16;
+  size_t ldw = PANELS > 1 && !alone ? 16 * p->g->kp * p->bytes : 0;
+  size_t half = len * 16 * p->bytes / (PANELS > 1 ? 1 : 2), shares = tiles * blocks;
+  tile t = {.w = weights_at(p, panel, k), .ldw = ldw, .blocks = blocks, .wide = p->wide};
+  int from = p->bytes == 4 ? FP32 : p->rows * p->parts > NARROW ? STORE : BF16;
+  t.acc = p->acc + (panel - p->j) * p->rows * p->sums * 16;
+  t.burst = (half / 64 + shares - 1) / shares;
+  t.fetch[0] = next;
+  t.fetch[1] = next + (PANELS > 1 ? ldw : half);
+  for (size_t i = 0, R; i < p->rows; i += R) {
+    R = pf_even_part(p->rows - i, p->most);
+    t.a = p->a + ((k - p->k) * p->rows + i * len) * p->parts;
+    fetch_operands(p, FETCH);
+    p->tiles[from][R - 1](&t);
+    t.acc += R * p->sums * PANELS * 16;
+    t.fetch[0] += blocks * t.burst * 64;
+    t.fetch[1] += blocks * t.burst * 64;
+    if (from == STORE) {
+      from = FP32;
+      t.w = (const char *)p->wide;
+      t.ldw = STEP * 64;
+    }
+  }
+}
+
+static void run_piece(product *p) {
+  for (size_t panel = p->j; panel < p->j + p->panels; panel += PANELS)
+    for (size_t k = p->k, len; k < p->k + p->len; k += len) {
+      size_t end = p->k + p->len;
+      len = end - k < STEP ? end - k : STEP;
+      run_step(p, panel, k, len,
+               k + len < end ? weights_at(p, panel, k + len) : weights_at(p, panel + PANELS, p->k));
+    }
+}
+
+/* The block's and group's sums to y. */
+static void finish(const product *p) {
+  for (size_t r = 0; r < p->rows; r++)
+    for (size_t n = 0; n < p->panels && (p->j + n) * 16 < p->g->n; n++) {
+      const float *acc = p->acc + ((n / PANELS * p->rows + r) * p->sums * PANELS + n % PANELS) * 16;
+      v16 dot = v_load(acc);
+      if (p->sums > 1)
+        dot = v_add(dot, v_load(acc + PANELS * 16));
+      put(p->g, p->i + r, (p->j + n) * 16, v_add(dot, v_zero()));
+    }
+}
+
+static void run_group(product *p) {
+  memset(p->acc, 0, p->panels * p->rows * p->sums * 16 * sizeof *p->acc);
+  for (p->k = 0; p->k < p->g->kp; p->k += p->len) {
+    p->len = p->g->kp - p->k < PIECE ? p->g->kp - p->k : PIECE;
+    copy_operands(p);
+    p->fetched = 0;
+    run_piece(p);
+  }
+  finish(p);
+}
+
+static void many(product p) {
+  size_t block = BLOCK / p.parts, panels = pf_round_up((p.g->n + 15) / 16, PANELS);
+  p.most = LINES / p.parts;
+  p.sums = p.parts == 1 ? 1 : 2;
+  p.a = p.g->work;
+  p.acc = p.a + BLOCK * PIECE;
+  p.wide = p.acc + BLOCK * GROUP * 16;
+  for (p.i = 0; p.i < p.g->m; p.i += p.rows) {
+    p.rows = pf_round_up(pf_even_part(p.g->m - p.i, block), p.most);
+    p.rows = p.g->m - p.i < p.rows ? p.g->m - p.i : p.rows;
+    for (p.j = 0; p.j < panels; p.j += p.panels) {
+      p.panels = pf_round_up(pf_even_part(panels - p.j, GROUP), PANELS);
+      run_group(&p);
+    }
+  }
+}
+
+/* ---- few rows ---- */
+
+enum { AHEAD = 1024, MOST = 4 /* rows; panels side by side */ };
+
+typedef struct stream {
+  const char *w[MOST]; /* panels */
+  const float *a;      /* row 0 */
+  size_t lda, ahead;   /* values between rows; bytes of a panel that are fetched ahead */
+} stream;
+
+/* k of one parity, for every line and panel. */
+PF_INLINE void few_step(v16 c[MOST][MOST], const stream *s, const int k, const int odd, const int R,
+                        const int P, const int parts, const int bf16) {
+  v16 x[MOST];
+  PF_UNROLL for (int p = 0; p < P; p++) {
+    const char *at = s->w[p] + 16 * k * (bf16 ? 2 : 4);
+    if (!bf16 || !odd)
+      __builtin_prefetch(at + s->ahead + 64 * odd);
+    x[p] = bf16 ? widened(at, odd) : v_load((const float *)(const void *)at + 16 * odd);
+  }
+  PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int q = 0; q < parts; q++) {
+    v16 y = v_set1(s->a[(size_t)r * s->lda + (size_t)(q * PF_KBLK + k + odd)]);
+    PF_UNROLL for (int p = 0; p < P; p++) c[r * parts + q][p] = v_fma(y, x[p], c[r * parts + q][p]);
+  }
+}
+
+/* A block: acc[row of sums][panel] += its even and odd chains, side by side. */
+PF_INLINE void few_block(v16 acc[MOST][MOST], const stream *s, const int R, const int P,
+                         const int parts, const int bf16) {
+  v16 e[MOST][MOST], o[MOST][MOST];
+  PF_UNROLL for (int l = 0; l < R * parts; l++) PF_UNROLL for (int p = 0; p < P; p++) e[l][p] =
+      o[l][p] = v_zero();
+  for (int k = 0; k < PF_KBLK; k += 2) {
+    few_step(e, s, k, 0, R, P, parts, bf16);
+    few_step(o, s, k, 1, R, P, parts, bf16);
+  }
+  PF_UNROLL for (int l = 0; l < R * parts; l++) PF_UNROLL for (int p = 0; p < P; p++) {
+    v16 *sum = &acc[SUM_OF(l, parts)][p];
+    *sum = v_add(*sum, v_add(e[l][p], o[l][p]));
+  }
+}
+
+/* R rows and P panels from j over the whole of K. Panels after `there` are not there: they are
+ * computed as the first one is, and dropped. */
+PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, const int P,
+                       const int parts, const int bf16) {
+  const size_t bytes = bf16 ? 2 : 4, ldw = 16 * g->kp * bytes;
+  stream s = {.a = g->a, .lda = (size_t)parts * g->kp, .ahead = AHEAD};
+  v16 acc[MOST][MOST];
+  PF_UNROLL for (int p = 0; p < P; p++) {
+    s.w[p] = (const char *)g->w + (j + ((size_t)p < there ? (size_t)p : 0)) * ldw;
+    PF_UNROLL for (int i = 0; i < MOST; i++) acc[i][p] = v_zero();
+  }
+  for (size_t k = 0; k < g->kp; k += PF_KBLK) {
+    /* At the end of its panel a stream goes on to the panels that come next. */
+    if (k + AHEAD / (16 * bytes) == g->kp)
+      s.ahead += (size_t)(P - 1) * ldw;
+    few_block(acc, &s, R, P, parts, bf16);
+    PF_UNROLL for (int p = 0; p < P; p++) s.w[p] += PANEL * bytes;
+    s.a += parts * PF_KBLK;
+  }
+  PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int p = 0; p < P; p++) {
+    v16 dot = parts == 1 ? acc[r][p] : v_add(acc[2 * r][p], acc[2 * r + 1][p]);
+    if ((size_t)p < there)
+      put(g, (size_t)r, (j + (size_t)p) * 16, v_add(dot, v_zero()));
+  }
+}
+
+typedef void (*few_fn)(const pf_gemm *g, size_t j, size_t there);
+#define PF_FEW(name, R, P, parts, bf16)                                                            \
+  static void name##_few_##R(const pf_gemm *g, size_t j, size_t there) {                           \
+    run_few(g, j, there, R, P, parts, bf16);                                                       \
+  }
+/* clang-format off */
+#if PF_GEMM_LINES == 12
+PF_FEW(bf16, 1, 4, 1, 1) PF_FEW(bf16, 2, 4, 1, 1) PF_FEW(bf16, 3, 4, 1, 1) PF_FEW(bf16, 4, 2, 1, 1)
+PF_FEW(f32, 1, 4, 1, 0) PF_FEW(f32, 2, 4, 1, 0) PF_FEW(f32, 3, 4, 1, 0) PF_FEW(f32, 4, 2, 1, 0)
+PF_FEW(x3, 1, 4, 3, 1)
+#define PF_FEW_LIST(name) {{name##_few_1, 4}, {name##_few_2, 4}, {name##_few_3, 4}, {name##_few_4, 2}}
+#define PF_FEW_X3 {{x3_few_1, 4}}
+#else
+PF_FEW(bf16, 1, 2, 1, 1) PF_FEW(bf16, 2, 1, 1, 1) PF_FEW(bf16, 3, 1, 1, 1)
+PF_FEW(f32, 1, 2, 1, 0) PF_FEW(f32, 2, 1, 1, 0) PF_FEW(f32, 3, 1, 1, 0)
+PF_FEW(x3, 1, 1, 3, 1)
+#define PF_FEW_LIST(name) {{name##_few_1, 2}, {name##_few_2, 1}, {name##_few_3, 1}}
+#define PF_FEW_X3 {{x3_few_1, 1}}
+#endif
+    /* clang-format on */
+
+    /* By rows - 1; panels side by side. */
+    static const struct few {
+  few_fn run;
+  size_t panels;
+} few_bf16[] = PF_FEW_LIST(bf16), few_f32[] = PF_FEW_LIST(f32), few_x3[] = PF_FEW_X3;
+
+/* False when there are more rows than the table has. */
+static bool run_streams(const pf_gemm *g, const struct few *table, size_t n) {
+  size_t panels = (g->n + 15) / 16;
+  if (g->m > n)
+    return false;
+  for (size_t j = 0; g->m && j < panels; j += table[g->m - 1].panels)
+    table[g->m - 1].run(g, j, panels - j);
+  return true;
+}
+
+#define PF_COUNT(table) (sizeof(table) / sizeof *(table))
 
 void PF_FN(gemm_x3_bf16)(const pf_gemm *g) {
-  run(g, x3_tiles[0], x3_tiles[1], PF_X3_ROWS, PF_X3_PANELS);
+  if (!run_streams(g, few_x3, PF_COUNT(few_x3)))
+    many((product){.g = g, .tiles = split_tiles, .parts = 3, .bytes = 2});
 }
 
 void PF_FN(gemm_bf16)(const pf_gemm *g) {
-  run(g, bf16_tiles[0], bf16_tiles[1], PF_BF16_ROWS, PF_F32_PANELS);
+  if (!run_streams(g, few_bf16, PF_COUNT(few_bf16)))
+    many((product){.g = g, .tiles = plain_tiles, .parts = 1, .bytes = 2});
 }
 
 void PF_FN(gemm_f32)(const pf_gemm *g) {
-  run(g, f32_tiles[0], f32_tiles[1], PF_F32_ROWS, PF_F32_PANELS);
+  if (!run_streams(g, few_f32, PF_COUNT(few_f32)))
+    many((product){.g = g, .tiles = plain_tiles, .parts = 1, .bytes = 4});
 }

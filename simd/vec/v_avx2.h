@@ -9,14 +9,11 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define PF_FN(op)     pf_##op##_avx2
-#define PF_X3_ROWS    2 /* tile of gemm_x3_bf16: 2 rows x 3 parts x 2 registers = 12 chains */
-#define PF_X3_PANELS  1
-#define PF_F32_ROWS   3 /* tile of gemm_f32: 3 x (even, odd) x 2 registers = 12 chains */
-#define PF_F32_PANELS 1
-#define PF_BF16_ROWS  6 /* many rows of gemm_bf16: 6 x 2 registers, chains of one parity */
-#define PF_ATT_PAIRS  3 /* rows of qk and pv up to which even and odd chains run side by side */
-#define PF_ATT_PANELS 1
+#define PF_FN(op)      pf_##op##_avx2
+#define PF_GEMM_LINES  6 /* tile of a product: 6 x 1 chains of one parity in 12 registers */
+#define PF_GEMM_PANELS 1
+#define PF_ATT_PAIRS   3 /* rows of qk and pv up to which even and odd chains run side by side */
+#define PF_ATT_PANELS  1
 
 typedef struct v16 {
   __m256 a, b;
@@ -31,6 +28,13 @@ typedef v16 m16;
 
 static inline v16 v_set1(float x) {
   return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+/* In registers of its own: copies of one zero would take the ports of multiply-adds. */
+static inline v16 v_fresh_zero(void) {
+  v16 x;
+  __asm__("vxorps %0, %0, %0" : "=x"(x.a));
+  __asm__("vxorps %0, %0, %0" : "=x"(x.b));
+  return x;
 }
 static inline v16 v_load(const float *p) {
   return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};

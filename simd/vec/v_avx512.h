@@ -9,14 +9,11 @@
 #endif
 #include <immintrin.h>
 
-#define PF_FN(op)     pf_##op##_avx512
-#define PF_X3_ROWS    4 /* tile of gemm_x3_bf16: 4 rows x 2 panels x 3 parts = 24 chains */
-#define PF_X3_PANELS  2
-#define PF_F32_ROWS   4 /* tile of gemm_f32: 4 x 2 x (even, odd) = 16 chains */
-#define PF_F32_PANELS 2
-#define PF_BF16_ROWS  12 /* many rows of gemm_bf16: 12 x 2 chains of one parity */
-#define PF_ATT_PAIRS  4  /* rows of qk and pv up to which even and odd chains run side by side */
-#define PF_ATT_PANELS 2
+#define PF_FN(op)      pf_##op##_avx512
+#define PF_GEMM_LINES  12 /* tile of a product: 12 x 2 chains of one parity */
+#define PF_GEMM_PANELS 2
+#define PF_ATT_PAIRS   4 /* rows of qk and pv up to which even and odd chains run side by side */
+#define PF_ATT_PANELS  2
 
 typedef __m512 v16;
 typedef __m512i i16;
@@ -24,6 +21,12 @@ typedef __mmask16 m16;
 
 static inline v16 v_set1(float x) {
   return _mm512_set1_ps(x);
+}
+/* In a register of its own: copies of one zero would take the ports of multiply-adds. */
+static inline v16 v_fresh_zero(void) {
+  v16 x;
+  __asm__("vpxord %0, %0, %0" : "=v"(x));
+  return x;
 }
 static inline v16 v_load(const float *p) {
   return _mm512_loadu_ps(p);

@@ -24,11 +24,6 @@
 #include "simd/x86/s8_scale.h"
 
 #define PF_INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define PF_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define PF_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 enum {
   S8_SUBS = S8_WIDE ? 2 : 1, /* steps of 4 k */
