@@ -7,6 +7,7 @@
 #include "analysis/cells.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "analysis/geometry.h"
 #include "base/mem.h"
@@ -20,6 +21,12 @@ enum { BASE_SITES = 2, TAIL = 2 };
 enum { LOGIT_ROWS = 64, GENERATION_LOGITS = 3 };
 static const uint64_t DEFAULT_BUDGET = 1500000000;
 
+double pf_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static bool stopped(const pf_work *w) {
   return w->o->stop && *w->o->stop;
 }
@@ -28,19 +35,28 @@ static int32_t n_layers(const pf_work *w) {
   return w->plan->info->n_layers;
 }
 
-/* Counts what the context has computed since the last time in one of w->done's fields. */
-static void count(pf_work *w, size_t rows, uint64_t *layers) {
-  uint64_t all = pf_ctx_row_layers(w->ctx);
-  *layers += all - w->done.base - w->done.changed;
+/* K,V of the blocks of 32 positions that [lo, hi) lies in, in n layers. */
+static size_t block_bytes(const pf_work *w, size_t lo, size_t hi, int32_t n) {
+  size_t blocks = (hi - 1) / 32 - lo / 32 + 1;
+  return blocks * 32 * pf_ctx_bytes_per_position(w->ctx) / (size_t)n_layers(w) * (size_t)n;
+}
+
+/* Counts what the context has computed, and the time it took, since the last time. */
+static void count(pf_work *w, size_t rows, pf_phase phase) {
+  uint64_t *layers[PF_N_PHASES] = {&w->done.base, &w->done.changed};
+  double now = pf_seconds();
+  *layers[phase] += pf_ctx_row_layers(w->ctx) - w->done.base - w->done.changed;
+  w->seconds[phase] += now - w->since;
+  w->since = now;
   w->done.rows += rows;
   uint64_t done = pf_work_units(w, &w->done);
   if (w->o->progress && done < w->total) /* the end is told once, when it is the end */
     w->o->progress(w->o->progress_user, "study", done, w->total);
 }
 
-static int eval(pf_work *w, const pf_row *rows, size_t n, uint64_t *layers) {
+static int eval(pf_work *w, const pf_row *rows, size_t n, pf_phase phase) {
   int rc = stopped(w) ? PF_EINCOMPLETE : pf_eval(w->ctx, rows, n, NULL);
-  count(w, n, layers);
+  count(w, n, phase);
   return rc;
 }
 
@@ -117,7 +133,7 @@ static int run_prompts(pf_work *w, pf_run **runs, size_t n) {
   n_rows = 0;
   for (size_t i = 0; i < n; i++)
     n_rows += prompt_rows(runs[i], rows + n_rows);
-  int rc = eval(w, rows, n_rows, &w->done.base);
+  int rc = eval(w, rows, n_rows, PF_PHASE_BASE);
   pf_free(rows);
   return rc;
 }
@@ -221,7 +237,7 @@ static int take_y(void *user, size_t i) {
   const continuation *k = user;
   k->c[i].y = k->b[i].out;
   k->b[i].out = (pf_ids){0};
-  count(k->w, 0, &k->w->done.base);
+  count(k->w, 0, PF_PHASE_BASE);
   return PF_OK;
 }
 
@@ -242,7 +258,7 @@ static int continue_xy(pf_work *w, pf_cell *c, size_t n) {
   for (size_t i = 0; b && i < n; i++)
     pf_branch_clear(&b[i]);
   pf_free(b);
-  count(w, (size_t)stats.rows, &w->done.base);
+  count(w, (size_t)stats.rows, PF_PHASE_BASE);
   return rc;
 }
 
@@ -291,7 +307,7 @@ static int run_tails(pf_work *w, pf_cell *c, size_t n) {
       n_rows += tail_rows(&c[i], c[i].xy.q, c[i].xy.seq, rows + n_rows);
   }
   if (rc == PF_OK)
-    rc = eval(w, rows, n_rows, &w->done.base);
+    rc = eval(w, rows, n_rows, PF_PHASE_BASE);
   for (size_t i = 0; t && i < n * PF_N_BASE; i++) {
     pf_seq_free(t[i].seq);
     pf_free(t[i].taps);
@@ -417,11 +433,10 @@ static int live_end(const live *v) {
 }
 
 /* Bytes of K,V that a condition's branch owns, and of its value. */
-static size_t live_bytes(const pf_work *w, const pf_role_prompt *q, const pf_condition *k) {
-  size_t lo = (size_t)first_row(w, q, k->probe) / 32,
-         hi = (size_t)end_row(q, k->probe, k->n_scored) / 32 + 1;
-  size_t layers = (size_t)(n_layers(w) - (w->o->no_sharing ? 0 : k->layer));
-  return (hi - lo) * 32 * pf_ctx_bytes_per_position(w->ctx) / (size_t)n_layers(w) * layers +
+static size_t live_bytes(const pf_work *w, const pf_role_prompt *q, pf_probe probe, int32_t layer,
+                         int32_t n_scored) {
+  return block_bytes(w, (size_t)first_row(w, q, probe), (size_t)end_row(q, probe, n_scored),
+                     n_layers(w) - (w->o->no_sharing ? 0 : layer)) +
          w->d * sizeof(float);
 }
 
@@ -436,7 +451,7 @@ static int run_step(pf_work *w, step *s) {
   for (size_t i = 0; i < s->n; i++)
     w->done.scored += (uint64_t)s->v[i].k->n_scored;
   if (rc == PF_OK)
-    rc = eval(w, s->rows, s->n_rows, &w->done.changed);
+    rc = eval(w, s->rows, s->n_rows, PF_PHASE_SUBSTITUTIONS);
   for (size_t i = 0; i < s->n; i++) {
     if (rc == PF_OK)
       rc = live_end(&s->v[i]);
@@ -461,7 +476,7 @@ static int room_for_rows(step *s, size_t n) {
 static int add_condition(pf_work *w, step *s, pf_cell *c, pf_condition *k) {
   const pf_role_prompt *q = c->xy.q;
   size_t rows = (size_t)(end_row(q, k->probe, k->n_scored) - first_row(w, q, k->probe));
-  size_t bytes = live_bytes(w, q, k);
+  size_t bytes = live_bytes(w, q, k->probe, k->layer, k->n_scored);
   int rc = PF_OK;
   if (s->n && (s->n_rows + rows > CALL_ROWS || s->bytes + bytes > w->in_flight))
     rc = run_step(w, s);
@@ -540,17 +555,23 @@ static int substitute(pf_work *w, pf_cell *c, size_t n, int (*on_cell)(void *, c
 
 /* ---- cells together -------------------------------------------------------------------------- */
 
-/* A fork owns the blocks that y_0 and y_1 lie in: two at most. */
-static size_t tail_bytes(const pf_work *w) {
-  return PF_N_BASE * 2 * 32 * pf_ctx_bytes_per_position(w->ctx);
+/* A fork for y_0 and y_1 owns the blocks that they lie in. */
+static size_t tail_bytes(const pf_work *w, const pf_cell *c) {
+  size_t bytes = 0;
+  for (int k = 0; k < PF_N_BASE; k++)
+    bytes += block_bytes(w, c->base[k]->q->enc.n, c->base[k]->q->enc.n + TAIL, n_layers(w));
+  return bytes;
 }
 
 /* Tails of as many cells at a time as there is room for. */
 static int all_tails(pf_work *w, pf_cell *c, size_t n) {
-  size_t together = w->in_flight > tail_bytes(w) ? w->in_flight / tail_bytes(w) : 1;
   int rc = PF_OK;
-  for (size_t at = 0; at < n && rc == PF_OK; at += together)
-    rc = run_tails(w, c + at, n - at < together ? n - at : together);
+  for (size_t at = 0, m; at < n && rc == PF_OK; at += m) {
+    size_t bytes = tail_bytes(w, &c[at]);
+    for (m = 1; at + m < n && bytes + tail_bytes(w, &c[at + m]) <= w->in_flight; m++)
+      bytes += tail_bytes(w, &c[at + m]);
+    rc = run_tails(w, c + at, m);
+  }
   return rc;
 }
 
@@ -558,6 +579,7 @@ int pf_cells_run(pf_work *w, const size_t *index, size_t n,
                  int (*on_cell)(void *user, const pf_cell *c), void *user) {
   pf_cell *c = pf_calloc(n, sizeof *c);
   int rc = c ? PF_OK : PF_ENOMEM;
+  w->since = pf_seconds();
   for (size_t i = 0; c && i < n; i++)
     c[i].index = index[i];
   if (rc == PF_OK)
@@ -618,58 +640,58 @@ uint64_t pf_work_units(const pf_work *w, const pf_cost *cost) {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static uint64_t kv_bytes(const pf_work *w, size_t positions) {
-  return (positions / 32 + 1) * 32 * (uint64_t)pf_ctx_bytes_per_position(w->ctx);
-}
-
+/* Bytes, with room for the longest prompt wherever a prompt is meant. */
 typedef struct memory {
-  uint64_t fixed, cell; /* whatever cells there are; each cell, with base runs of its own */
-  uint64_t least, most; /* of branches in flight: one, and as many as a step takes */
+  uint64_t fixed, run, cell; /* whatever goes together; each base run; each cell beside those */
+  uint64_t least, most;      /* of branches in flight: one, and as many as a step takes */
 } memory;
 
 static memory memory_of(const pf_work *w) {
   const pf_plan *p = w->plan;
-  uint64_t f = sizeof(float), row = (uint64_t)w->vocab * f, h = (uint64_t)w->n_h * f, run = 0;
-  memory m = {.fixed = pf_ctx_scratch_bytes(w->ctx, CALL_ROWS, 0) + LOGIT_ROWS * row};
-  const pf_role_prompt *longest = &p->bb;
+  uint64_t row = (uint64_t)w->vocab * sizeof(float), h = (uint64_t)w->n_h * sizeof(float), sum = 0;
+  const pf_role_prompt *q = &p->bb;
   for (size_t c = 0; c < p->n_cells; c++)
-    longest = p->xy[c].enc.n > longest->enc.n ? &p->xy[c] : longest;
-  size_t n = longest->enc.n + PF_Y_MAX;
-  run = kv_bytes(w, n) + BASE_SITES * h;
-  m.fixed += run * (1 + p->grid.n_tasks);
-  m.cell = run + kv_bytes(w, n) + ((uint64_t)xy_positions(longest) + PF_N_BASE * TAIL) * h +
-           (PF_Y_MAX + GENERATION_LOGITS) * row;
-  m.least = tail_bytes(w);
+    q = p->xy[c].enc.n > q->enc.n ? &p->xy[c] : q;
+  uint64_t kv = block_bytes(w, 0, q->enc.n + PF_Y_MAX, n_layers(w));
+  memory m = {.fixed = pf_ctx_scratch_bytes(w->ctx, CALL_ROWS, 0) + LOGIT_ROWS * row,
+              .run = kv + BASE_SITES * h,
+              .cell = kv + ((uint64_t)xy_positions(q) + PF_N_BASE * TAIL) * h +
+                      (PF_Y_MAX + GENERATION_LOGITS) * row,
+              .least = block_bytes(w, 31, 33, n_layers(w)) * PF_N_BASE};
   for (size_t i = 0; i < n_conditions(w); i++) {
-    pf_condition k = {.probe = p->grid.probes[i / p->layers.n],
-                      .layer = p->layers.v[i % p->layers.n],
-                      .n_scored = PF_SCORED};
-    uint64_t one = live_bytes(w, longest, &k) +
-                   (w->o->no_sharing ? 0 : 32 * pf_ctx_bytes_per_position(w->ctx));
-    m.least = one > m.least ? one : m.least;
+    uint64_t one =
+        live_bytes(w, q, p->grid.probes[i / p->layers.n], p->layers.v[i % p->layers.n], PF_SCORED);
+    sum += one;
+    m.least = 2 * one > m.least ? 2 * one : m.least; /* another prompt may touch a block more */
   }
-  m.most = m.least * (CALL_ROWS / PF_SCORED);
+  m.most = m.least + sum / n_conditions(w) * (CALL_ROWS / PF_SCORED);
   return m;
+}
+
+static uint64_t memory_for(const pf_work *w, const memory *m, size_t n) {
+  size_t tasks = w->plan->grid.n_tasks, personas = (n + tasks - 2) / tasks + 1;
+  personas = personas < w->plan->grid.n_personas ? personas : w->plan->grid.n_personas;
+  return m->fixed + n * m->cell + (1 + tasks + personas) * m->run;
 }
 
 uint64_t pf_work_memory(const pf_work *w, size_t n) {
   memory m = memory_of(w);
-  return m.fixed + n * m.cell + w->in_flight;
+  return memory_for(w, &m, n) + w->in_flight;
 }
 
 int pf_work_fit(pf_work *w, uint64_t budget, size_t *n) {
   memory m = memory_of(w);
-  uint64_t one = m.fixed + m.cell + m.least;
+  uint64_t one = memory_for(w, &m, 1) + m.least;
   if (budget && budget < one)
     return pf_fail(PF_EUSAGE,
                    "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
                    (double)budget / 1e6, (double)one / 1e6 + 0.5);
   budget = budget ? budget : DEFAULT_BUDGET;
   budget = budget > one ? budget : one;
-  uint64_t most = m.most < budget - m.fixed - m.cell ? m.most : budget - m.fixed - m.cell;
-  uint64_t cells = (budget - m.fixed - most) / m.cell;
-  *n = cells < w->plan->n_cells ? (size_t)cells : w->plan->n_cells;
-  w->in_flight = (size_t)most;
+  uint64_t room = budget - memory_for(w, &m, 1);
+  w->in_flight = (size_t)(m.most < room ? m.most : room);
+  for (*n = w->plan->n_cells; *n > 1 && memory_for(w, &m, *n) + w->in_flight > budget;)
+    --*n;
   return PF_OK;
 }
 

@@ -43,6 +43,8 @@ typedef struct pf_cost {
   uint64_t whole; /* the substitutions' row-layers with one whole forward pass for each */
 } pf_cost;
 
+typedef enum pf_phase { PF_PHASE_BASE, PF_PHASE_SUBSTITUTIONS, PF_N_PHASES } pf_phase;
+
 typedef struct pf_work {
   const pf_plan *plan;
   const pf_study_opts *o;
@@ -53,7 +55,11 @@ typedef struct pf_work {
   size_t in_flight;     /* bytes of branches in a step, at most */
   pf_cost done;         /* computed so far */
   uint64_t total;       /* for the progress line, as is pf_work_units of done */
+  double seconds[PF_N_PHASES], since;
 } pf_work;
+
+/* A clock. */
+double pf_seconds(void);
 
 int pf_work_begin(pf_work *w, const pf_plan *p, const pf_study_opts *o);
 void pf_work_end(pf_work *w);

@@ -10,7 +10,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "analysis/cells.h"
@@ -31,12 +30,6 @@ typedef struct study {
   pf_journal *journal;
   size_t together; /* cells */
 } study;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int threads_of(const study *s) {
   return s->o->threads > 0 ? s->o->threads : pf_par_default();
@@ -127,10 +120,10 @@ static double time_forks(study *s, size_t forks, int32_t n) {
                           .score = &score[at]};
     }
   }
-  double t = now();
+  double t = pf_seconds();
   if (rc == PF_OK)
     rc = pf_eval(s->work.ctx, rows, forks * (size_t)n, NULL);
-  t = now() - t;
+  t = pf_seconds() - t;
   for (size_t i = 0; f && i < forks; i++)
     pf_seq_free(f[i]);
   pf_free(f);
@@ -194,13 +187,14 @@ static int write_timings(const study *s, double load, double work, size_t cells)
   snprintf(path, sizeof path, "%s/timings.json", s->o->out_dir);
   if (cells == 0 && access(path, F_OK) == 0)
     return PF_OK;
-  json_t *t =
-      json_pack("{s:s,s:i,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:I}", "schema", "personaflow-timings/1",
-                "threads", threads_of(s), "load_seconds", pf_js_num(load), "study_seconds",
-                pf_js_num(work), "cells_computed", (json_int_t)cells, "rows",
-                (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on",
-                "row_layers_base", (json_int_t)done->base, "row_layers_substitutions",
-                (json_int_t)done->changed, "cells_together", (json_int_t)s->together);
+  json_t *t = json_pack(
+      "{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:I}", "schema", "personaflow-timings/1",
+      "threads", threads_of(s), "load_seconds", pf_js_num(load), "study_seconds", pf_js_num(work),
+      "base_seconds", pf_js_num(s->work.seconds[PF_PHASE_BASE]), "substitution_seconds",
+      pf_js_num(s->work.seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed", (json_int_t)cells,
+      "rows", (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on", "row_layers_base",
+      (json_int_t)done->base, "row_layers_substitutions", (json_int_t)done->changed,
+      "cells_together", (json_int_t)s->together);
   pf_js_dump(t, 1, &b);
   pf_buf_puts(&b, "\n");
   int rc = t && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;
@@ -222,12 +216,12 @@ static int compute(study *s, double load) {
         pf_journal_dropped(s->journal));
   if (before)
     say(s, "journal: %zu of %zu cells are there already", before, s->plan.n_cells);
-  double t = now();
+  double t = pf_seconds();
   rc = run_cells(s);
   if (rc == PF_OK)
     rc = pf_export(&s->plan, s->o, s->journal);
   if (rc == PF_OK)
-    rc = write_timings(s, load, now() - t, s->plan.n_cells - before);
+    rc = write_timings(s, load, pf_seconds() - t, s->plan.n_cells - before);
   return rc == PF_OK ? pf_report_make(s->o->out_dir) : rc;
 }
 
@@ -243,11 +237,11 @@ static int check_opts(const pf_study_opts *o) {
 
 int pf_study_run(const pf_study_opts *o) {
   study s = {.o = o};
-  double t = now();
+  double t = pf_seconds();
   int rc = check_opts(o);
   if (rc == PF_OK)
     rc = pf_plan_make(&s.plan, o);
-  double load = now() - t;
+  double load = pf_seconds() - t;
   if (rc == PF_OK)
     rc = pf_work_begin(&s.work, &s.plan, o);
   if (rc == PF_OK)
