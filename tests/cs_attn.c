@@ -84,6 +84,7 @@ static void make_case(cs *t, attn_case *c, size_t d, what w, size_t nq, size_t n
   c->a.mask = c->mask;
   c->a.kblk = c->a.vblk = c->blk;
   c->a.y = c->y;
+  c->a.work = cs_guarded(t, 10, PF_ATTN_WORK);
 }
 
 static void run_qk(const attn_case *c, const pf_simd *s) {
