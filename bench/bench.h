@@ -105,8 +105,10 @@ typedef struct pf_bench_model {
 } pf_bench_model;
 const pf_bench_model *pf_bench_model_at(size_t i); /* NULL after the last */
 typedef struct pf_bench_attn pf_bench_attn;
+/* halves: K and V of bf16. */
 pf_bench_attn *pf_bench_attn_open(const pf_bench *b, const pf_bench_model *m, const char *isa,
-                                  bool decode);
+                                  bool halves, bool decode);
+const char *pf_bench_attn_op(bool halves); /* its word for --op */
 void pf_bench_attn_call(void *a);
 double pf_bench_attn_bytes(const pf_bench_attn *a);
 double pf_bench_attn_ops(const pf_bench_attn *a);

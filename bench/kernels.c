@@ -117,8 +117,8 @@ static bool format_of(const char *s, pf_format *f) {
 }
 
 static bool known_op(const char *s) {
-  return pf_bench_has_product(s) || pf_bench_has_row(s) || !strcmp(s, "attention") ||
-         !strcmp(s, "layout");
+  return pf_bench_has_product(s) || pf_bench_has_row(s) || !strcmp(s, pf_bench_attn_op(false)) ||
+         !strcmp(s, pf_bench_attn_op(true)) || !strcmp(s, "layout");
 }
 
 static bool known_isa(const char *s) {

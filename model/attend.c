@@ -101,7 +101,8 @@ static pf_attn operation(const item *i, size_t n, int32_t head, size_t heads) {
                    .scale = t->mode->inner ? 1.0f : (float)m->attn_scale,
                    .lds = i->n_blk * PF_KBLK,
                    .s = l->s,
-                   .y = l->y};
+                   .y = l->y,
+                   .work = l->work};
 }
 
 /* With values between the points rounded: rounds the products and scales them, in the blocks that a

@@ -14,7 +14,7 @@ enum { PF_STEP_ROWS = 256 };
 typedef struct pf_lane {
   float *s;            /* (queries, 32 n_blk) scores, then probabilities */
   const void **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
-  void *work;          /* PF_GEMM_WORK bytes */
+  void *work;          /* PF_GEMM_WORK bytes, of products and of attention */
   uint32_t *mask;      /* (rows, n_blk) visible keys */
   const float **q;     /* (queries), as are the next two */
   float **y;

@@ -67,7 +67,10 @@ typedef struct pf_attn {
   size_t lds;                  /* at least 32 * nblk */
   float *s;                    /* (nq, lds); pv_bf16: values that are bf16, where seen */
   float *const *y;             /* (nq) rows of d, pv only */
+  void *work; /* scratch of qk_bf16 and pv_bf16: PF_ATTN_WORK bytes, 64-byte aligned */
 } pf_attn;
+
+#define PF_ATTN_WORK PF_GEMM_WORK /* d at most 4096 */
 
 /* Element k of output n in the packed layouts of bf16 and fp32. */
 static inline size_t pf_packed_bf16(size_t kp, size_t n, size_t k) {

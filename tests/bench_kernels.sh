@@ -16,7 +16,7 @@ bench --format csv >"$out/csv"
 bench --format json >"$out/json"
 
 grep -q '^peak ' "$out/text" || grep -q '^read, best' "$out/text" || fail "text names no peak"
-for op in gemm_x3_bf16 gemm_bf16 gemm_f32 gemm_s8 attention rms_scale softmax kl; do
+for op in gemm_x3_bf16 gemm_bf16 gemm_f32 gemm_s8 attention attention_bf16 rms_scale softmax kl; do
   grep -q "^$op  *scalar" "$out/text" || fail "text has no line of $op"
 done
 awk -F, '!/^#/ { if (n && NF != n) exit 1; n = NF; lines++ } END { exit lines < 30 }' "$out/csv" ||

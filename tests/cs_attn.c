@@ -84,6 +84,7 @@ static void make_case(cs *t, attn_case *c, size_t d, what w, size_t nq, size_t n
   c->a.mask = c->mask;
   c->a.kblk = c->a.vblk = c->blk;
   c->a.y = c->y;
+  c->a.work = cs_guarded(t, 10, PF_ATTN_WORK);
 }
 
 static void run_qk(const attn_case *c, const pf_simd *s) {
@@ -102,7 +103,10 @@ static void one_qk(cs *t, size_t d, bool halves, size_t nq, size_t nblk, int kin
   c.a.scale = cs_value(t, CS_UNIT);
   cs_out(t, 0, extent, &got, &want);
   c.a.s = want;
-  run_qk(&c, t->ref);
+  if (!cs_recall(t, want, extent)) {
+    run_qk(&c, t->ref);
+    cs_keep(t, want, extent);
+  }
   c.a.s = got;
   run_qk(&c, t->v);
   cs_cmp(t, got, want, extent, "d %zu, queries %zu, blocks %zu, kind %d", d, c.a.nq, c.a.nblk,
@@ -212,7 +216,10 @@ static void one_pv(cs *t, size_t d, bool halves, size_t nq, size_t nblk, int kin
   size_t extent = (c.a.nq - 1) * c.ldy + d;
   float *got, *want;
   cs_out(t, 0, extent, &got, &want);
-  run_pv(&c, t->ref, want);
+  if (!cs_recall(t, want, extent)) {
+    run_pv(&c, t->ref, want);
+    cs_keep(t, want, extent);
+  }
   run_pv(&c, t->v, got);
   cs_cmp(t, got, want, extent, "d %zu, queries %zu, blocks %zu, kind %d", d, c.a.nq, c.a.nblk,
          kind);

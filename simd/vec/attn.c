@@ -6,6 +6,7 @@
  * is loaded for an even k is loaded for the next one too, and widened by a shift or an `and`. */
 #include <string.h>
 
+#include "simd/vec/attn.h"
 #include "simd/vec/vmath.h"
 
 #define PF_INLINE static inline __attribute__((always_inline))
@@ -25,17 +26,6 @@ typedef struct operands {
   const char *w[MAX_PANELS], *next;
   size_t piece;
 } operands;
-
-/* Bytes of 16 lanes of one k. */
-#define PF_STEP(H) ((H) ? 2 * PF_LANES : 4 * PF_LANES)
-
-/* Lanes of k; odd: its parity. */
-PF_INLINE v16 lanes_of(const char *w, size_t k, const size_t odd, const int H) {
-  if (!H)
-    return v_load((const float *)(const void *)w + k * PF_LANES);
-  i16 pair = i_load(w + k / 2 * LINE);
-  return v_bits(odd ? i_and(pair, i_set1(0xffff0000u)) : i_shl(pair, 16));
-}
 
 #define PF_FMA(r, c, at)                                                                           \
   if ((r) < R) {                                                                                   \
@@ -331,26 +321,6 @@ int PF_FN(softmax)(size_t nblk, const uint32_t *mask, float *s) {
       v_store(at, v_mul(v_load(at), inv));
     }
   return 0;
-}
-
-/* Result i once more, without the masked keys. */
-static void pv_exact(const pf_attn *a, size_t i, int halves) {
-  const float *p = a->s + i * a->lds;
-  for (size_t c = 0; c * PF_LANES < a->d; c++) {
-    v16 acc = v_zero();
-    for (size_t b = 0; b < a->nblk; b++) {
-      v16 chain[2] = {v_zero(), v_zero()};
-      for (size_t j = 0; a->vblk[b] && j < PF_KBLK; j++)
-        if (a->mask[i][b] >> j & 1)
-          chain[j % 2] = v_fma(
-              v_set1(p[PF_KBLK * b + j]),
-              lanes_of((const char *)a->vblk[b] + c * PF_KBLK * PF_STEP(halves), j, j % 2, halves),
-              chain[j % 2]);
-      acc = v_add(acc, v_add(chain[0], chain[1]));
-    }
-    size_t left = a->d - c * PF_LANES;
-    v_storen(a->y[i] + c * PF_LANES, v_add(acc, v_zero()), left < PF_LANES ? left : PF_LANES);
-  }
 }
 
 /* Adds +0; 1 if a value is NaN. */
