@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/markers.h"
 #include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -77,13 +78,10 @@ static int check_key(const char *name, const char *what, size_t i, const char *k
   return PF_OK;
 }
 
-static int check_markers(const char *name, const char *key, const json_t *m) {
-  if (m && !json_is_array(m))
-    return pf_fail(PF_EINPUT, "%s: persona \"%s\": markers must be a list", name, key);
-  for (size_t i = 0; i < json_array_size(m); i++)
-    if (json_string_length(json_array_get(m, i)) == 0)
-      return pf_fail(PF_EINPUT, "%s: persona \"%s\": marker %zu is no text", name, key, i);
-  return PF_OK;
+static int check_markers(const char *name, const char *what, const char *key, const json_t *m) {
+  char where[256];
+  snprintf(where, sizeof where, "%.150s: %s \"%s\"", name, what, key);
+  return m ? pf_markers_check(m, where) : PF_OK;
 }
 
 static int take_item(const char *name, const char *what, const json_t *e, size_t i,
@@ -94,7 +92,7 @@ static int take_item(const char *name, const char *what, const json_t *e, size_t
   if (rc == PF_OK)
     rc = check_text(name, what, out->key, out->text);
   if (rc == PF_OK)
-    rc = check_markers(name, out->key, json_object_get(e, "markers"));
+    rc = check_markers(name, what, out->key, json_object_get(e, "markers"));
   return rc;
 }
 
