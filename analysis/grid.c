@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/controls.h"
+#include "analysis/markers.h"
 #include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -29,6 +31,9 @@ static const struct {
     {"baseline", JSON_OBJECT, true},     {"personas", JSON_ARRAY, true},
     {"tasks", JSON_ARRAY, true},         {"layers", JSON_OBJECT, false},
     {"probes", JSON_ARRAY, false},       {"held_out", JSON_ARRAY, false},
+    {"paraphrases", JSON_ARRAY, false},  {"hosts", JSON_ARRAY, false},
+    {"neutral", JSON_ARRAY, false},      {"baselines", JSON_OBJECT, false},
+    {"conflicts", JSON_OBJECT, false},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
@@ -55,47 +60,40 @@ static int check_keys(const json_t *root, const char *name) {
 
 /* A text that a chat template would trim, or that is empty, would make other tokens than it seems
  * to. */
-static int check_text(const char *name, const char *what, const char *key, const char *s) {
+int pf_grid_check_text(const char *where, const char *key, const char *s) {
   if (!s || !*s)
-    return pf_fail(PF_EINPUT, "%s: %s \"%s\": the text is missing or empty", name, what, key);
+    return pf_fail(PF_EINPUT, "%s \"%s\": the text is missing or empty", where, key);
   if (isspace((unsigned char)s[0]) || isspace((unsigned char)s[strlen(s) - 1]))
-    return pf_fail(PF_EINPUT, "%s: %s \"%s\": the text begins or ends with white space", name, what,
-                   key);
+    return pf_fail(PF_EINPUT, "%s \"%s\": the text begins or ends with white space", where, key);
   return PF_OK;
 }
 
-static int check_key(const char *name, const char *what, size_t i, const char *key) {
+int pf_grid_check_key(const char *where, const char *key) {
   size_t n = key ? strlen(key) : 0;
   if (!key)
-    return pf_fail(PF_EINPUT, "%s: %s %zu: the key \"key\" is missing", name, what, i);
+    return pf_fail(PF_EINPUT, "%s: the key \"key\" is missing", where);
   for (size_t k = 0; k < n; k++)
     if (!isalnum((unsigned char)key[k]) && key[k] != '-' && key[k] != '_')
       n = 0;
   if (n == 0 || n > 64 || key[0] == '_' || strstr(key, "__"))
-    return pf_fail(PF_EINPUT, "%s: %s %zu: a key is 1 to 64 letters, digits, - or single _", name,
-                   what, i);
+    return pf_fail(PF_EINPUT, "%s: a key is 1 to 64 letters, digits, - or single _", where);
   return PF_OK;
 }
 
-static int check_markers(const char *name, const char *key, const json_t *m) {
-  if (m && !json_is_array(m))
-    return pf_fail(PF_EINPUT, "%s: persona \"%s\": markers must be a list", name, key);
-  for (size_t i = 0; i < json_array_size(m); i++)
-    if (json_string_length(json_array_get(m, i)) == 0)
-      return pf_fail(PF_EINPUT, "%s: persona \"%s\": marker %zu is no text", name, key, i);
-  return PF_OK;
+int pf_grid_take_item(const json_t *e, const char *where, pf_grid_item *out) {
+  out->key = json_string_value(json_object_get(e, "key"));
+  out->text = json_string_value(json_object_get(e, "text"));
+  int rc = pf_grid_check_key(where, out->key);
+  return rc == PF_OK ? pf_grid_check_text(where, out->key, out->text) : rc;
 }
 
 static int take_item(const char *name, const char *what, const json_t *e, size_t i,
                      pf_grid_item *out) {
-  out->key = json_string_value(json_object_get(e, "key"));
-  out->text = json_string_value(json_object_get(e, "text"));
-  int rc = check_key(name, what, i, out->key);
-  if (rc == PF_OK)
-    rc = check_text(name, what, out->key, out->text);
-  if (rc == PF_OK)
-    rc = check_markers(name, out->key, json_object_get(e, "markers"));
-  return rc;
+  char where[256];
+  const json_t *markers = json_object_get(e, "markers");
+  snprintf(where, sizeof where, "%.180s: %s %zu", name, what, i);
+  int rc = pf_grid_take_item(e, where, out);
+  return rc == PF_OK && markers ? pf_markers_check(markers, where) : rc;
 }
 
 static int take_items(const char *name, const char *what, const json_t *list, pf_grid_item **out,
@@ -139,7 +137,9 @@ static int check_template(const char *name, const char *t) {
                      placeholders[k], seen[k]);
   if (strstr(t, placeholders[1]) < strstr(t, placeholders[0]))
     return pf_fail(PF_EINPUT, "%s: the template wants {persona} before {task}", name);
-  return check_text(name, "template", t, t);
+  char where[256];
+  snprintf(where, sizeof where, "%.180s: template", name);
+  return pf_grid_check_text(where, t, t);
 }
 
 static int take_probes(pf_grid *g, const char *name, const json_t *list) {
@@ -205,6 +205,13 @@ static int check_held_out(const pf_grid *g, const char *name, const json_t *list
   return PF_OK;
 }
 
+static int check_controls(const pf_grid *g, const char *name) {
+  pf_controls c;
+  int rc = pf_controls_of_grid(&c, g, name);
+  pf_controls_free(&c);
+  return rc;
+}
+
 static int take_head(pf_grid *g, const char *name) {
   const char *schema = json_string_value(json_object_get(g->root, "schema"));
   if (strcmp(schema, "personaflow-grid/1") != 0)
@@ -218,9 +225,11 @@ static int take_head(pf_grid *g, const char *name) {
   g->base.text = json_string_value(json_object_get(b, "task"));
   if (!g->description)
     g->description = "";
-  int rc = check_text(name, "baseline", "persona", g->base.key);
+  char where[256];
+  snprintf(where, sizeof where, "%.180s: baseline", name);
+  int rc = pf_grid_check_text(where, "persona", g->base.key);
   if (rc == PF_OK)
-    rc = check_text(name, "baseline", "task", g->base.text);
+    rc = pf_grid_check_text(where, "task", g->base.text);
   return rc == PF_OK ? check_template(name, g->template_) : rc;
 }
 
@@ -237,7 +246,9 @@ static int take_all(pf_grid *g, const char *name) {
     rc = take_probes(g, name, json_object_get(g->root, "probes"));
   if (rc == PF_OK)
     rc = check_layers(name, json_object_get(g->root, "layers"));
-  return rc == PF_OK ? check_held_out(g, name, json_object_get(g->root, "held_out")) : rc;
+  if (rc == PF_OK)
+    rc = check_held_out(g, name, json_object_get(g->root, "held_out"));
+  return rc == PF_OK ? check_controls(g, name) : rc;
 }
 
 int pf_grid_parse(pf_grid *out, const char *name, const char *text, size_t n) {

@@ -37,6 +37,12 @@ void pf_grid_free(pf_grid *g);
 /* True if [persona, task] is listed as held out of the model's training. */
 bool pf_grid_held_out(const pf_grid *g, size_t persona, size_t task);
 
+/* One text and its key, for the files that hold such; `where` stands in the error line. A text that
+ * a chat template would trim, or that is empty, would make other tokens than it seems to. */
+int pf_grid_take_item(const json_t *e, const char *where, pf_grid_item *out);
+int pf_grid_check_key(const char *where, const char *key);
+int pf_grid_check_text(const char *where, const char *key, const char *s);
+
 /* Layers to test, ascending: `list` ("3,5-7" or "all") if given, else the grid's for a model of
  * n_layers, else the paper's fractions. */
 int pf_grid_layers(const pf_grid *g, const char *list, int32_t n_layers, pf_ids *out);

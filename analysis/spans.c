@@ -60,17 +60,16 @@ static int32_t token_from(const pf_encoding *e, size_t at) {
   return (int32_t)i;
 }
 
-/* Spans from byte offsets: bos | template (up to "As") | persona | task (its comma included) |
- * header. */
-static void set_spans(const pf_tok *t, const pf_filled *f, size_t content, size_t content_len,
+/* Spans from the bytes of the rendered text at which the persona begins and ends and the last
+ * message ends: bos | template (up to "As") | persona | task (its comma included) | header. */
+static void set_spans(const pf_tok *t, size_t persona_lo, size_t persona_hi, size_t content_end,
                       pf_role_prompt *p) {
   const pf_encoding *e = &p->enc;
   int32_t n = (int32_t)e->n, bos = pf_tok_bos(t);
   int32_t b = bos >= 0 && n > 0 && e->ids[0] == bos ? 1 : 0;
-  bool has_persona = f->persona_hi > f->persona_lo;
-  int32_t lo = token_at(e, content + f->persona_lo);
-  int32_t hi = has_persona ? token_from(e, content + f->persona_hi) : lo;
-  int32_t end = token_from(e, content + content_len);
+  int32_t lo = token_at(e, persona_lo);
+  int32_t hi = persona_hi > persona_lo ? token_from(e, persona_hi) : lo;
+  int32_t end = token_from(e, content_end);
   p->bos = (pf_span){0, b};
   p->template_ = (pf_span){b, lo};
   p->persona = (pf_span){lo, hi};
@@ -94,8 +93,8 @@ static int user_last(const pf_tok *t, const pf_message *m, size_t n, unsigned fl
   return rc;
 }
 
-static int set_user_last(const pf_tok *t, const pf_message *m, pf_role_prompt *p) {
-  int rc = user_last(t, m, 1, 0, &p->enc, &p->p_user_last);
+static int set_user_last(const pf_tok *t, const pf_message *m, size_t n, pf_role_prompt *p) {
+  int rc = user_last(t, m, n, 0, &p->enc, &p->p_user_last);
   if (rc == PF_OK && p->p_user_last < 0)
     rc = pf_fail(PF_EINPUT,
                  "chat template: the prompt without generation header is no prefix of the prompt: "
@@ -124,32 +123,76 @@ static int content_end(const pf_tok *t, const pf_message *m, size_t n, size_t n_
   return rc;
 }
 
-static int find_content(const pf_role_prompt *p, const pf_filled *f, size_t start) {
-  size_t n = strlen(f->text);
-  if (start > strlen(p->text) || strncmp(p->text + start, f->text, n) != 0)
+static int find_content(const pf_role_prompt *p, const char *content, size_t start) {
+  size_t n = strlen(content);
+  if (start > strlen(p->text) || strncmp(p->text + start, content, n) != 0)
     return pf_fail(PF_EINPUT,
-                   "chat template: it changes the message '%.60s': spans are not defined", f->text);
+                   "chat template: it changes the message '%.60s': spans are not defined", content);
   return PF_OK;
+}
+
+/* m: the user's message, or the system's and the user's; the persona stands at bytes [lo, hi) of
+ * the first. */
+static int make_prompt(const pf_tok *t, const pf_message *m, size_t n, size_t lo, size_t hi,
+                       pf_role_prompt *out) {
+  size_t start[2] = {0, 0};
+  int rc = pf_chat_encode(t, m, n, 0, &out->enc, &out->text, start);
+  for (size_t i = 0; i < n && rc == PF_OK; i++)
+    rc = find_content(out, m[i].content, start[i]);
+  if (rc == PF_OK) {
+    set_spans(t, start[0] + lo, start[0] + hi, start[n - 1] + strlen(m[n - 1].content), out);
+    rc = set_user_last(t, m, n, out);
+  }
+  if (rc != PF_OK)
+    pf_role_prompt_free(out);
+  return rc;
 }
 
 int pf_role_prompt_make(const pf_tok *t, const char *template_, const char *persona,
                         const char *task, pf_role_prompt *out) {
   pf_filled f;
-  size_t start = 0;
   *out = (pf_role_prompt){0};
   int rc = pf_template_fill(template_, persona, task, &f);
-  pf_message m = {"user", f.text};
   if (rc == PF_OK)
-    rc = pf_chat_encode(t, &m, 1, 0, &out->enc, &out->text, &start);
-  if (rc == PF_OK)
-    rc = find_content(out, &f, start);
-  if (rc == PF_OK) {
-    set_spans(t, &f, start, strlen(f.text), out);
-    rc = set_user_last(t, &m, out);
-  }
+    rc = make_prompt(t, &(pf_message){"user", f.text}, 1, f.persona_lo, f.persona_hi, out);
   pf_free(f.text);
-  if (rc != PF_OK)
-    pf_role_prompt_free(out);
+  return rc;
+}
+
+/* What a template with one placeholder makes of a text. */
+static char *fill_one(const char *template_, const char *place, const char *text, size_t *lo) {
+  const char *at = strstr(template_, place);
+  pf_buf b = {0};
+  if (!at) {
+    pf_fail(PF_EUSAGE, "template '%.60s': want %s", template_, place);
+    return NULL;
+  }
+  *lo = (size_t)(at - template_);
+  pf_buf_add(&b, template_, *lo);
+  pf_buf_puts(&b, text);
+  pf_buf_puts(&b, at + strlen(place));
+  pf_buf_add(&b, "", 1);
+  if (!b.failed)
+    return b.s;
+  pf_buf_free(&b);
+  pf_fail(PF_ENOMEM, "out of memory");
+  return NULL;
+}
+
+int pf_role_prompt_make_system(const pf_tok *t, const char *system, const char *template_,
+                               const char *persona, const char *task, pf_role_prompt *out) {
+  size_t lo = 0, at;
+  char *user = fill_one(template_, "{task}", task, &at),
+       *sys = persona ? fill_one(system, "{persona}", persona, &lo) : NULL;
+  pf_message both[] = {{"system", sys}, {"user", user}};
+  *out = (pf_role_prompt){0};
+  int rc = user && (sys || !persona) ? PF_OK : PF_EUSAGE;
+  if (rc == PF_OK && persona)
+    rc = make_prompt(t, both, 2, lo, lo + strlen(persona), out);
+  else if (rc == PF_OK)
+    rc = make_prompt(t, both + 1, 1, 0, 0, out);
+  pf_free(user);
+  pf_free(sys);
   return rc;
 }
 

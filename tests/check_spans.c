@@ -77,6 +77,37 @@ START_TEST(qwen_spans) {
 }
 END_TEST
 
+START_TEST(system_role) {
+  pf_tok *t = open_tok("demo-qwen2"), *gemma = open_tok("demo-gemma2");
+  pf_role_prompt q, bare, plain;
+  ck_assert_msg(
+      pf_role_prompt_make_system(t, "You are {persona}.", "{task}", "a pirate", TASK, &q) == PF_OK,
+      "%s", pf_last_error());
+  check_chain(&q);
+  expect(&q, q.template_, "<|im_start|>system\nYou are");
+  expect(&q, q.persona, " a pirate");
+  expect(&q, q.task, ".<|im_end|>\n<|im_start|>user\n" TASK);
+  expect(&q, q.header, "<|im_end|>\n<|im_start|>assistant\n");
+  ck_assert_int_eq(q.p_user_last, q.header.lo + 1);
+  ck_assert_int_eq(pf_role_prompt_make_system(t, "You are {persona}.", "{task}", NULL, TASK, &bare),
+                   PF_OK);
+  ck_assert_int_eq(pf_role_prompt_make(t, TEMPLATE, NULL, TASK, &plain), PF_OK);
+  ck_assert_str_eq(bare.text, plain.text);
+  ck_assert(bare.persona.lo == bare.persona.hi && bare.task.lo == plain.task.lo);
+  pf_role_prompt_free(&plain);
+  pf_role_prompt_free(&bare);
+  pf_role_prompt_free(&q);
+  ck_assert_int_eq(
+      pf_role_prompt_make_system(gemma, "You are {persona}.", "{task}", "a pirate", TASK, &q),
+      PF_EINPUT);
+  ck_assert(strstr(pf_last_error(), "System role") != NULL && q.text == NULL);
+  ck_assert_int_eq(pf_role_prompt_make_system(t, "You.", "{task}", "a pirate", TASK, &q),
+                   PF_EUSAGE);
+  pf_tok_close(gemma);
+  pf_tok_close(t);
+}
+END_TEST
+
 START_TEST(bare_task) {
   pf_tok *t = open_tok("demo-gemma2");
   pf_role_prompt q;
@@ -278,6 +309,7 @@ int main(void) {
   TCase *t = tcase_create("spans");
   tcase_add_test(t, gemma_spans);
   tcase_add_test(t, qwen_spans);
+  tcase_add_test(t, system_role);
   tcase_add_test(t, bare_task);
   tcase_add_test(t, specials_are_text);
   tcase_add_loop_test(t, chat_prompts, 0, (int)(sizeof chats / sizeof *chats));

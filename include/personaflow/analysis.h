@@ -24,6 +24,11 @@ typedef struct pf_role_prompt {
  * = the bare task. */
 PF_API int pf_role_prompt_make(const pf_tok *t, const char *template_, const char *persona,
                                const char *task, pf_role_prompt *out);
+/* The same with the persona in a system message: `system` has {persona}, template_ has {task}.
+ * persona NULL = no system message. The task span goes from the persona's end to the user message's
+ * end. PF_EINPUT where the chat format has no system role (Gemma). */
+PF_API int pf_role_prompt_make_system(const pf_tok *t, const char *system, const char *template_,
+                                      const char *persona, const char *task, pf_role_prompt *out);
 PF_API void pf_role_prompt_free(pf_role_prompt *p);
 
 /* Spans by name: bos template persona task header answer (answer: all that follows the prompt), and
@@ -107,6 +112,17 @@ PF_API int pf_interventions_check_edges(const pf_interventions *iv);
  */
 PF_API const pf_tap *pf_interventions_taps(const pf_interventions *iv, size_t *n);
 PF_API void pf_interventions_free(pf_interventions *iv);
+
+/* ---- grids
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+/* A grid ("short", "long", "demo" or a file; doc/GRIDS.md) in lines: what is in it and what it is
+ * studied with. With a tokenizer also every prompt's tokens and spans ("lo:hi"), and how near the
+ * neutral personas come to each persona's length; max_positions > 0: a prompt that leaves no room
+ * for the scored tokens is PF_EINPUT. */
+PF_API int pf_grid_describe(const char *grid, const pf_tok *t, int32_t max_positions,
+                            void (*log)(void *user, const char *line), void *user);
 
 /* ---- the study
  * --------------------------------------------------------------------------------------------------

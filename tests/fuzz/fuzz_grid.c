@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Fuzz target: a grid file, and a list of layers after the first zero byte. */
+ * Fuzz target: a grid file with its controls and markers, and a list of layers after the first zero
+ * byte. */
 #include <string.h>
 
-#include "analysis/grid.h"
+#include "analysis/controls.h"
+#include "analysis/markers.h"
+#include "base/mem.h"
 #include "base/status.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -16,6 +19,29 @@ static void check(const pf_grid *g) {
   for (size_t i = 1; i < g->n_probes; i++)
     FUZZ_CHECK(g->probes[i - 1] < g->probes[i]);
   (void)pf_grid_held_out(g, g->n_personas - 1, g->n_tasks - 1);
+}
+
+/* A grid that was read has controls and markers that can be read. */
+static void check_parts(const pf_grid *g) {
+  pf_controls c;
+  pf_markers m;
+  FUZZ_CHECK(pf_controls_of_grid(&c, g, "fuzz") == PF_OK);
+  for (size_t i = 0; i < c.n_neutral; i++) {
+    char *s = pf_neutral_text(&c.neutral[i], 5);
+    FUZZ_CHECK(s != NULL);
+    pf_free(s);
+  }
+  for (size_t i = 0; i < c.n_conflicts; i++)
+    FUZZ_CHECK(*c.conflicts[i].persona.text && *c.conflicts[i].task.text);
+  pf_controls_free(&c);
+  FUZZ_CHECK(pf_markers_of_grid(&m, g) == PF_OK);
+  for (size_t i = 0; i < m.n_personas; i++) {
+    pf_marker_score s;
+    int rc =
+        pf_markers_score(&m.personas[i], "A pirate's life,\nfor me", "a pirate", NULL, &s, NULL);
+    FUZZ_CHECK(rc != PF_OK || (s.own <= s.distinct && s.distinct <= m.personas[i].n));
+  }
+  pf_markers_free(&m);
 }
 
 static void check_layers(const pf_grid *g, const char *list) {
@@ -39,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   FUZZ_CHECK(rc == PF_OK || (g.root == NULL && *pf_last_error()));
   if (rc == PF_OK) {
     check(&g);
+    check_parts(&g);
     check_layers(&g, NULL);
     check_layers(&g, list);
   }

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * personaflow grid: a grid in lines. Needs the tokenizer files and the configuration of a model,
+ * not its weights. */
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+static const char usage[] =
+    "usage: personaflow grid GRID [MODEL]\n"
+    "Checks a grid (short, long, demo, or a file; doc/GRIDS.md) and prints what is in it. With "
+    "MODEL, a\n"
+    "directory or a name in the Hugging Face cache, also the tokens and spans of every prompt, one "
+    "a\n"
+    "line: name, tokens, bos template persona task header as lo:hi, p_user_last, p_last. Weights "
+    "are\n"
+    "not read.\n"
+    "  --help   this text\n";
+
+static void print_line(void *user, const char *line) {
+  (void)user;
+  puts(line);
+}
+
+static int with_model(const char *grid, const char *model) {
+  char dir[4096];
+  pf_tok *t = NULL;
+  pf_model *m = NULL;
+  int rc = pf_model_resolve(model, dir, sizeof dir);
+  if (rc == PF_OK)
+    rc = pf_model_open_config(&m, dir);
+  if (rc == PF_OK)
+    rc = pf_tok_open(&t, dir);
+  if (rc == PF_OK)
+    rc = pf_grid_describe(grid, t, pf_model_get_info(m)->max_positions, print_line, NULL);
+  pf_tok_close(t);
+  pf_model_close(m);
+  return rc;
+}
+
+int cmd_grid(int argc, char **argv) {
+  int help = 0;
+  const struct option longs[] = {{"help", no_argument, &help, 1}, {0}};
+  opterr = 0;
+  optind = 0;
+  while (getopt_long(argc, argv, "", longs, NULL) != -1)
+    if (!help)
+      return cli_usage("grid", "unknown option '%s'", argv[optind - 1]);
+  if (help) {
+    fputs(usage, stdout);
+    return 0;
+  }
+  if (argc - optind < 1 || argc - optind > 2)
+    return cli_usage("grid", argc == optind ? "a grid is needed" : "one grid and one model");
+  int rc = argc - optind == 1 ? pf_grid_describe(argv[optind], NULL, 0, print_line, NULL)
+                              : with_model(argv[optind], argv[optind + 1]);
+  if (rc != PF_OK)
+    return cli_fail(rc);
+  if (fflush(stdout) != 0 || ferror(stdout)) {
+    fputs("personaflow: standard output: cannot write\n", stderr);
+    return 3;
+  }
+  return 0;
+}
