@@ -41,6 +41,7 @@ void pf_ctx_free(pf_ctx *c) {
   if (!c)
     return;
   pf_scratch_free(c->scratch);
+  pf_kv_free_spare(c);
   pf_free(c->inv_freq);
   pf_free(c);
 }
@@ -168,7 +169,6 @@ typedef struct call {
   pf_ctx *c;
   uint8_t *used;
   int32_t *bad;
-  float *y; /* (PF_FINAL_ROWS, V) */
   float *logits;
   pf_row *sorted; /* (PF_STEP_ROWS); NULL: all rows enter at layer 0 */
 } call;
@@ -215,7 +215,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
       return rc;
   }
   t.n = n;
-  return pf_step_finish(&t, k->logits, k->y);
+  return pf_step_finish(&t, k->logits);
 }
 
 static int prepare(call *k, const pf_row *rows, size_t n) {
@@ -238,11 +238,8 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
   if (n_out && !k->logits)
     return pf_fail(PF_EUSAGE, "rows ask for logits but there is no place to write them");
   bool unembed = n_out || scores || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP];
-  if (unembed)
-    k->y = pf_alloc(n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS,
-                    (size_t)c->model->cfg.info.vocab_size * sizeof *k->y);
-  if ((unembed && !k->y) ||
-      pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK)
+  if (pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK ||
+      (unembed && pf_scratch_logits(c, n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS) != PF_OK))
     return PF_ENOMEM;
   if (late && !(k->sorted = pf_alloc(PF_STEP_ROWS, sizeof *k->sorted)))
     return PF_ENOMEM;
@@ -269,7 +266,6 @@ int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
     withdraw(c, rows, n_rows);
   pf_free(k.used);
   pf_free(k.bad);
-  pf_free(k.y);
   pf_free(k.sorted);
   return rc;
 }

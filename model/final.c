@@ -175,10 +175,10 @@ static int finish_set(final_set *s, float *logits) {
   return PF_OK;
 }
 
-int pf_step_finish(const pf_step *t, float *logits, float *y) {
+int pf_step_finish(const pf_step *t, float *logits) {
   static const int norm_hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
   static const int logit_hooks[] = {PF_HOOK_LOGITS_PRECAP, PF_HOOK_LOGITS};
-  final_set s = {.t = t, .y = y};
+  final_set s = {.t = t, .y = t->s->logits};
   int rc = PF_OK;
   for (size_t r = 0; r < t->n && rc == PF_OK; r++) {
     bool logit = t->rows[r].out >= 0 || t->rows[r].score || wants(t, r, logit_hooks, 2);

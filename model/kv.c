@@ -17,10 +17,24 @@ size_t pf_kv_block_bytes(const pf_ctx *c) {
   return pf_round_up(64 + block_bytes(c), 64);
 }
 
+/* Blocks that were given back are used again: fresh memory costs more than filling it. */
+static pf_kvblock *block_memory(pf_ctx *c) {
+  pf_kvblock *b = c->spare;
+  if (!b)
+    return pf_alloc(1, pf_kv_block_bytes(c));
+  c->spare = b->next;
+  return b;
+}
+
+void pf_kv_free_spare(pf_ctx *c) {
+  while (c->spare)
+    pf_free(block_memory(c));
+}
+
 static pf_kvblock *block_new(pf_ctx *c, const pf_kvblock *copy) {
   size_t n = block_bytes(c), hkv = (size_t)c->model->cfg.info.n_kv_heads;
-  char *at = pf_alloc(1, pf_kv_block_bytes(c));
-  pf_kvblock *b = (pf_kvblock *)(void *)at;
+  pf_kvblock *b = block_memory(c);
+  char *at = (char *)b;
   if (!b)
     return NULL;
   c->kv_bytes += pf_kv_block_bytes(c);
@@ -39,7 +53,8 @@ static void block_drop(pf_ctx *c, pf_kvblock *b) {
   if (!b || --b->refs > 0)
     return;
   c->kv_bytes -= pf_kv_block_bytes(c);
-  pf_free(b);
+  b->next = c->spare;
+  c->spare = b;
 }
 
 size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak) {

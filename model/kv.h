@@ -12,7 +12,8 @@
 typedef struct pf_kvblock {
   unsigned refs;
   void *k, *v;
-  float *raw_k; /* NULL unless the context keeps them; all in one allocation */
+  float *raw_k;            /* NULL unless the context keeps them; all in one allocation */
+  struct pf_kvblock *next; /* of spare blocks */
 } pf_kvblock;
 
 struct pf_seq {
@@ -41,8 +42,11 @@ struct pf_ctx {
   uint64_t row_layers; /* computed so far */
   struct pf_scratch *scratch;
   size_t kv_bytes, kv_peak; /* of all blocks of its sequences */
+  pf_kvblock *spare;        /* blocks that were given back */
 };
 
+/* Frees the spare blocks. */
+void pf_kv_free_spare(pf_ctx *c);
 /* Bytes of one block of one layer. */
 size_t pf_kv_block_bytes(const pf_ctx *c);
 /* Makes room for position pos and owns the block it lies in from a layer on (copy on write). */

@@ -125,6 +125,17 @@ int pf_scratch_results(pf_ctx *c) {
   return s->result ? PF_OK : PF_ENOMEM;
 }
 
+/* Kept from call to call: fresh memory of this size costs more than what is written to it. */
+int pf_scratch_logits(pf_ctx *c, size_t rows) {
+  pf_scratch *s = c->scratch;
+  if (rows <= s->logit_rows)
+    return PF_OK;
+  pf_free(s->logits);
+  s->logits = pf_alloc(rows, (size_t)c->model->cfg.info.vocab_size * sizeof *s->logits);
+  s->logit_rows = s->logits ? rows : 0;
+  return s->logits ? PF_OK : PF_ENOMEM;
+}
+
 int pf_scratch_make(pf_ctx *c, size_t rows, size_t n_blk, bool swaps) {
   if (!c->scratch && !(c->scratch = pf_calloc(1, sizeof *c->scratch)))
     return PF_ENOMEM;
@@ -157,5 +168,6 @@ void pf_scratch_free(pf_scratch *s) {
   pf_free(s->lanes);
   pf_free(s->lane_block);
   pf_free(s->result);
+  pf_free(s->logits);
   pf_free(s);
 }

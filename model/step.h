@@ -42,12 +42,14 @@ typedef struct pf_scratch {
   float *rot_q, *rot_k;     /* (rows, heads*d_head) */
   float *result, *result_z; /* one row: (2, H, D) per-head results, (H*d_head) one head's z; made
                                when asked for */
-  float *z;                 /* (rows, H*d_head) */
-  float *out;               /* (rows, D) output of W_O or W_down */
-  float *gate, *up;         /* (rows, F) */
-  float *cos, *sin;         /* (rows, d_head/2) */
-  void *block;              /* all of the above */
-  pf_lane *lanes;           /* (threads) */
+  float *logits;            /* (logit_rows, V); made when asked for */
+  size_t logit_rows;
+  float *z;         /* (rows, H*d_head) */
+  float *out;       /* (rows, D) output of W_O or W_down */
+  float *gate, *up; /* (rows, F) */
+  float *cos, *sin; /* (rows, d_head/2) */
+  void *block;      /* all of the above */
+  pf_lane *lanes;   /* (threads) */
   void *lane_block;
   size_t lane_blk; /* n_blk the lanes are made for */
   bool lane_swaps;
@@ -105,9 +107,9 @@ void pf_step_attend(pf_step *t);
 /* layer.c: one layer over the step's rows. */
 void pf_step_layer(pf_step *t);
 /* final.c: final norm and logits of the rows that ask for them or whose branches have actions
- * there; y holds the logits of PF_FINAL_ROWS rows. */
+ * there, PF_FINAL_ROWS at a time. */
 enum { PF_FINAL_ROWS = 64 };
-int pf_step_finish(const pf_step *t, float *logits, float *y);
+int pf_step_finish(const pf_step *t, float *logits);
 /* The kernels' rope (y != x) and softcap with the roundings of the precision in between; what they
  * leave is rounded at the point that follows. */
 void pf_step_rope(const pf_step *t, size_t d, const float *x, const float *c, const float *s,
@@ -130,6 +132,7 @@ void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m)
 /* scratch.c */
 int pf_scratch_make(pf_ctx *c, size_t rows, size_t n_blk, bool swaps);
 int pf_scratch_results(pf_ctx *c);
+int pf_scratch_logits(pf_ctx *c, size_t rows);
 void pf_scratch_free(pf_scratch *s);
 
 #endif
