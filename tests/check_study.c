@@ -350,8 +350,13 @@ START_TEST(sharing_and_memory) {
   run(&o);
   same_results("shared", "whole");
   o = opts("small", "2,5");
-  for (o.memory = 1 << 20; pf_study_run(&o) == PF_EUSAGE; o.memory += 1 << 17)
-    ck_assert_msg(strstr(pf_last_error(), "one cell needs") != NULL, "%s", pf_last_error());
+  o.memory = 1;
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  const char *needs = strstr(pf_last_error(), "one cell needs ");
+  ck_assert_msg(needs != NULL, "%s", pf_last_error());
+  o.memory = (uint64_t)(atof(needs + strlen("one cell needs ")) * 1e6) - 1000000;
+  while (pf_study_run(&o) == PF_EUSAGE)
+    o.memory += 1 << 17;
   same_results("shared", "small");
   ck_assert_int_eq(timing("shared", "cells_together"), 2);
   ck_assert_int_eq(timing("small", "cells_together"), 1);
