@@ -35,6 +35,20 @@ START_TEST(without_a_cap_the_last_allowed_line_wins) {
 }
 END_TEST
 
+/* A cap at avx512 leaves AVX-VNNI, whose int8 product is faster, where the CPU has it. */
+START_TEST(a_cap_takes_the_fastest_below_it) {
+  const pf_kernel *chosen[PF_N_OPS];
+  uint32_t need = PF_CPU_LEVEL_AVX512 | PF_CPU_AVXVNNI;
+  size_t gemm = offsetof(pf_simd, gemm_s8) / sizeof(void (*)(void)),
+         operand = offsetof(pf_simd, operand_s8) / sizeof(void (*)(void));
+  if ((pf_cpu_bits() & need) != need || pf_kernel_choose(chosen, "avxvnni") != PF_OK ||
+      pf_kernel_choose(chosen, "avx512") != PF_OK)
+    return; /* not this CPU, or not this build */
+  ck_assert_str_eq(chosen[gemm]->isa, "avxvnni");
+  ck_assert_str_eq(chosen[operand]->isa, "avxvnni");
+}
+END_TEST
+
 START_TEST(unknown_name_is_refused_with_the_names) {
   ck_assert_int_eq(cap_status("sse9"), PF_EENV);
   ck_assert_ptr_nonnull(strstr(pf_last_error(), "sse9"));
@@ -112,6 +126,7 @@ int main(void) {
   TCase *t = tcase_create("dispatch");
   tcase_add_test(t, cap_limits_every_operation);
   tcase_add_test(t, without_a_cap_the_last_allowed_line_wins);
+  tcase_add_test(t, a_cap_takes_the_fastest_below_it);
   tcase_add_test(t, unknown_name_is_refused_with_the_names);
   tcase_add_test(t, absent_isa_is_refused);
   tcase_add_test(t, the_environment_is_the_default_cap);

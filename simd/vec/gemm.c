@@ -275,7 +275,10 @@ static void many(product p) {
 
 /* ---- few rows ---- */
 
-enum { AHEAD = 1024, MOST = 4 /* rows; panels side by side */ };
+enum {
+  AHEAD = 4096, /* bytes of bf16 that are fetched ahead, of all panels; of fp32 twice as many */
+  MOST = 4      /* rows; panels side by side */
+};
 
 typedef struct stream {
   const char *w[MOST]; /* panels */
@@ -320,7 +323,7 @@ PF_INLINE void few_block(v16 acc[MOST][MOST], const stream *s, const int R, cons
 PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, const int P,
                        const int parts, const int bf16) {
   const size_t bytes = bf16 ? 2 : 4, ldw = 16 * g->kp * bytes;
-  stream s = {.a = g->a, .lda = (size_t)parts * g->kp, .ahead = AHEAD};
+  stream s = {.a = g->a, .lda = (size_t)parts * g->kp, .ahead = AHEAD / (size_t)P * bytes / 2};
   v16 acc[MOST][MOST];
   PF_UNROLL for (int p = 0; p < P; p++) {
     s.w[p] = (const char *)g->w + (j + ((size_t)p < there ? (size_t)p : 0)) * ldw;
@@ -328,7 +331,7 @@ PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, co
   }
   for (size_t k = 0; k < g->kp; k += PF_KBLK) {
     /* At the end of its panel a stream goes on to the panels that come next. */
-    if (k + AHEAD / (16 * bytes) == g->kp)
+    if (k + AHEAD / (size_t)P / 32 == g->kp)
       s.ahead += (size_t)(P - 1) * ldw;
     few_block(acc, &s, R, P, parts, bf16);
     PF_UNROLL for (int p = 0; p < P; p++) s.w[p] += PANEL * bytes;

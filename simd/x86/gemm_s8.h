@@ -2,10 +2,12 @@
  * CONTRACT.md "quant_s8", "operand_s8", "gemm_s8" on x86 without AMX: one text, included by the
  * file of each instruction set after its vocabulary (s8_256.h, s8_512.h) and
  *
- *   S8_WIDE       0: the product takes bytes, 4 k a step (vpdpbusd: unsigned x signed, so a row
- * holds q + 128 and a sum begins at -128 wsum); 1: int16, 2 k a step (vpmaddwd) S8_ROWS, S8_PANELS
- * the tile of many rows S8_FEW_1..S8_FEW_4   panels side by side for 1 to 4 rows s8_dot(sum, row,
- * weights)
+ *   S8_WIDE             0: the product takes bytes, 4 k a step (vpdpbusd: unsigned x signed, so a
+ *                       row holds q + 128 and a sum begins at -128 wsum); 1: int16, 2 k (vpmaddwd)
+ *   S8_ROWS, S8_PANELS  the tile of many rows
+ *   S8_FEW(F), S8_FEW_ROWS
+ *                       F(rows, panels side by side) for 1, 2, .. S8_FEW_ROWS rows
+ *   s8_dot(sum, row, weights)
  *
  * A row of operands is its kp values (int16: of each four k the order 0 2 1 3, as the even and the
  * odd bytes of a weight lane give it) and then a scale per group, in whole cache lines.
@@ -31,12 +33,12 @@ enum {
   S8_LINE = 64,              /* bytes of 16 outputs x 4 k */
   S8_BLOCK = 96,             /* rows of a block */
   S8_PIECE = 16 << 10,       /* bytes of a piece, unless one group is larger */
-  S8_AHEAD = 1024,           /* bytes of a panel that are fetched ahead for few rows */
+  S8_AHEAD = 4096,           /* bytes that are fetched ahead for few rows, of all panels */
   S8_ACC =
       S8_BLOCK * S8_PANELS * 16 * 4, /* bytes of g->work for sums; after them the wide weights */
 };
 _Static_assert(S8_ACC + PF_S8_GROUP_MAX * 16 * 2 * S8_PANELS <= PF_GEMM_WORK, "fits");
-_Static_assert(4 * 16 * 4 * S8_FEW_1 <= S8_ACC, "a few rows fit");
+_Static_assert(S8_FEW_ROWS * 4 * 16 * 4 <= S8_ACC, "a few rows fit");
 
 /* ---- operands ---------------------------------------------------------------------------------
  */
@@ -124,21 +126,22 @@ PF_INLINE void s8_tile(const s8_job *job, const int R, const int P, const int fe
   const s8_job t = *job; /* a copy: stores of sums cannot change it */
   const int C = P * S8_H, widened = S8_WIDE && !few;
   const size_t line = widened ? 2 * S8_LINE : S8_LINE;
-  const char *a[4], *w[2], *fetch = t.fetch, *sa = (const char *)t.sa;
+  const char *a[5], *w[2], *fetch = t.fetch, *sa = (const char *)t.sa;
   const float *ws = t.ws;
   const int32_t *wsum = t.wsum;
-  size_t ahead = S8_AHEAD;
+  const size_t quad = 4 * S8_LINE, distance = S8_AHEAD / (size_t)P / quad;
+  size_t ahead = distance * quad;
   PF_UNROLL for (int i = 0; i < (R + 2) / 3; i++) a[i] = t.a + 3 * (size_t)i * t.lda;
   PF_UNROLL for (int i = 0; i < (P + 2) / 3; i++) w[i] = t.w + 3 * (size_t)i * t.ldw;
   for (size_t left = t.groups; left; left--) {
-    vi s[8][4 * S8_H], x[4 * S8_H];
+    vi s[14][4 * S8_H], x[4 * S8_H];
     PF_UNROLL for (int c = 0; c < C; c++) {
       vi begin = s8_begin(wsum + (size_t)(c / S8_H) * t.lds + c % S8_H * S8_LANES);
       PF_UNROLL for (int r = 0; r < R; r++) s[r][c] = begin;
     }
     for (size_t q = left > 1 ? t.quads : t.last; q; q--) {
       /* At the end of its panel a stream goes on to the panels that come next. */
-      if (few && left == 1 && q == S8_AHEAD / (4 * S8_LINE))
+      if (few && left == 1 && q == distance)
         ahead += (size_t)(P - 1) * t.ldw;
       PF_UNROLL for (int k = 0; k < 4; k++) {
         if (few) {
@@ -184,8 +187,7 @@ PF_INLINE void s8_tile(const s8_job *job, const int R, const int P, const int fe
 typedef void (*s8_tile_fn)(const s8_job *t);
 /* clang-format off */
 #define S8_TILE(name, R, P, few) static void name##_##R(const s8_job *t) { s8_tile(t, R, P, few); }
-#define S8_FOUR(name, P1, P2, P3, P4, few) \
-  S8_TILE(name, 1, P1, few) S8_TILE(name, 2, P2, few) S8_TILE(name, 3, P3, few) S8_TILE(name, 4, P4, few)
+#define S8_FOUR(name, P) S8_TILE(name, 1, P, 0) S8_TILE(name, 2, P, 0) S8_TILE(name, 3, P, 0) S8_TILE(name, 4, P, 0)
 #if S8_ROWS == 8
 #define S8_MORE(name, P) S8_TILE(name, 5, P, 0) S8_TILE(name, 6, P, 0) S8_TILE(name, 7, P, 0) S8_TILE(name, 8, P, 0)
 #define S8_REST(name) name##_5, name##_6, name##_7, name##_8
@@ -195,16 +197,15 @@ typedef void (*s8_tile_fn)(const s8_job *t);
 #endif
 #define S8_FOURS(name) NULL, name##_1, name##_2, name##_3, name##_4
 /* By rows. */
-S8_FOUR(few, S8_FEW_1, S8_FEW_2, S8_FEW_3, S8_FEW_4, 1)
-S8_FOUR(narrow, 1, 1, 1, 1, 1)
-S8_FOUR(many, S8_PANELS, S8_PANELS, S8_PANELS, S8_PANELS, 0)
+#define S8_FEW_TILES(R, P) S8_TILE(few, R, P, 1) S8_TILE(narrow, R, 1, 1)
+S8_FEW(S8_FEW_TILES)
+S8_FOUR(many, S8_PANELS)
 S8_MORE(many, S8_PANELS)
-static const s8_tile_fn few_rows[] = {S8_FOURS(few)};
-static const s8_tile_fn few_rows_narrow[] = {S8_FOURS(narrow)};
+#define S8_FEW_LINE(R, P) {few_##R, narrow_##R, P},
+static const struct { s8_tile_fn wide, narrow; size_t panels; } few_rows[] = {{NULL, NULL, 0}, S8_FEW(S8_FEW_LINE)};
 static const s8_tile_fn many_rows[] = {S8_FOURS(many), S8_REST(many)};
-static const size_t few_panels[] = {0, S8_FEW_1, S8_FEW_2, S8_FEW_3, S8_FEW_4};
 #if S8_PANELS > 1
-S8_FOUR(rest, 1, 1, 1, 1, 0)
+S8_FOUR(rest, 1)
 S8_MORE(rest, 1)
 static const s8_tile_fn many_rows_narrow[] = {S8_FOURS(rest), S8_REST(rest)};
 #else
@@ -245,10 +246,10 @@ static void s8_finish(const pf_gemm *g, const float *acc, size_t i, size_t rows,
 static void s8_few_rows(const pf_gemm *g, size_t i, size_t rows) {
   size_t groups = (g->kp + g->group - 1) / g->group, panels = (g->n + 15) / 16;
   for (size_t j = 0, P; j < panels; j += P) {
-    P = few_panels[rows] <= panels - j ? few_panels[rows] : 1;
+    P = few_rows[rows].panels <= panels - j ? few_rows[rows].panels : 1;
     s8_job job = s8_job_at(g, i, j, 0, groups);
     memset(job.acc, 0, rows * P * 16 * sizeof *job.acc);
-    (P == few_panels[rows] ? few_rows : few_rows_narrow)[rows](&job);
+    (P > 1 ? few_rows[rows].wide : few_rows[rows].narrow)(&job);
     s8_finish(g, job.acc, i, rows, j, P);
   }
 }
@@ -331,7 +332,7 @@ static void s8_gemm(const pf_gemm *g) {
   size_t step = pf_round_up((g->m + blocks - 1) / blocks, S8_ROWS);
   for (size_t i = 0, rows; i < g->m; i += rows) {
     rows = g->m - i < step ? g->m - i : step;
-    if (rows <= 4)
+    if (rows <= S8_FEW_ROWS)
       s8_few_rows(g, i, rows);
     else
       s8_many_rows(g, i, rows);

@@ -2,13 +2,11 @@
  * Int8 products with vpmaddwd (int16, exact; vpmaddubsw would saturate). */
 #include "simd/x86/s8_256.h"
 
-#define S8_WIDE   1
-#define S8_ROWS   6
-#define S8_PANELS 1
-#define S8_FEW_1  4
-#define S8_FEW_2  2
-#define S8_FEW_3  2
-#define S8_FEW_4  1
+#define S8_WIDE     1
+#define S8_ROWS     6
+#define S8_PANELS   1
+#define S8_FEW(F)   F(1, 4) F(2, 2) F(3, 2) F(4, 1)
+#define S8_FEW_ROWS 4
 
 static inline vi s8_dot(vi sum, vi row, vi w) {
   sum = vi_add(sum, vi_madd(row, w));

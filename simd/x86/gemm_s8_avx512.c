@@ -2,13 +2,11 @@
  * Int8 products with vpmaddwd on CPUs that have AVX-512 without VNNI. */
 #include "simd/x86/s8_512.h"
 
-#define S8_WIDE   1
-#define S8_ROWS   8
-#define S8_PANELS 2
-#define S8_FEW_1  4
-#define S8_FEW_2  4
-#define S8_FEW_3  4
-#define S8_FEW_4  4
+#define S8_WIDE     1
+#define S8_ROWS     8
+#define S8_PANELS   2
+#define S8_FEW(F)   F(1, 4) F(2, 4) F(3, 4) F(4, 4)
+#define S8_FEW_ROWS 4
 
 static inline vi s8_dot(vi sum, vi row, vi w) {
   sum = vi_add(sum, vi_madd(row, w));

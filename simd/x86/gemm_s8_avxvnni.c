@@ -6,13 +6,11 @@
 #error "gemm_s8_avxvnni.c needs the flags of AVXVNNI_CFLAGS"
 #endif
 
-#define S8_WIDE   0
-#define S8_ROWS   6
-#define S8_PANELS 1
-#define S8_FEW_1  4
-#define S8_FEW_2  2
-#define S8_FEW_3  2
-#define S8_FEW_4  1
+#define S8_WIDE     0
+#define S8_ROWS     6
+#define S8_PANELS   1
+#define S8_FEW(F)   F(1, 4) F(2, 2) F(3, 2) F(4, 1)
+#define S8_FEW_ROWS 4
 
 static inline vi s8_dot(vi sum, vi row, vi w) {
   return _mm256_dpbusd_avx_epi32(sum, row, w);
