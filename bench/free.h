@@ -15,7 +15,7 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* As pf_simd's operand_T and gemm_T. Of int8, g->group is kp, at any size; g->work is not used. */
+/* As pf_simd's operand_T and gemm_T. Of int8, g->group is kp, at any size. */
 typedef void (*pf_free_operand)(size_t row, size_t k, size_t kp, const float *x, void *a);
 typedef void (*pf_free_gemm)(const pf_gemm *g);
 
