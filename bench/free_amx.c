@@ -63,50 +63,67 @@ INLINE void fetch(const char *p, size_t lines) {
     _mm_prefetch(p, _MM_HINT_T1);
 }
 
-/* Row tile r (of two) with P panels, from the first to the last or back. */
-INLINE void tiles(const char *a, const char *b, size_t next, const kind K, const int r,
-                  const int P) {
+/* What goes between the products of a step: rows of the block before, fetches. */
+INLINE void between(const block *k, outgoing *o, const int n, const kind K, size_t rows,
+                    const int stream) {
+  if (n % 2)
+    put_rows(o, rows / 2, K, stream);
+  if (n < 3)
+    fetch(k->fetch_b + (size_t)n * k->b_next, k->b_lines);
+  else
+    fetch(k->fetch_a, k->a_lines);
+}
+
+/* A row tile with P panels, from the first to the last. */
+INLINE void forth(const block *k, const char *a, outgoing *o, const kind K, const int P,
+                  size_t rows, const int stream, const int more) {
   PASS(6, a);
-  if (r == 0) {
-    LOAD(7, b);
-    DP(K, 0);
-    if (P > 1) {
-      LOAD(7, b + next);
-      DP(K, 2);
-    }
-    if (P > 2) {
-      LOAD(7, b + 2 * next);
-      DP(K, 4);
-    }
-  } else {
-    if (P > 2) {
-      DP(K, 5);
-      LOAD(7, b + next);
-    }
-    if (P > 1) {
-      DP(K, 3);
-      LOAD(7, b);
-    }
-    DP(K, 1);
+  LOAD(7, k->b);
+  DP(K, 0);
+  if (more)
+    between(k, o, 0, K, rows, stream);
+  if (P > 1) {
+    LOAD(7, k->b + k->b_next);
+    DP(K, 2);
   }
+  if (more)
+    between(k, o, 1, K, rows, stream);
+  if (P > 2) {
+    LOAD(7, k->b + 2 * k->b_next);
+    DP(K, 4);
+  }
+}
+
+/* The other row tile back. */
+INLINE void back(const block *k, const char *a, outgoing *o, const kind K, const int P, size_t rows,
+                 const int stream, const int more) {
+  PASS(6, a);
+  if (P > 2) {
+    DP(K, 5);
+    LOAD(7, k->b + k->b_next);
+  }
+  if (more)
+    between(k, o, 2, K, rows, stream);
+  if (P > 1) {
+    DP(K, 3);
+    LOAD(7, k->b);
+  }
+  if (more)
+    between(k, o, 3, K, rows, stream);
+  DP(K, 1);
 }
 
 INLINE void step(const block *k, outgoing *o, const kind K, const int R, const int P, size_t rows,
                  const int stream) {
   const int parts = K == X3 ? 3 : 1;
   for (int p = 0; p < parts; p++) {
-    tiles(k->a + p * PF_TILE_BYTES, k->b, k->b_next, K, 0, P);
-    if (p == 0) {
-      put_rows(o, rows / 2, K, stream);
-      fetch(k->fetch_b, k->b_lines);
-      fetch(k->fetch_b + k->b_next, k->b_lines);
-      fetch(k->fetch_b + 2 * k->b_next, k->b_lines);
-    }
+    const char *a = k->a + p * PF_TILE_BYTES;
+    forth(k, a, o, K, P, rows, stream, p == 0);
     if (R > 1)
-      tiles(k->a + k->a_next + p * PF_TILE_BYTES, k->b, k->b_next, K, 1, P);
+      back(k, a + k->a_next, o, K, P, rows, stream, p == 0);
+    else if (p == 0)
+      put_rows(o, rows / 2, K, stream);
   }
-  put_rows(o, rows / 2, K, stream);
-  fetch(k->fetch_a, k->a_lines);
 }
 
 INLINE void on(block *k, const kind K) {

@@ -151,32 +151,36 @@ typedef struct block {
   } while (0)
 
 /* Activations a with P panels at b into c0, c1, c2: from the first panel to the last, and the other
- * way. */
-#define FORTH(K, P, a, b, next, c0, c1, c2)                                                        \
+ * way. What `first` and `second` do comes between the products. */
+#define FORTH(K, P, a, b, next, c0, c1, c2, first, second)                                         \
   do {                                                                                             \
     PASS(6, a);                                                                                    \
     LOAD(7, b);                                                                                    \
     DP(K, c0);                                                                                     \
+    first;                                                                                         \
     if ((P) > 1) {                                                                                 \
       LOAD(7, (b) + (next));                                                                       \
       DP(K, c1);                                                                                   \
     }                                                                                              \
+    second;                                                                                        \
     if ((P) > 2) {                                                                                 \
       LOAD(7, (b) + 2 * (next));                                                                   \
       DP(K, c2);                                                                                   \
     }                                                                                              \
   } while (0)
-#define BACK(K, P, a, b, next, c0, c1, c2)                                                         \
+#define BACK(K, P, a, b, next, c0, c1, c2, first, second)                                          \
   do {                                                                                             \
     PASS(6, a);                                                                                    \
     if ((P) > 2) {                                                                                 \
       DP(K, c2);                                                                                   \
       LOAD(7, (b) + (next));                                                                       \
     }                                                                                              \
+    first;                                                                                         \
     if ((P) > 1) {                                                                                 \
       DP(K, c1);                                                                                   \
       LOAD(7, b);                                                                                  \
     }                                                                                              \
+    second;                                                                                        \
     DP(K, c0);                                                                                     \
   } while (0)
 
@@ -187,28 +191,37 @@ PF_INLINE void fetch(const char *p, size_t lines) {
 
 enum { ROWS_A_STEP = 4, ROWS_A_STEP_X3 = 3 };
 
-/* One step, which takes rows of the block before along. */
+/* What goes between the products of a step: rows of the block before, and a panel's or the
+ * activations' share of what is fetched. */
+PF_INLINE void put_some(outgoing *o, const kind K, const way to) {
+  if (to != NOWHERE)
+    put_rows(o, K == X3 ? ROWS_A_STEP_X3 / 3 : ROWS_A_STEP / 2, K, to);
+}
+
+PF_INLINE void fetch_panel(const block *k, const int p) {
+  fetch(k->fetch_b + (size_t)p * k->b_next, k->b_lines);
+}
+
+PF_INLINE void put_and_fetch(const block *k, outgoing *o, const int p, const kind K, const way to) {
+  put_some(o, K, to);
+  if (p < 3)
+    fetch_panel(k, p);
+  else
+    fetch(k->fetch_a, k->a_lines);
+}
+
 PF_INLINE void step(block *k, outgoing *o, const kind K, const int R, const int P, const way to) {
   const char *a = k->a, *b = k->b;
-  size_t b_next = k->b_next;
-  const size_t rows = to == NOWHERE ? 0 : K == X3 ? 1 : ROWS_A_STEP / 2;
-  if (K == X3)
-    FORTH(K, P, a + PF_TILE_BYTES, b, b_next, 3, 4, 5);
-  else
-    FORTH(K, P, a, b, b_next, 0, 2, 4);
-  put_rows(o, rows, K, to);
-  fetch(k->fetch_b, k->b_lines);
-  fetch(k->fetch_b + b_next, k->b_lines);
-  if (K == X3)
-    BACK(K, P, a, b, b_next, 0, 1, 2);
-  else if (R > 1)
-    BACK(K, P, a + k->a_next, b, b_next, 1, 3, 5);
-  put_rows(o, rows, K, to);
-  fetch(k->fetch_b + 2 * b_next, k->b_lines);
-  fetch(k->fetch_a, k->a_lines);
+  size_t next = k->b_next;
   if (K == X3) {
-    FORTH(K, P, a + 2 * PF_TILE_BYTES, b, b_next, 3, 4, 5);
-    put_rows(o, rows, K, to);
+    FORTH(K, P, a + PF_TILE_BYTES, b, next, 3, 4, 5, fetch_panel(k, 0), put_some(o, K, to));
+    BACK(K, P, a, b, next, 0, 1, 2, fetch_panel(k, 1), put_some(o, K, to));
+    FORTH(K, P, a + 2 * PF_TILE_BYTES, b, next, 3, 4, 5, fetch_panel(k, 2),
+          put_and_fetch(k, o, 3, K, to));
+  } else {
+    FORTH(K, P, a, b, next, 0, 2, 4, fetch_panel(k, 0), put_and_fetch(k, o, 1, K, to));
+    if (R > 1)
+      BACK(K, P, a + k->a_next, b, next, 1, 3, 5, fetch_panel(k, 2), put_and_fetch(k, o, 3, K, to));
   }
   k->a += (K == X3 ? 3 : 1) * PF_TILE_BYTES;
   k->b += PF_TILE_BYTES;
