@@ -38,6 +38,8 @@ typedef struct outgoing {
 INLINE void put_rows(outgoing *o, size_t n, const kind K, const int stream) {
   for (; n; n--, o->c += 16, o->y += o->ldy, o->sa++)
     UNROLL for (int l = 0; l < 3; l++) {
+      if (stream && !o->mask[l])
+        continue;
       __m512 v = _mm512_load_ps(o->c + (size_t)l * 2 * TILE);
       if (K == S8)
         v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(v)),
@@ -175,10 +177,16 @@ static int next_of(size_t *at, size_t size, size_t first, size_t end) {
   return 0;
 }
 
+/* Of the last four panels only two. */
+INLINE size_t width(const job *t, size_t end) {
+  return end - t->j == 4 ? 2 : 3;
+}
+
 static int next_job(const product *q, job *t) {
   size_t end = until(t->first, q->panels_at_once, q->panels);
-  if (q->resident ? next_of(&t->k, CHUNK, 0, q->all) || next_of(&t->j, 3, t->first, end)
-                  : next_of(&t->j, 3, t->first, end) || next_of(&t->k, CHUNK, 0, q->all))
+  if (q->resident
+          ? next_of(&t->k, CHUNK, 0, q->all) || next_of(&t->j, width(t, end), t->first, end)
+          : next_of(&t->j, width(t, end), t->first, end) || next_of(&t->k, CHUNK, 0, q->all))
     return 1;
   if (!next_of(&t->i, q->rows_at_once, 0, q->row_tiles))
     t->first = t->j = end;
@@ -190,7 +198,7 @@ static void send(product *q, size_t i, size_t j, size_t panels, const kind K) {
   outgoing *o = &q->out;
   *o = (outgoing){.c = q->result, .sa = q->sa, .y = g->y + i * 16 * g->ldy + j * 16, .ldy = g->ldy};
   o->left = g->m - i * 16 < 32 ? g->m - i * 16 : 32;
-  o->stream = panels == 3 && g->ldy % 16 == 0 && (uintptr_t)o->y % 64 == 0 && (j + 3) * 16 <= g->n;
+  o->stream = g->ldy % 16 == 0 && (uintptr_t)o->y % 64 == 0 && (j + panels) * 16 <= g->n;
   for (size_t l = 0; l < panels; l++) {
     size_t at = (j + l) * 16, left = g->n - at;
     o->mask[l] = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
@@ -238,6 +246,8 @@ INLINE void multiply(const block *b, outgoing *o, const kind K, size_t R, size_t
     steps(*b, o, K, 2, 3, 0);
   else if (P == 3)
     steps(*b, o, K, 1, 3, 0);
+  else if (R == 2 && P == 2 && o->stream && o->left)
+    steps(*b, o, K, 2, 2, 1);
   else if (P == 2)
     R == 2 ? steps(*b, o, K, 2, 2, 0) : steps(*b, o, K, 1, 2, 0);
   else
@@ -257,15 +267,15 @@ INLINE void shares(const product *q, const job *t, const job *next, size_t block
   size_t end = until(t->first, q->panels_at_once, q->panels), passes = (end - t->first + 2) / 3;
   lines = (until(then.k, CHUNK, q->all) - then.k) * q->a_step / 64;
   b->a_lines = (2 * lines + passes * b->steps - 1) / (passes * b->steps);
-  size_t at = (t->j - t->first) / 3 * b->steps * b->a_lines;
+  size_t at = (t->j - t->first + 1) / 3 * b->steps * b->a_lines;
   b->fetch_a = (const char *)q->g->a + (then.i + at / lines) * q->a_tile + then.k * q->a_step +
                at % lines * 64;
 }
 
 INLINE void run_job(product *q, const job *t, const job *next, const kind K) {
   size_t i1 = until(t->i, q->rows_at_once, q->row_tiles), panel = q->all * PF_TILE_BYTES,
-         j1 = until(t->j, 3, until(t->first, q->panels_at_once, q->panels));
-  float *slot = (float *)q->g->work + (q->resident ? 0 : (t->j - t->first) / 3 * BLOCKS * SLOT);
+         end = until(t->first, q->panels_at_once, q->panels), j1 = until(t->j, width(t, end), end);
+  float *slot = (float *)q->g->work + (q->resident ? 0 : (t->j - t->first + 1) / 3 * BLOCKS * SLOT);
   block b = {.a = (const char *)q->g->a + t->i * q->a_tile + t->k * q->a_step,
              .b = (const char *)q->g->w + t->j * panel + t->k * PF_TILE_BYTES,
              .a_next = q->a_tile,

@@ -73,6 +73,8 @@ static inline __mmask16 columns(const pf_gemm *g, size_t panel) {
 }
 
 PF_INLINE void put_line(const outgoing *o, const int l, const kind K, const way to) {
+  if (to == STREAM && !o->mask[l])
+    return;
   const float *c = o->c + (size_t)l * o->c_next;
   float *y = o->y + (size_t)l * 16;
   __m512 v = _mm512_load_ps(c);
@@ -264,10 +266,14 @@ STEPS(s8_21, S8, 2, 1, NOWHERE)
 STEPS(s8_13, S8, 1, 3, NOWHERE)
 STEPS(s8_12, S8, 1, 2, NOWHERE)
 STEPS(s8_11, S8, 1, 1, NOWHERE)
-STEPS(bf16_stream, BF16, 2, 3, STREAM)
-STEPS(x3_stream, X3, 1, 3, STREAM)
-STEPS(s8_stream, S8, 2, 3, STREAM)
-STEPS(s8_sums, S8, 2, 3, SUMS)
+STEPS(bf16_23_stream, BF16, 2, 3, STREAM)
+STEPS(bf16_22_stream, BF16, 2, 2, STREAM)
+STEPS(x3_13_stream, X3, 1, 3, STREAM)
+STEPS(x3_12_stream, X3, 1, 2, STREAM)
+STEPS(s8_23_stream, S8, 2, 3, STREAM)
+STEPS(s8_22_stream, S8, 2, 2, STREAM)
+STEPS(s8_23_sums, S8, 2, 3, SUMS)
+STEPS(s8_22_sums, S8, 2, 2, SUMS)
 
 typedef void steps_fn(const block *, outgoing *);
 
@@ -278,11 +284,12 @@ static steps_fn *const shapes_of[][2][3] = {
     [S8] = {{s8_11, s8_12, s8_13}, {s8_21, s8_22, s8_23}},
 };
 
-/* Whole blocks that take the block before along. NULL: it goes first. */
-static steps_fn *const along[][SUMS + 1] = {
-    [BF16] = {[STREAM] = bf16_stream},
-    [X3] = {[STREAM] = x3_stream},
-    [S8] = {[STREAM] = s8_stream, [SUMS] = s8_sums},
+/* [panels - 1]: blocks of all row tiles that take the block before along. NULL: it goes first. */
+static steps_fn *const along[][3][SUMS + 1] = {
+    [BF16] = {[1] = {[STREAM] = bf16_22_stream}, [2] = {[STREAM] = bf16_23_stream}},
+    [X3] = {[1] = {[STREAM] = x3_12_stream}, [2] = {[STREAM] = x3_13_stream}},
+    [S8] = {[1] = {[STREAM] = s8_22_stream, [SUMS] = s8_22_sums},
+            [2] = {[STREAM] = s8_23_stream, [SUMS] = s8_23_sums}},
 };
 
 static inline void zero_tiles(void) {
@@ -331,8 +338,8 @@ typedef struct product {
   float sa[32];  /* s8: its row scales */
 } product;
 
-/* Steps [k, k + chunk) of panels j to j + 3 for a group of row tiles from i. `first`: the group of
- * panels begins there. */
+/* Steps [k, k + chunk) of three panels from j (see panels_end) for a group of row tiles from i.
+ * `first`: the group of panels begins there. */
 typedef struct job {
   size_t first, i, k, j;
 } job;
@@ -343,6 +350,18 @@ static size_t until(size_t at, size_t size, size_t end) {
 
 static size_t last_panel(const product *q, const job *t) {
   return until(t->first, q->panels_at_once, q->panels);
+}
+
+/* Of the last four panels only two: a block of one panel would load as many tiles as it multiplies.
+ */
+static size_t panels_end(const product *q, const job *t) {
+  size_t end = last_panel(q, t);
+  return end - t->j == 4 ? t->j + 2 : until(t->j, 3, end);
+}
+
+/* Which three (or two) panels of the group these are. */
+static size_t nth(const job *t) {
+  return (t->j - t->first + 1) / 3;
 }
 
 static size_t last_row(const product *q, const job *t) {
@@ -357,7 +376,7 @@ static int next_chunk(const product *q, job *t) {
 }
 
 static int next_panels(const product *q, job *t) {
-  t->j = until(t->j, 3, last_panel(q, t));
+  t->j = panels_end(q, t);
   if (t->j < last_panel(q, t))
     return 1;
   t->j = t->first;
@@ -390,7 +409,7 @@ static void send_panels(outgoing *o, const pf_gemm *g, const spot *s) {
   for (size_t l = 0; l < 3; l++) {
     size_t j = s->j + l;
     o->mask[l] = l < s->P ? columns(g, j) : 0;
-    stream = stream && o->mask[l] == 0xffff;
+    stream = stream && (o->mask[l] == 0xffff || l >= s->P);
     o->bias[l] =
         g->bias ? _mm512_maskz_loadu_ps(o->mask[l], g->bias + j * 16) : _mm512_setzero_ps();
   }
@@ -433,7 +452,7 @@ static void send_s8(product *q, const spot *s, size_t t, float *acc) {
 /* The block before has left when it returns. */
 static void multiply(product *q, const spot *s, const block *b) {
   outgoing *o = &q->out;
-  steps_fn *fn = s->R == q->unit && s->P == 3 && o->left ? along[q->kind][o->way] : NULL;
+  steps_fn *fn = s->R == q->unit && o->left ? along[q->kind][s->P - 1][o->way] : NULL;
   if (!fn) {
     finish(o, q->kind);
     fn = shapes_of[q->kind][s->R - 1][s->P - 1];
@@ -472,13 +491,13 @@ static void fetch_activations(const product *q, const job *t, block *b) {
   size_t lines = (until(next.k, q->chunk, q->steps) - next.k) * q->a_step / 64,
          passes = (last_panel(q, t) - t->first + 2) / 3;
   b->a_lines = (q->unit * lines + passes * b->steps - 1) / (passes * b->steps);
-  size_t at = (t->j - t->first) / 3 * b->steps * b->a_lines, tile = next.i + at / lines;
+  size_t at = nth(t) * b->steps * b->a_lines, tile = next.i + at / lines;
   b->fetch_a = (const char *)q->g->a + tile * q->a_tile + next.k * q->a_step + at % lines * 64;
 }
 
 static void run_job(product *q, const job *t, const job *next) {
   size_t i1 = last_row(q, t), blocks = (i1 - t->i + q->unit - 1) / q->unit;
-  size_t j1 = until(t->j, 3, last_panel(q, t)), panel = q->steps * PF_TILE_BYTES;
+  size_t j1 = panels_end(q, t), panel = q->steps * PF_TILE_BYTES;
   float *slot = q->g->work;
   block b = {(const char *)q->g->a + t->i * q->a_tile + t->k * q->a_step,
              (const char *)q->g->w + t->j * panel + t->k * PF_TILE_BYTES,
@@ -493,7 +512,7 @@ static void run_job(product *q, const job *t, const job *next) {
     fetch_weights(q, next, blocks, &b);
   if (!q->resident) {
     fetch_activations(q, t, &b);
-    slot += (t->j - t->first) / 3 * BLOCKS * SLOT;
+    slot += nth(t) * BLOCKS * SLOT;
   }
   for (size_t i = t->i; i < i1; i += q->unit, slot += SLOT) {
     spot s = {i, t->j, until(i, q->unit, i1) - i, j1 - t->j, slot};
