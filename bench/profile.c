@@ -31,8 +31,10 @@
   P(rms_weight, (size_t d, const float *x, const float *w, int one, float *y), (d, x, w, one, y))  \
   P(rope, (size_t d, const float *x, const float *c, const float *s, float *y), (d, x, c, s, y))   \
   P(qk, ATTN)                                                                                      \
+  P(qk_bf16, ATTN)                                                                                 \
   P(softcap, (size_t n, float *x, float cap), (n, x, cap))                                         \
   P(pv, ATTN)                                                                                      \
+  P(pv_bf16, ATTN)                                                                                 \
   P(gelu_tanh, UNARY)                                                                              \
   P(silu, UNARY)                                                                                   \
   P(mul, BINARY)                                                                                   \
