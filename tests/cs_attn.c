@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "tests/cs.h"
 
-enum { MAX_BLOCKS = 4, MAX_NQ = 50, LONG = 330 };
+enum { MAX_BLOCKS = 4, MAX_NQ = 50, LONG = 100 };
 static const size_t nqs[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17};
 enum { N_NQS = sizeof nqs / sizeof *nqs };
 
@@ -125,7 +125,7 @@ void cs_qk_bf16(cs *t) {
       one_qk(t, cs_sizes[i], true, 0, 0, kind);
   for (int kind = 0; kind < CS_KINDS; kind++) {
     one_qk(t, 33, true, MAX_NQ, 0, kind);
-    one_qk(t, 64, true, 33, LONG, kind);
+    one_qk(t, 5, true, 18, LONG, kind);
   }
 }
 
@@ -237,7 +237,7 @@ void cs_pv_bf16(cs *t) {
       one_pv(t, cs_sizes[i], true, 0, 0, kind);
   for (int kind = 0; kind < CS_KINDS; kind++) {
     one_pv(t, 33, true, MAX_NQ, 0, kind);
-    one_pv(t, 49, true, 20, LONG, kind);
+    one_pv(t, 20, true, 17, LONG, kind);
     one_pv(t, 17, true, 7, LONG, kind);
   }
 }
