@@ -274,19 +274,30 @@ const json_t *pf_journal_get(const pf_journal *j, const char *unit) {
   return json_object_get(j->units, unit);
 }
 
-int pf_journal_append(pf_journal *j, const char *unit, json_t *data) {
+static void add_line(pf_buf *b, const char *unit, const json_t *data) {
   char sum[SUM_DIGITS + 1];
-  pf_buf b = {0};
   sum_of(data, sum);
-  pf_buf_printf(&b, "{\"unit\":\"%s\",\"sum\":\"%s\",\"data\":", unit, sum);
-  pf_js_dump(data, 0, &b);
-  pf_buf_puts(&b, "}\n");
+  pf_buf_printf(b, "{\"unit\":\"%s\",\"sum\":\"%s\",\"data\":", unit, sum);
+  pf_js_dump(data, 0, b);
+  pf_buf_puts(b, "}\n");
+}
+
+int pf_journal_append_all(pf_journal *j, const char *const *units, json_t *const *data, size_t n) {
+  pf_buf b = {0};
+  for (size_t i = 0; i < n; i++)
+    add_line(&b, units[i], data[i]);
   int rc = put_line(j, &b);
   pf_buf_free(&b);
-  if (rc == PF_OK && json_object_set(j->units, unit, data) != 0)
-    rc = PF_ENOMEM;
-  json_decref(data);
+  for (size_t i = 0; i < n; i++) {
+    if (rc == PF_OK && json_object_set(j->units, units[i], data[i]) != 0)
+      rc = PF_ENOMEM;
+    json_decref(data[i]);
+  }
   return rc;
+}
+
+int pf_journal_append(pf_journal *j, const char *unit, json_t *data) {
+  return pf_journal_append_all(j, &unit, &data, 1);
 }
 
 size_t pf_journal_count(const pf_journal *j) {

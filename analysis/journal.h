@@ -30,6 +30,8 @@ int pf_journal_look(const char *dir, const char *const *outputs);
 const json_t *pf_journal_get(const pf_journal *j, const char *unit);
 /* Takes the reference `data`. PF_EINCOMPLETE when the disk is full: the journal stays valid. */
 int pf_journal_append(pf_journal *j, const char *unit, json_t *data);
+/* The same for n units at once: all of them, or none. */
+int pf_journal_append_all(pf_journal *j, const char *const *units, json_t *const *data, size_t n);
 size_t pf_journal_count(const pf_journal *j);
 /* Bytes of a torn last line that were dropped when it was opened. */
 size_t pf_journal_dropped(const pf_journal *j);

@@ -14,6 +14,8 @@ typedef struct reader {
   const char *name, *dir;
   size_t line;
   pf_tok *tok;
+  pf_prompt_key_fn key;
+  json_t *ids; /* of the prompts so far */
 } reader;
 
 static int bad(const reader *r, const char *what) {
@@ -107,6 +109,16 @@ static const struct kind {
              {"ids", JSON_ARRAY, false, from_ids}};
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
+/* A key that says nothing about which prompt it is. */
+static int other_key(const reader *r, const char *key, const json_t *v) {
+  char where[512];
+  if (!strcmp(key, "id") || !strcmp(key, "task"))
+    return PF_OK;
+  snprintf(where, sizeof where, "%.400s: line %zu", r->name, r->line);
+  int rc = r->key ? r->key(where, key, v) : PF_EUSAGE;
+  return rc == PF_EUSAGE ? pf_fail(PF_EINPUT, "%s: unknown key '%s'", where, key) : rc;
+}
+
 /* The one way in which the line gives a prompt. */
 static int kind_of(const reader *r, const json_t *o, const struct kind **out) {
   const char *key;
@@ -116,8 +128,9 @@ static int kind_of(const reader *r, const json_t *o, const struct kind **out) {
     size_t i = 0;
     while (i < N_KINDS && strcmp(key, kinds[i].key) != 0)
       i++;
-    if (i == N_KINDS && strcmp(key, "id") != 0 && strcmp(key, "task") != 0)
-      return pf_fail(PF_EINPUT, "%s: line %zu: unknown key '%s'", r->name, r->line, key);
+    int rc = i == N_KINDS ? other_key(r, key, v) : PF_OK;
+    if (rc != PF_OK)
+      return rc;
     if (i == N_KINDS)
       continue;
     if (*out)
@@ -162,16 +175,17 @@ int pf_prompts_add(pf_prompts *p, const char *id, const int32_t *ids, size_t n) 
   return rc;
 }
 
-static int take_line(reader *r, pf_prompts *out, const json_t *o) {
+static int take_line(reader *r, pf_prompts *out, json_t *o) {
   const struct kind *k = NULL;
   char id[128];
   pf_ids ids = {0};
   int rc = json_is_object(o) ? kind_of(r, o, &k) : bad(r, "not a JSON object");
   if (rc == PF_OK)
     rc = id_of(r, o, out->n, id, sizeof id);
-  for (size_t i = 0; rc == PF_OK && i < out->n; i++)
-    if (!strcmp(out->v[i].id, id))
-      rc = pf_fail(PF_EINPUT, "%s: line %zu: the id '%s' was given before", r->name, r->line, id);
+  if (rc == PF_OK && json_object_get(r->ids, id))
+    rc = pf_fail(PF_EINPUT, "%s: line %zu: the id '%s' was given before", r->name, r->line, id);
+  if (rc == PF_OK && json_object_set_new(r->ids, id, json_true()) != 0)
+    rc = PF_ENOMEM;
   if (rc == PF_OK && k && k->tokenizer)
     rc = need_tokenizer(r);
   if (rc == PF_OK && k && (rc = k->read(r, o, &ids)) != PF_OK)
@@ -180,6 +194,10 @@ static int take_line(reader *r, pf_prompts *out, const json_t *o) {
     rc = bad(r, "the prompt has no tokens");
   if (rc == PF_OK)
     rc = pf_prompts_add(out, id, ids.v, ids.n);
+  if (rc == PF_OK) {
+    out->v[out->n - 1].line = r->line;
+    out->v[out->n - 1].json = json_incref(o);
+  }
   pf_ids_free(&ids);
   return rc;
 }
@@ -209,14 +227,15 @@ static int take_text(reader *r, pf_prompts *out, const char *text, size_t n) {
              : rc;
 }
 
-int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t n,
-                     const char *dir) {
-  reader r = {.name = name, .dir = dir};
+int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t n, const char *dir,
+                     pf_prompt_key_fn key) {
+  reader r = {.name = name, .dir = dir, .key = key, .ids = json_object()};
   *out = (pf_prompts){0};
-  int rc = take_text(&r, out, text, n);
+  int rc = r.ids ? take_text(&r, out, text, n) : PF_ENOMEM;
   if (r.tok)
     snprintf(out->tokenizer_sha256, sizeof out->tokenizer_sha256, "%s", pf_tok_sha256(r.tok));
-  pf_tok_close(r.tok);
+  out->tok = r.tok;
+  json_decref(r.ids);
   if (rc != PF_OK)
     pf_prompts_free(out);
   return rc;
@@ -226,7 +245,9 @@ void pf_prompts_free(pf_prompts *p) {
   for (size_t i = 0; i < p->n; i++) {
     pf_free(p->v[i].id);
     pf_ids_free(&p->v[i].ids);
+    json_decref(p->v[i].json);
   }
   pf_free(p->v);
+  pf_tok_close(p->tok);
   *p = (pf_prompts){0};
 }

@@ -9,24 +9,33 @@
 #ifndef PF_ANALYSIS_PROMPTS_H
 #define PF_ANALYSIS_PROMPTS_H
 
+#include <jansson.h>
+
 #include "personaflow/analysis.h"
 
 typedef struct pf_prompt {
   char *id; /* "id", else its place in the file: "0", "1", ... */
   pf_ids ids;
+  size_t line;  /* its number */
+  json_t *json; /* the line; NULL where pf_prompts_add made it */
 } pf_prompt;
+
+/* Other keys that a line may have. PF_OK: taken; PF_EUSAGE: unknown; else a failure, whose line
+ * begins with `where`. */
+typedef int (*pf_prompt_key_fn)(const char *where, const char *key, const json_t *value);
 
 typedef struct pf_prompts {
   pf_prompt *v;
   size_t n, cap;
   char tokenizer_sha256[65]; /* "": no prompt needed the tokenizer */
+  pf_tok *tok;               /* NULL alike */
 } pf_prompts;
 
 /* dir: of the model, whose tokenizer is opened when a prompt needs it. `name` stands in error
  * lines, with the line's number. An empty list, an id given twice and an empty prompt are
- * PF_EINPUT. */
-int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t n,
-                     const char *dir);
+ * PF_EINPUT. key: NULL where a line has no other keys. */
+int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t n, const char *dir,
+                     pf_prompt_key_fn key);
 /* Appends a copy of n ids. */
 int pf_prompts_add(pf_prompts *p, const char *id, const int32_t *ids, size_t n);
 void pf_prompts_free(pf_prompts *p);

@@ -460,7 +460,7 @@ static int open_all(snap *s) {
   int rc = pf_model_resolve(s->o->model, s->model_dir, sizeof s->model_dir);
   if (rc == PF_OK)
     rc = pf_prompts_parse(&s->prompts, s->o->prompts_name, s->o->prompts, s->o->n_prompts,
-                          s->model_dir);
+                          s->model_dir, NULL);
   if (rc == PF_OK)
     rc = make_folder(s);
   if (rc == PF_OK)

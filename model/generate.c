@@ -113,11 +113,11 @@ static bool too_small(const run *g) {
 }
 
 static int refuse(const run *g, const unit *largest) {
-  return pf_fail(PF_ENOMEM,
-                 "a memory limit of %zu bytes is too small: branch %zu (%zu tokens, up to %d more) "
-                 "needs %zu bytes for K,V and logits",
-                 g->o->memory, largest->index, largest->n, largest->b->o.max_tokens,
-                 g->stats->memory_one);
+  return pf_fail(
+      PF_ENOMEM,
+      "a memory limit of %zu bytes is too small: the largest branch (%zu tokens, up to %d more) "
+      "needs %zu bytes for K,V and logits",
+      g->o->memory, largest->n, largest->b->o.max_tokens, g->stats->memory_one);
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */

@@ -263,7 +263,8 @@ START_TEST(prompts_that_are_wrong) {
              {"{\"ids\": [1]}\n{\"id\": \"0\", \"ids\": [1]}", "line 2: the id '0' was given"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     pf_prompts p;
-    ck_assert_int_eq(pf_prompts_parse(&p, "f", bad[i].text, strlen(bad[i].text), model), PF_EINPUT);
+    ck_assert_int_eq(pf_prompts_parse(&p, "f", bad[i].text, strlen(bad[i].text), model, NULL),
+                     PF_EINPUT);
     ck_assert_msg(strstr(pf_last_error(), bad[i].line) != NULL, "%s: %s", bad[i].text,
                   pf_last_error());
   }
@@ -277,7 +278,7 @@ START_TEST(prompts_that_are_right) {
       "{\"persona\": \"a pirate\", \"task\": \"recommend a book.\"}\n"
       "{\"raw\": \"As a pirate\"}";
   pf_prompts p;
-  ck_assert_int_eq(pf_prompts_parse(&p, "f", text, strlen(text), model), PF_OK);
+  ck_assert_int_eq(pf_prompts_parse(&p, "f", text, strlen(text), model, NULL), PF_OK);
   ck_assert_uint_eq(p.n, 4);
   ck_assert_str_eq(p.v[0].id, "7");
   ck_assert_str_eq(p.v[1].id, "1");

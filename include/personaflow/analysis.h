@@ -57,6 +57,44 @@ PF_API int pf_chat_prompt_make(const pf_tok *t, const pf_message *m, size_t n, u
  * "task[0:3]". */
 PF_API int pf_positions_parse(const char *text, const pf_spans *s, pf_span *out);
 
+/* ---- a file of prompts
+ * ------------------------------------------------------------------------------------------ */
+
+/* JSON Lines, one prompt each: {"prompt": text} (a user message), {"raw": text}, {"ids": [...]},
+ * {"messages": [...]} or {"persona": text, "task": text}; with it may stand "id" and, for this
+ * line, max_tokens, seed, temperature, top_k, top_p, repetition_penalty, ignore_eos. */
+typedef struct pf_batch pf_batch;
+/* `name` stands in error lines, with the line's number; dir: the model's, for its tokenizer. */
+PF_API int pf_batch_read(pf_batch **out, const char *dir, const char *name, const char *text,
+                         size_t n);
+PF_API void pf_batch_free(pf_batch *b);
+
+typedef struct pf_batch_opts {
+  pf_gen_opts gen;      /* of lines that do not say otherwise; on_token and eos are not used */
+  size_t batch, memory; /* as in pf_many_opts */
+  int threads;
+  /* A folder that keeps what is done (journal.jsonl) and receives generated.jsonl, or a function
+   * that gets the lines in their order as they come to be; another status than PF_OK ends the run.
+   */
+  const char *out_dir;
+  int resume; /* 1: go on with what out_dir holds */
+  int force;  /* 1: start again over it */
+  int (*write)(void *user, const char *line, size_t n);
+  void *write_user;
+  pf_progress_fn progress;
+  void *progress_user;
+  const volatile int *stop; /* non-zero: PF_EINCOMPLETE after the running step */
+} pf_batch_opts;
+
+/* Generates for all lines together (pf_generate_many). A record is one line of JSON: id (the line's
+ * place, from 0, where it has none), precision, prompt_ids, ids, text, logprobs, margins, finish.
+ * stats may be NULL. */
+PF_API int pf_batch_run(const pf_batch *b, const pf_model *m, const pf_batch_opts *o,
+                        pf_many_stats *stats);
+/* PF_EEXIST if a run without resume or force would be refused there; for a look before long work.
+ */
+PF_API int pf_batch_look(const char *out_dir);
+
 /* ---- tensors in files
  * ------------------------------------------------------------------------------------------- */
 

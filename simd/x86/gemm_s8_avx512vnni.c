@@ -12,8 +12,8 @@
 #define S8_FEW(F)                                                                                  \
   F(1, 4)                                                                                          \
   F(2, 4)                                                                                          \
-  F(3, 4) F(4, 4) F(5, 3) F(6, 3) F(7, 3) F(8, 3) F(9, 2) F(10, 2) F(11, 2) F(12, 2) F(13, 2)      \
-      F(14, 2)
+  F(3, 4)                                                                                          \
+  F(4, 4) F(5, 3) F(6, 3) F(7, 3) F(8, 3) F(9, 2) F(10, 2) F(11, 2) F(12, 2) F(13, 2) F(14, 2)
 #define S8_FEW_ROWS 14
 
 static inline vi s8_dot(vi sum, vi row, vi w) {
