@@ -159,7 +159,7 @@ static void keep_note(diff *d, const char *id, const char *note) {
 }
 
 static int compare_read(diff *d, size_t i, size_t k, pf_snap_prompt *pa, pf_snap_prompt *pb) {
-  pf_side va = {0}, vb = {0};
+  pf_values va = {0}, vb = {0};
   pf_prompt_diff r;
   bool values = d->a.full && d->b.full, digests = d->a.block == d->b.block;
   pf_blocks b = pa->blocks;
@@ -167,8 +167,8 @@ static int compare_read(diff *d, size_t i, size_t k, pf_snap_prompt *pa, pf_snap
   int rc = reorder(&d->points, &d->a.points, pa);
   if (rc == PF_OK)
     rc = reorder(&d->points, &d->b.points, pb);
-  if (rc == PF_OK && values && (rc = pf_side_of_snap(&va, &d->a, i, &d->points)) == PF_OK)
-    rc = pf_side_of_snap(&vb, &d->b, k, &d->points);
+  if (rc == PF_OK && values && (rc = pf_values_of_snap(&va, &d->a, i, &d->points)) == PF_OK)
+    rc = pf_values_of_snap(&vb, &d->b, k, &d->points);
   pf_comparison c = {&d->points,          b,
                      digests ? pa : NULL, digests ? pb : NULL,
                      values ? &va : NULL, values ? &vb : NULL,
@@ -184,8 +184,8 @@ static int compare_read(diff *d, size_t i, size_t k, pf_snap_prompt *pa, pf_snap
     }
     keep(d, pa->id, o);
   }
-  pf_side_free(&va);
-  pf_side_free(&vb);
+  pf_values_free(&va);
+  pf_values_free(&vb);
   return rc;
 }
 
@@ -258,15 +258,15 @@ static int compare_foreign(diff *d, json_t *ignored) {
   const char *path = d->swapped ? d->o->a : d->o->b;
   size_t k = 0;
   pf_snap_prompt p = {0};
-  pf_side va = {0}, vb = {0};
+  pf_values va = {0}, vb = {0};
   pf_prompt_diff r;
   int rc = only_prompt(d, &k);
   if (rc == PF_OK)
     rc = pf_snap_read(&d->a, k, &p);
   if (rc == PF_OK)
-    rc = pf_side_of_snap(&va, &d->a, k, &d->points);
+    rc = pf_values_of_snap(&va, &d->a, k, &d->points);
   if (rc == PF_OK)
-    rc = pf_side_foreign(&vb, path, &d->a, &p.blocks, ignored);
+    rc = pf_values_foreign(&vb, path, &d->a, &p.blocks, ignored);
   pf_blocks b = p.blocks;
   b.all = rc == PF_OK ? vb.n_pos : b.all;
   pf_comparison c = {.points = &d->points, .blocks = b, .va = &va, .vb = &vb};
@@ -275,8 +275,8 @@ static int compare_foreign(diff *d, json_t *ignored) {
     rc = pf_compare(&c, &r);
   if (rc == PF_OK)
     keep(d, p.id, prompt_json(d, p.id, &r, &b, NULL, NULL));
-  pf_side_free(&va);
-  pf_side_free(&vb);
+  pf_values_free(&va);
+  pf_values_free(&vb);
   pf_snap_prompt_free(&p);
   return rc;
 }

@@ -20,23 +20,23 @@ uint32_t pf_ulp_distance(float a, float b);
 bool pf_values_agree(const pf_tolerance *t, float a, float b);
 
 /* Values of hook points by position, wherever they come from. */
-typedef struct pf_side {
+typedef struct pf_values {
   pf_tin *values;
   ptrdiff_t *tensor; /* (points) place in values, -1: not there */
   bool *head_first;  /* (points) [head, position, key], as other programs keep points over keys */
   int32_t n_pos;
-} pf_side;
+} pf_values;
 /* The tensors of prompt k of a full snapshot, for `points`. */
-int pf_side_of_snap(pf_side *s, const pf_snap *snap, size_t k, const pf_points *points);
+int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_points *points);
 /* Those of another program; what is not known is put into *ignored (names), which may be NULL. */
-int pf_side_foreign(pf_side *s, const char *path, const pf_snap *like, const pf_blocks *b,
-                    json_t *ignored);
-void pf_side_free(pf_side *s);
+int pf_values_foreign(pf_values *s, const char *path, const pf_snap *like, const pf_blocks *b,
+                      json_t *ignored);
+void pf_values_free(pf_values *s);
 /* Values a head of the point has in a row of the file. */
-size_t pf_side_part(const pf_side *s, const pf_points *points, size_t point);
+size_t pf_values_part(const pf_values *s, const pf_points *points, size_t point);
 /* Rows [lo, hi): out (hi - lo, heads, part). */
-int pf_side_rows(pf_side *s, const pf_points *points, size_t point, int32_t lo, int32_t hi,
-                 float *out);
+int pf_values_rows(pf_values *s, const pf_points *points, size_t point, int32_t lo, int32_t hi,
+                   float *out);
 
 /* ---- one prompt ------------------------------------------------------------------------------ */
 
@@ -72,7 +72,7 @@ typedef struct pf_comparison {
   const pf_points *points;
   pf_blocks blocks;
   const pf_snap_prompt *a, *b;
-  pf_side *va, *vb;
+  pf_values *va, *vb;
   pf_tolerance tolerance;
 } pf_comparison;
 int pf_compare(const pf_comparison *c, pf_prompt_diff *out);

@@ -149,13 +149,13 @@ START_TEST(one_set_of_bytes) {
 }
 END_TEST
 
-static void check_block(const pf_snap *s, const pf_snap_prompt *p, pf_side *v, size_t i,
+static void check_block(const pf_snap *s, const pf_snap_prompt *p, pf_values *v, size_t i,
                         size_t block) {
   const pf_at *a = &s->points.v[i];
-  size_t part = pf_side_part(v, &s->points, i);
+  size_t part = pf_values_part(v, &s->points, i);
   pf_span span = pf_block_span(&p->blocks, block);
   float *rows = calloc((size_t)(span.hi - span.lo) * a->heads * part, sizeof *rows);
-  ck_assert_int_eq(pf_side_rows(v, &s->points, i, span.lo, span.hi, rows), PF_OK);
+  ck_assert_int_eq(pf_values_rows(v, &s->points, i, span.lo, span.hi, rows), PF_OK);
   for (size_t h = 0; h < a->heads; h++) {
     unsigned char sha[32];
     pf_sha256 *x = pf_sha256_new();
@@ -175,14 +175,14 @@ START_TEST(values_are_what_was_hashed) {
   make(&o);
   pf_snap s;
   pf_snap_prompt p;
-  pf_side v;
+  pf_values v;
   ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
   ck_assert_int_eq(pf_snap_read(&s, 0, &p), PF_OK);
-  ck_assert_int_eq(pf_side_of_snap(&v, &s, 0, &s.points), PF_OK);
+  ck_assert_int_eq(pf_values_of_snap(&v, &s, 0, &s.points), PF_OK);
   for (size_t i = 0; i < s.points.n; i++)
     for (size_t b = 0; b < pf_blocks_n(&p.blocks); b++)
       check_block(&s, &p, &v, i, b);
-  pf_side_free(&v);
+  pf_values_free(&v);
   pf_snap_prompt_free(&p);
   pf_snap_close(&s);
 }
@@ -335,15 +335,15 @@ enum { GEMMA_WIDTH = 160, N_IDS = 17 };
 
 /* A point's prompt rows out of the snapshot, as another program would save them. */
 static pf_tensor taken(const pf_snap *s, const char *point, const char *name) {
-  pf_side v;
+  pf_values v;
   size_t i = (size_t)pf_points_find(&s->points, point);
-  ck_assert_int_eq(pf_side_of_snap(&v, s, 0, &s->points), PF_OK);
+  ck_assert_int_eq(pf_values_of_snap(&v, s, 0, &s->points), PF_OK);
   const pf_at *a = &s->points.v[i];
-  size_t part = pf_side_part(&v, &s->points, i), n = N_IDS * a->heads * part;
+  size_t part = pf_values_part(&v, &s->points, i), n = N_IDS * a->heads * part;
   pf_tensor t = {.name = strdup(name), .n_dims = 3, .dims = {1, N_IDS, a->heads * part}};
   t.data = calloc(n, sizeof *t.data);
-  ck_assert_int_eq(pf_side_rows(&v, &s->points, i, 0, N_IDS, t.data), PF_OK);
-  pf_side_free(&v);
+  ck_assert_int_eq(pf_values_rows(&v, &s->points, i, 0, N_IDS, t.data), PF_OK);
+  pf_values_free(&v);
   return t;
 }
 
