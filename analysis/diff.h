@@ -26,6 +26,8 @@ typedef struct pf_values {
   bool *head_first;  /* (points) [head, position, key], as other programs keep points over keys */
   int32_t n_pos;
 } pf_values;
+/* Those of a file that has all of `points`. */
+int pf_values_open(pf_values *s, const char *path, const pf_points *points);
 /* The tensors of prompt k of a full snapshot, for `points`. */
 int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_points *points);
 /* Those of another program; what is not known is put into *ignored (names), which may be NULL. */
@@ -89,7 +91,17 @@ json_t *pf_place_json(const pf_points *points, const pf_place *p, int32_t n_prom
  * first in order of use, as {"name", "a", "b"}, of which one may be null}. *changed: some tensor
  * has other bytes in the same type and shape. */
 json_t *pf_compare_tensors(const json_t *a, const json_t *b, bool *changed);
+/* Puts the first element that differs between the two directories' files, and both values, into
+ * tensors["first"]; leaves it as it is when that cannot be told. */
+void pf_first_element(json_t *tensors, const char *dir_a, const char *dir_b);
 /* The place of a tensor in order of use. */
 int64_t pf_tensor_order(const char *name);
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+/* Takes a new reference to result. */
+int pf_diff_wrap(pf_diff **out, json_t *result, bool same);
+/* The search with a candidate that is changed at a hook point. */
+int pf_bisect_make(pf_diff **out, const pf_bisect_opts *o, const pf_snap_extra *x);
 
 #endif

@@ -25,18 +25,18 @@ void pf_values_free(pf_values *s) {
 
 /* ---- snapshots ------------------------------------------------------------------------------- */
 
-int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_points *points) {
+int pf_values_open(pf_values *s, const char *path, const pf_points *points) {
   *s = (pf_values){0};
   int rc = side_alloc(s, points->n);
   if (rc == PF_OK)
-    rc = pf_snap_values(snap, k, &s->values);
+    rc = pf_tin_open(&s->values, path);
   for (size_t i = 0; rc == PF_OK && i < points->n; i++) {
     const pf_at *a = &points->v[i];
     s->tensor[i] = pf_tin_find(s->values, a->name);
     const pf_tensor *t = s->tensor[i] < 0 ? NULL : pf_tin_get(s->values, (size_t)s->tensor[i]);
     if (!t || t->n_dims != (a->hook->heads ? 3 : 2) || (a->hook->heads && t->dims[1] != a->heads) ||
         t->dims[t->n_dims - 1] != (a->width ? a->width : t->dims[0]))
-      rc = pf_fail(PF_EINPUT, "%s: damaged snapshot: no values of %s: make it again", snap->dir,
+      rc = pf_fail(PF_EINPUT, "%s: damaged: no values of %s: make the snapshot again", path,
                    a->name);
     else
       s->n_pos = (int32_t)t->dims[0];
@@ -44,6 +44,12 @@ int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_poin
   if (rc != PF_OK)
     pf_values_free(s);
   return rc;
+}
+
+int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_points *points) {
+  char path[4400];
+  pf_snap_values_path(snap, k, path);
+  return pf_values_open(s, path, points);
 }
 
 /* ---- other programs -------------------------------------------------------------------------- */
