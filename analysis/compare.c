@@ -110,7 +110,7 @@ static void logits_row(work *w, int32_t pos, const float *a, const float *b, siz
 static int read_rows(work *w, size_t point, pf_span s) {
   const pf_comparison *c = w->c;
   size_t heads = c->points->v[point].heads, rows = (size_t)(s.hi - s.lo);
-  size_t pa = pf_side_part(c->va, c->points, point), pb = pf_side_part(c->vb, c->points, point);
+  size_t pa = pf_values_part(c->va, c->points, point), pb = pf_values_part(c->vb, c->points, point);
   size_t need = rows * heads * (pa > pb ? pa : pb);
   if (need > w->room) {
     pf_free(w->a);
@@ -121,8 +121,8 @@ static int read_rows(work *w, size_t point, pf_span s) {
     if (!w->room)
       return PF_ENOMEM;
   }
-  int rc = pf_side_rows(c->va, c->points, point, s.lo, s.hi, w->a);
-  return rc == PF_OK ? pf_side_rows(c->vb, c->points, point, s.lo, s.hi, w->b) : rc;
+  int rc = pf_values_rows(c->va, c->points, point, s.lo, s.hi, w->a);
+  return rc == PF_OK ? pf_values_rows(c->vb, c->points, point, s.lo, s.hi, w->b) : rc;
 }
 
 static int compare_values(work *w, size_t point, size_t block, bool *any) {
@@ -134,7 +134,7 @@ static int compare_values(work *w, size_t point, size_t block, bool *any) {
   int rc = read_rows(w, point, p.span);
   if (rc != PF_OK)
     return rc;
-  size_t pa = pf_side_part(c->va, c->points, point), pb = pf_side_part(c->vb, c->points, point);
+  size_t pa = pf_values_part(c->va, c->points, point), pb = pf_values_part(c->vb, c->points, point);
   for (p.pos = p.span.lo; p.pos < p.span.hi; p.pos++)
     for (p.head = 0; p.head < at->heads; p.head++) {
       size_t i = (size_t)(p.pos - p.span.lo) * at->heads + p.head;

@@ -82,21 +82,6 @@ static int common_points(diff *d) {
 
 /* ---- prompts --------------------------------------------------------------------------------- */
 
-/* Digests of p in the order of the common points; the arrays stay p's. */
-static int reorder(const pf_points *common, const pf_points *own, pf_snap_prompt *p) {
-  pf_sha **list = pf_calloc(own->n, sizeof *list);
-  if (!list)
-    return PF_ENOMEM;
-  size_t n = common->n, rest = n;
-  for (size_t i = 0; i < own->n; i++) {
-    ptrdiff_t k = pf_points_find(common, own->v[i].name);
-    list[k < 0 ? rest++ : (size_t)k] = p->digest[i];
-  }
-  pf_free(p->digest);
-  p->digest = list;
-  return PF_OK;
-}
-
 static json_t *spread_json(const diff *d, const pf_prompt_diff *r, const pf_blocks *b) {
   const pf_spread *s = &r->spread;
   json_t *o = json_object();
@@ -159,19 +144,20 @@ static void keep_note(diff *d, const char *id, const char *note) {
 }
 
 static int compare_read(diff *d, size_t i, size_t k, pf_snap_prompt *pa, pf_snap_prompt *pb) {
-  pf_side va = {0}, vb = {0};
+  pf_values va = {0}, vb = {0};
   pf_prompt_diff r;
   bool values = d->a.full && d->b.full, digests = d->a.block == d->b.block;
   pf_blocks b = pa->blocks;
   b.all = b.all < pb->blocks.all ? b.all : pb->blocks.all;
-  int rc = reorder(&d->points, &d->a.points, pa);
+  pf_snap_prompt xa, xb = {0};
+  int rc = pf_snap_view(&xa, pa, &d->a.points, &d->points);
   if (rc == PF_OK)
-    rc = reorder(&d->points, &d->b.points, pb);
-  if (rc == PF_OK && values && (rc = pf_side_of_snap(&va, &d->a, i, &d->points)) == PF_OK)
-    rc = pf_side_of_snap(&vb, &d->b, k, &d->points);
-  pf_comparison c = {&d->points,          b,
-                     digests ? pa : NULL, digests ? pb : NULL,
-                     values ? &va : NULL, values ? &vb : NULL,
+    rc = pf_snap_view(&xb, pb, &d->b.points, &d->points);
+  if (rc == PF_OK && values && (rc = pf_values_of_snap(&va, &d->a, i, &d->points)) == PF_OK)
+    rc = pf_values_of_snap(&vb, &d->b, k, &d->points);
+  pf_comparison c = {&d->points,           b,
+                     digests ? &xa : NULL, digests ? &xb : NULL,
+                     values ? &va : NULL,  values ? &vb : NULL,
                      d->tolerance};
   if (rc == PF_OK)
     rc = pf_compare(&c, &r);
@@ -184,8 +170,10 @@ static int compare_read(diff *d, size_t i, size_t k, pf_snap_prompt *pa, pf_snap
     }
     keep(d, pa->id, o);
   }
-  pf_side_free(&va);
-  pf_side_free(&vb);
+  pf_values_free(&va);
+  pf_values_free(&vb);
+  pf_free(xa.digest);
+  pf_free(xb.digest);
   return rc;
 }
 
@@ -258,15 +246,15 @@ static int compare_foreign(diff *d, json_t *ignored) {
   const char *path = d->swapped ? d->o->a : d->o->b;
   size_t k = 0;
   pf_snap_prompt p = {0};
-  pf_side va = {0}, vb = {0};
+  pf_values va = {0}, vb = {0};
   pf_prompt_diff r;
   int rc = only_prompt(d, &k);
   if (rc == PF_OK)
     rc = pf_snap_read(&d->a, k, &p);
   if (rc == PF_OK)
-    rc = pf_side_of_snap(&va, &d->a, k, &d->points);
+    rc = pf_values_of_snap(&va, &d->a, k, &d->points);
   if (rc == PF_OK)
-    rc = pf_side_foreign(&vb, path, &d->a, &p.blocks, ignored);
+    rc = pf_values_foreign(&vb, path, &d->a, &p.blocks, ignored);
   pf_blocks b = p.blocks;
   b.all = rc == PF_OK ? vb.n_pos : b.all;
   pf_comparison c = {.points = &d->points, .blocks = b, .va = &va, .vb = &vb};
@@ -275,8 +263,8 @@ static int compare_foreign(diff *d, json_t *ignored) {
     rc = pf_compare(&c, &r);
   if (rc == PF_OK)
     keep(d, p.id, prompt_json(d, p.id, &r, &b, NULL, NULL));
-  pf_side_free(&va);
-  pf_side_free(&vb);
+  pf_values_free(&va);
+  pf_values_free(&vb);
   pf_snap_prompt_free(&p);
   return rc;
 }
@@ -345,12 +333,10 @@ int pf_diff_run(pf_diff **out, const pf_diff_opts *o) {
     rc = d.foreign ? compare_foreign(&d, ignored) : compare_snaps(&d);
   if (rc == PF_OK && json_array_size(d.prompts) == 0)
     rc = pf_fail(PF_EUSAGE, "no prompt has the id '%s'", o->prompt ? o->prompt : "");
-  if (rc == PF_OK) {
-    pf_diff *r = *out = pf_calloc(1, sizeof *r);
-    rc = r && (r->result = result_of(&d, ignored)) ? PF_OK : PF_ENOMEM;
-    if (r)
-      r->same = d.same;
-  }
+  json_t *result = rc == PF_OK ? result_of(&d, ignored) : NULL;
+  if (rc == PF_OK)
+    rc = pf_diff_wrap(out, result, d.same);
+  json_decref(result);
   json_decref(d.prompts);
   json_decref(d.settings);
   json_decref(d.first);
@@ -359,11 +345,16 @@ int pf_diff_run(pf_diff **out, const pf_diff_opts *o) {
   pf_points_free(&d.points);
   pf_snap_close(&d.a);
   pf_snap_close(&d.b);
-  if (rc != PF_OK) {
-    pf_diff_free(*out);
-    *out = NULL;
-  }
   return rc;
+}
+
+int pf_diff_wrap(pf_diff **out, json_t *result, bool same) {
+  *out = result ? pf_calloc(1, sizeof **out) : NULL;
+  if (!*out)
+    return PF_ENOMEM;
+  (*out)->result = json_incref(result);
+  (*out)->same = same;
+  return PF_OK;
 }
 
 int pf_diff_same(const pf_diff *d) {

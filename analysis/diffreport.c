@@ -120,7 +120,7 @@ static void put_prompt(const json_t *p, pf_buf *out) {
 static void put_tensors(const json_t *t, pf_buf *out) {
   const json_t *f = json_object_get(t, "first"), *a = json_object_get(f, "a"),
                *b = json_object_get(f, "b");
-  pf_buf_printf(out, "%lld tensors of the weights differ, the first in order of use: %s\n",
+  pf_buf_printf(out, "tensors of the weights that differ: %lld; the first in order of use: %s\n",
                 whole(t, "different"), text(f, "name"));
   const json_t *sides[] = {a, b};
   for (int i = 0; i < 2; i++)
@@ -157,6 +157,69 @@ static void put_text(const json_t *r, pf_buf *out) {
   pf_buf_printf(out, "%zu of %zu prompts are the same\n", same, json_array_size(prompts));
   json_array_foreach((json_t *)ignored, i, v)
       pf_buf_printf(out, "not compared: %s: no hook point of the snapshot\n", json_string_value(v));
+}
+
+/* ---- bisect as text -------------------------------------------------------------------------- */
+
+static void put_setting(const char *what, const json_t *s, pf_buf *out) {
+  if (!json_is_object(s))
+    return;
+  pf_buf_printf(out, "%s %s, %s, isa %s, threads %lld, chunk %lld\n", what, text(s, "model"),
+                text(s, "precision"), *text(s, "isa") ? text(s, "isa") : "(best)",
+                whole(s, "threads"), whole(s, "chunk"));
+}
+
+static void put_tensor(const char *what, const json_t *t, pf_buf *out) {
+  pf_buf_printf(out, "  %s %s %s ", what, text(t, "name"), text(t, "dtype"));
+  pf_js_dump(json_object_get(t, "shape"), 0, out);
+  pf_buf_printf(out, "\n    sha256    %s", text(t, "sha256"));
+  if (json_is_true(json_object_get(t, "same")))
+    pf_buf_puts(out, " on both sides");
+  else if (json_object_get(t, "same"))
+    pf_buf_printf(out, "\n    reference %s", text(t, "sha256_reference"));
+  pf_buf_puts(out, "\n");
+}
+
+static void put_operation(const json_t *o, pf_buf *out) {
+  size_t i;
+  json_t *v;
+  json_array_foreach(json_object_get(o, "kernels"), i, v) {
+    pf_buf_printf(out, "  operation %s: %s", text(v, "operation"), text(v, "candidate"));
+    if (*text(v, "reference"))
+      pf_buf_printf(out, " against %s", text(v, "reference"));
+    pf_buf_puts(out, "\n");
+  }
+  json_array_foreach(json_object_get(o, "operands"), i, v) put_tensor("operand", v, out);
+  json_array_foreach(json_object_get(o, "weights"), i, v) put_tensor("weight", v, out);
+  if (json_object_get(o, "result"))
+    put_tensor("result", json_object_get(o, "result"), out);
+}
+
+static void put_bisect(const json_t *r, pf_buf *out) {
+  const json_t *first = json_object_get(r, "first"), *place = json_object_get(first, "place"),
+               *tensors = json_object_get(r, "tensors"), *t = json_object_get(tensors, "first");
+  bool same = json_is_true(json_object_get(r, "same"));
+  pf_buf_printf(out, "%s: A is %s\n", same ? "same" : "different", text(r, "snapshot"));
+  put_setting("candidate B:", json_object_get(r, "candidate"), out);
+  put_setting("reference A:", json_object_get(r, "reference"), out);
+  if (tensors)
+    put_tensors(tensors, out);
+  if (json_object_get(t, "element")) {
+    pf_buf_puts(out, "    first element ");
+    pf_js_dump(json_object_get(t, "element"), 0, out);
+    pf_buf_printf(out, ": A %s, B %s\n", text(t, "a_hex"), text(t, "b_hex"));
+  }
+  if (!first) {
+    pf_buf_puts(out, same ? "no operation differs\n" : "no recorded value shows it\n");
+    return;
+  }
+  if (!json_is_object(json_object_get(r, "reference")))
+    pf_buf_puts(out,
+                "no reference: nothing on this machine reproduces the snapshot, so only what it "
+                "recorded was compared\n");
+  pf_buf_printf(out, "prompt '%s'\n", text(first, "prompt"));
+  put_first(place, out);
+  put_operation(json_object_get(r, "operation"), out);
 }
 
 /* ---- JUnit XML ------------------------------------------------------------------------------- */
@@ -243,6 +306,8 @@ void pf_diff_write(const json_t *r, pf_format format, pf_buf *out) {
   } else if (format == PF_FORMAT_JSON) {
     pf_js_dump(r, 1, out);
     pf_buf_puts(out, "\n");
+  } else if (!strcmp(text(r, "schema"), "personaflow-bisect/1")) {
+    put_bisect(r, out);
   } else {
     put_text(r, out);
   }

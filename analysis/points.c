@@ -119,6 +119,10 @@ int pf_points_named(pf_points *out, const pf_model *m, const json_t *names) {
   return finish(out, m, rc);
 }
 
+int pf_points_add(pf_points *p, const pf_model *m, const char *name) {
+  return finish(p, m, add_spelt(p, m, name));
+}
+
 ptrdiff_t pf_points_find(const pf_points *p, const char *name) {
   for (size_t i = 0; i < p->n; i++)
     if (!strcmp(p->v[i].name, name))

@@ -163,8 +163,6 @@ int pf_snap_read(const pf_snap *s, size_t k, pf_snap_prompt *out) {
   return rc;
 }
 
-int pf_snap_values(const pf_snap *s, size_t k, pf_tin **out) {
-  char path[4400];
-  snprintf(path, sizeof path, "%s/prompt-%06zu.safetensors", s->dir, k);
-  return pf_tin_open(out, path);
+void pf_snap_values_path(const pf_snap *s, size_t k, char path[4400]) {
+  snprintf(path, 4400, "%s/prompt-%06zu.safetensors", s->dir, k);
 }

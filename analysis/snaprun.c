@@ -238,3 +238,18 @@ void pf_snap_prompt_free(pf_snap_prompt *p) {
   pf_ids_free(&p->generated);
   *p = (pf_snap_prompt){0};
 }
+
+int pf_snap_view(pf_snap_prompt *view, const pf_snap_prompt *p, const pf_points *own,
+                 const pf_points *wanted) {
+  *view = *p;
+  view->digest = pf_calloc(wanted->n, sizeof *view->digest);
+  if (!view->digest)
+    return PF_ENOMEM;
+  for (size_t i = 0; i < wanted->n; i++) {
+    ptrdiff_t k = pf_points_find(own, wanted->v[i].name);
+    if (k < 0)
+      return pf_fail(PF_EINTERNAL, "%s was not recorded", wanted->v[i].name);
+    view->digest[i] = p->digest[k];
+  }
+  return PF_OK;
+}

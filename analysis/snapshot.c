@@ -270,6 +270,26 @@ static int put_rows(void *user, size_t point, int32_t lo, int32_t hi, const floa
   return pf_tout_put(s->values, point, (size_t)lo * stride, v, (size_t)(hi - lo) * stride);
 }
 
+int pf_points_values(pf_tout **out, const char *path, const pf_points *points,
+                     const pf_snap_prompt *p) {
+  const char *meta[] = {"program", "personaflow", "version", pf_version(), "prompt", p->id, NULL};
+  pf_tensor *t = pf_calloc(points->n, sizeof *t);
+  *out = NULL;
+  if (!t)
+    return PF_ENOMEM;
+  for (size_t i = 0; i < points->n; i++) {
+    const pf_at *a = &points->v[i];
+    t[i].name = (char *)a->name;
+    t[i].dims[t[i].n_dims++] = (size_t)p->blocks.all;
+    if (a->hook->heads)
+      t[i].dims[t[i].n_dims++] = a->heads;
+    t[i].dims[t[i].n_dims++] = a->width ? a->width : (size_t)p->blocks.all;
+  }
+  int rc = pf_tout_open(out, path, t, points->n, meta);
+  pf_free(t);
+  return rc;
+}
+
 static void count(void *user, int32_t positions) {
   snap *s = user;
   s->done += (uint64_t)positions;
@@ -277,25 +297,9 @@ static void count(void *user, int32_t positions) {
     s->o->progress(s->o->progress_user, "snapshot", s->done, s->total);
 }
 
-/* Tensors [position, head, width] of the whole prompt, [position, width] of points without heads.
- */
 static int open_values(snap *s, size_t k, const pf_snap_prompt *p) {
   char path[4400];
-  const char *meta[] = {"program", "personaflow", "version", pf_version(), "prompt", p->id, NULL};
-  pf_tensor *t = pf_calloc(s->points.n, sizeof *t);
-  if (!t)
-    return PF_ENOMEM;
-  for (size_t i = 0; i < s->points.n; i++) {
-    const pf_at *a = &s->points.v[i];
-    t[i].name = (char *)a->name;
-    t[i].dims[t[i].n_dims++] = (size_t)p->blocks.all;
-    if (a->hook->heads)
-      t[i].dims[t[i].n_dims++] = a->heads;
-    t[i].dims[t[i].n_dims++] = a->width ? a->width : (size_t)p->blocks.all;
-  }
-  int rc = pf_tout_open(&s->values, prompt_path(s, k, "safetensors", path), t, s->points.n, meta);
-  pf_free(t);
-  return rc;
+  return pf_points_values(&s->values, prompt_path(s, k, "safetensors", path), &s->points, p);
 }
 
 static int close_values(snap *s, int rc) {
@@ -385,9 +389,9 @@ static int make_prompts(snap *s) {
 
 /* ---- the manifest ---------------------------------------------------------------------------- */
 
-static json_t *tensors_of(const snap *s) {
+json_t *pf_tensors_json(const pf_model *m) {
   size_t n;
-  const pf_tensor_info *t = pf_model_tensors(s->model, &n);
+  const pf_tensor_info *t = pf_model_tensors(m, &n);
   json_t *list = json_array();
   for (size_t i = 0; i < n; i++)
     json_array_append_new(list, json_pack("{s:s s:s s:I s:I s:s}", "name", t[i].name, "dtype",
@@ -424,7 +428,7 @@ static int finish(snap *s, char digest[65]) {
                          isa_of(s), "threads", s->o->threads, "chunk", (int)s->o->chunk);
   json_t *m = json_pack("{s:s s:s s:O s:s s:O s:o s:o}", "schema", PF_SNAP_SCHEMA, "digest", digest,
                         "head", s->head, "model", s->o->model, "files", s->files, "made_by", by,
-                        "tensors", tensors_of(s));
+                        "tensors", pf_tensors_json(s->model));
   int rc = write_json(s, MANIFEST, m);
   json_decref(m);
   if (rc == PF_OK)

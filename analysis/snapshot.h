@@ -41,6 +41,8 @@ typedef struct pf_points {
 int pf_points_make(pf_points *out, const pf_model *m, const char *list);
 /* From names as a manifest lists them. */
 int pf_points_named(pf_points *out, const pf_model *m, const json_t *names);
+/* One more, in its place. */
+int pf_points_add(pf_points *p, const pf_model *m, const char *name);
 ptrdiff_t pf_points_find(const pf_points *p, const char *name);
 /* A new reference; NULL when out of memory. */
 json_t *pf_points_names(const pf_points *p);
@@ -86,6 +88,14 @@ typedef struct pf_snap_prompt {
 int pf_snap_prompt_init(pf_snap_prompt *p, const pf_points *points, const char *id,
                         const int32_t *ids, size_t n, int32_t max_tokens, int32_t block);
 void pf_snap_prompt_free(pf_snap_prompt *p);
+/* p, whose digests are by `own`, as seen by `wanted`, a part of it: the digests stay p's, the list
+ * view->digest is the caller's (pf_free), NULL on failure. */
+int pf_snap_view(pf_snap_prompt *view, const pf_snap_prompt *p, const pf_points *own,
+                 const pf_points *wanted);
+/* A file for the values of the prompt: a tensor [position, head, width] for each point, [position,
+ * width] for those without heads. */
+int pf_points_values(pf_tout **out, const char *path, const pf_points *points,
+                     const pf_snap_prompt *p);
 
 /* Runs prompts. Each one is evaluated in pieces of at most `chunk` rows and then max_tokens tokens
  * are chosen greedily, an end-of-sequence token like any other; all but the last are evaluated too.
@@ -117,6 +127,9 @@ typedef struct pf_snap_extra {
 } pf_snap_extra;
 int pf_snap_make(const pf_snap_opts *o, const pf_snap_extra *x, char digest[65]);
 
+/* The tensors of an opened model as a manifest lists them. */
+json_t *pf_tensors_json(const pf_model *m);
+
 typedef struct pf_snap {
   char *dir;
   json_t *manifest;
@@ -137,7 +150,7 @@ int pf_snap_read(const pf_snap *s, size_t k, pf_snap_prompt *out);
 /* SHA-256 of its file, and its id, as the manifest has them. */
 const char *pf_snap_file_sha(const pf_snap *s, size_t k);
 const char *pf_snap_id(const pf_snap *s, size_t k);
-/* The values of prompt k of a full snapshot. */
-int pf_snap_values(const pf_snap *s, size_t k, pf_tin **out);
+/* The file with the values of prompt k of a full snapshot. */
+void pf_snap_values_path(const pf_snap *s, size_t k, char path[4400]);
 
 #endif

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The tensors of two checkpoints, compared in the order in which a forward pass uses them. */
 #include <ctype.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "analysis/diff.h"
+#include "base/bf16.h"
+#include "base/mem.h"
+#include "base/status.h"
 
 /* Parts of names before, within and after the layers, in order of use. The scales and the bias of a
  * product follow its weight. */
@@ -106,4 +110,74 @@ json_t *pf_compare_tensors(const json_t *a, const json_t *b, bool *changed) {
   return s.n ? json_pack("{s:I s:{s:s s:O s:O}}", "different", (json_int_t)s.n, "first", "name",
                          s.name, "a", s.a ? s.a : none, "b", s.b ? s.b : none)
              : NULL;
+}
+
+/* ---- elements -------------------------------------------------------------------------------- */
+
+/* The file of a checkpoint that has the tensor; NULL when there is none that can be read. */
+static pf_tin *file_with(const char *dir, const char *tensor, size_t *at) {
+  DIR *d = opendir(dir);
+  pf_tin *t = NULL;
+  char path[4400];
+  for (struct dirent *e; d && !t && (e = readdir(d));) {
+    size_t n = strlen(e->d_name);
+    if (n < 12 || strcmp(e->d_name + n - 12, ".safetensors") != 0)
+      continue;
+    snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+    ptrdiff_t k = pf_tin_open(&t, path) == PF_OK ? pf_tin_find(t, tensor) : -1;
+    if (k >= 0) {
+      *at = (size_t)k;
+    } else {
+      pf_tin_close(t);
+      t = NULL;
+    }
+  }
+  if (d)
+    closedir(d);
+  return t;
+}
+
+static void put_element(json_t *first, const pf_tensor *t, size_t i, float a, float b) {
+  json_t *at = t->n_dims == 2
+                   ? json_pack("[I, I]", (json_int_t)(i / t->dims[1]), (json_int_t)(i % t->dims[1]))
+                   : json_pack("[I]", (json_int_t)i);
+  char x[48], y[48];
+  snprintf(x, sizeof x, "%a", (double)a);
+  snprintf(y, sizeof y, "%a", (double)b);
+  json_object_set_new(first, "element", at);
+  json_object_set_new(first, "a_hex", json_string(x));
+  json_object_set_new(first, "b_hex", json_string(y));
+}
+
+static void compare_elements(json_t *first, pf_tin *ta, size_t ia, pf_tin *tb, size_t ib) {
+  enum { PIECE = 1 << 16 };
+  const pf_tensor *t = pf_tin_get(ta, ia);
+  size_t n = pf_tensor_count(t), m;
+  float *a = pf_alloc(2 * PIECE, sizeof *a), *b = a + PIECE;
+  bool found = !a || pf_tensor_count(pf_tin_get(tb, ib)) != n;
+  for (size_t at = 0; !found && at < n; at += m) {
+    m = n - at < PIECE ? n - at : PIECE;
+    if (pf_tin_read(ta, ia, at, m, a) != PF_OK || pf_tin_read(tb, ib, at, m, b) != PF_OK)
+      break;
+    for (size_t i = 0; !found && i < m; i++)
+      if (pf_bits_of_f32(a[i]) != pf_bits_of_f32(b[i])) {
+        put_element(first, t, at + i, a[i], b[i]);
+        found = true;
+      }
+  }
+  pf_free(a);
+}
+
+void pf_first_element(json_t *tensors, const char *dir_a, const char *dir_b) {
+  json_t *first = json_object_get(tensors, "first");
+  const char *name = json_string_value(json_object_get(first, "name"));
+  size_t ia, ib;
+  char a_path[4096];
+  if (!name || pf_model_resolve(dir_a, a_path, sizeof a_path) != PF_OK)
+    return;
+  pf_tin *a = file_with(a_path, name, &ia), *b = a ? file_with(dir_b, name, &ib) : NULL;
+  if (a && b)
+    compare_elements(first, a, ia, b, ib);
+  pf_tin_close(a);
+  pf_tin_close(b);
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Snapshots and their differences: what a digest covers, one set of bytes for any threads, chunk
- * and instruction set, stops and repeats, prompts that are wrong, values of other programs. */
+ * Snapshots, their differences, and bisect (faults: check_faults): what a digest covers, one set of
+ * bytes for any threads, chunk and instruction set, stops and repeats, prompts that are wrong,
+ * values of other programs. */
 #include "config.h"
 
 #include <math.h>
 
 #include "analysis/diff.h"
 #include "analysis/diffreport.h"
+#include "analysis/ops.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -149,13 +151,13 @@ START_TEST(one_set_of_bytes) {
 }
 END_TEST
 
-static void check_block(const pf_snap *s, const pf_snap_prompt *p, pf_side *v, size_t i,
+static void check_block(const pf_snap *s, const pf_snap_prompt *p, pf_values *v, size_t i,
                         size_t block) {
   const pf_at *a = &s->points.v[i];
-  size_t part = pf_side_part(v, &s->points, i);
+  size_t part = pf_values_part(v, &s->points, i);
   pf_span span = pf_block_span(&p->blocks, block);
   float *rows = calloc((size_t)(span.hi - span.lo) * a->heads * part, sizeof *rows);
-  ck_assert_int_eq(pf_side_rows(v, &s->points, i, span.lo, span.hi, rows), PF_OK);
+  ck_assert_int_eq(pf_values_rows(v, &s->points, i, span.lo, span.hi, rows), PF_OK);
   for (size_t h = 0; h < a->heads; h++) {
     unsigned char sha[32];
     pf_sha256 *x = pf_sha256_new();
@@ -175,14 +177,14 @@ START_TEST(values_are_what_was_hashed) {
   make(&o);
   pf_snap s;
   pf_snap_prompt p;
-  pf_side v;
+  pf_values v;
   ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
   ck_assert_int_eq(pf_snap_read(&s, 0, &p), PF_OK);
-  ck_assert_int_eq(pf_side_of_snap(&v, &s, 0, &s.points), PF_OK);
+  ck_assert_int_eq(pf_values_of_snap(&v, &s, 0, &s.points), PF_OK);
   for (size_t i = 0; i < s.points.n; i++)
     for (size_t b = 0; b < pf_blocks_n(&p.blocks); b++)
       check_block(&s, &p, &v, i, b);
-  pf_side_free(&v);
+  pf_values_free(&v);
   pf_snap_prompt_free(&p);
   pf_snap_close(&s);
 }
@@ -312,6 +314,40 @@ START_TEST(precisions_differ_at_the_first_product) {
 }
 END_TEST
 
+/* Logits of the first generated position are pushed to another token: the embedding of the next
+ * position differs too, but later. */
+START_TEST(tokens_come_after_their_logits) {
+  pf_snap_opts a = opts("a", IDS), b = opts("b", IDS);
+  bool same;
+  make(&a);
+  pf_model *m = tu_open(GEMMA);
+  float *push = tu_logits(m);
+  push[7] = 1000;
+  int id;
+  int32_t layer;
+  ck_assert_int_eq(pf_hook_find(m, "unembed.hook_out", &id, &layer), PF_OK);
+  pf_tap t = {.hook = id,
+              .layer = -1,
+              .head = -1,
+              .pos_lo = 17,
+              .pos_hi = 18,
+              .op = PF_OP_ADD,
+              .value = push};
+  pf_snap_extra x = {&t, 1, 0};
+  ck_assert_msg(pf_snap_make(&b, &x, NULL) == PF_OK, "%s", pf_last_error());
+  json_t *r = diff(a.out_dir, b.out_dir, -1, &same);
+  const json_t *p = json_object_get(json_object_get(r, "first"), "place"),
+               *one = json_array_get(json_object_get(r, "prompts"), 0);
+  ck_assert_str_eq(json_string_value(json_object_get(p, "hook")), "unembed.hook_out");
+  ck_assert_int_eq(json_integer_value(json_array_get(json_object_get(p, "positions"), 0)), 17);
+  ck_assert_str_eq(json_string_value(json_object_get(p, "phase")), "generation");
+  ck_assert_int_eq(json_integer_value(json_object_get(one, "first_token")), 1);
+  json_decref(r);
+  free(push);
+  pf_model_close(m);
+}
+END_TEST
+
 START_TEST(ulps_and_tolerances) {
   pf_tolerance none = {-1, -1, -1}, one = {-1, -1, 1}, abs = {0.5, 0.1, -1};
   ck_assert_uint_eq(pf_ulp_distance(1.0f, nextafterf(1.0f, 2.0f)), 1);
@@ -336,15 +372,15 @@ enum { GEMMA_WIDTH = 160, N_IDS = 17 };
 
 /* A point's prompt rows out of the snapshot, as another program would save them. */
 static pf_tensor taken(const pf_snap *s, const char *point, const char *name) {
-  pf_side v;
+  pf_values v;
   size_t i = (size_t)pf_points_find(&s->points, point);
-  ck_assert_int_eq(pf_side_of_snap(&v, s, 0, &s->points), PF_OK);
+  ck_assert_int_eq(pf_values_of_snap(&v, s, 0, &s->points), PF_OK);
   const pf_at *a = &s->points.v[i];
-  size_t part = pf_side_part(&v, &s->points, i), n = N_IDS * a->heads * part;
+  size_t part = pf_values_part(&v, &s->points, i), n = N_IDS * a->heads * part;
   pf_tensor t = {.name = strdup(name), .n_dims = 3, .dims = {1, N_IDS, a->heads * part}};
   t.data = calloc(n, sizeof *t.data);
-  ck_assert_int_eq(pf_side_rows(&v, &s->points, i, 0, N_IDS, t.data), PF_OK);
-  pf_side_free(&v);
+  ck_assert_int_eq(pf_values_rows(&v, &s->points, i, 0, N_IDS, t.data), PF_OK);
+  pf_values_free(&v);
   return t;
 }
 
@@ -437,6 +473,118 @@ START_TEST(damage_is_found) {
 }
 END_TEST
 
+/* ---- operations ------------------------------------------------------------------------------ */
+
+/* Every point has an operation; its operands are points before it; products have weights. */
+static void check_operations(const char *sub) {
+  char path[1024];
+  pf_model *m;
+  pf_points p;
+  snprintf(path, sizeof path, "%s/%s", tu_srcdir(), sub);
+  ck_assert_int_eq(pf_model_open(&m, path, NULL), PF_OK);
+  ck_assert_int_eq(pf_points_make(&p, m, "all,blocks.*.attn.hook_result"), PF_OK);
+  for (size_t i = 0; i < p.n; i++) {
+    pf_operation op;
+    const char *name = p.v[i].name;
+    ck_assert_msg(pf_operation_of(m, &p.v[i], &op), "%s has no operation", name);
+    ck_assert_msg(op.n_operands > 0 || !strcmp(name, "hook_embed"), "%s has no operands", name);
+    for (size_t k = 0; k < op.n_operands; k++) {
+      ptrdiff_t at = pf_points_find(&p, op.operand[k]);
+      ck_assert_msg(at >= 0 && (size_t)at < i, "%s: operand %s", name, op.operand[k]);
+    }
+    for (size_t k = 0; k < op.n_kernels; k++) {
+      ck_assert_msg(pf_kernel_symbol(op.kernel[k], NULL) != NULL, "%s: %s", name, op.kernel[k]);
+      ck_assert_msg(strncmp(op.kernel[k], "gemm", 4) || op.n_weights > 0, "%s: no weight", name);
+    }
+  }
+  pf_points_free(&p);
+  pf_model_close(m);
+}
+
+START_TEST(every_point_has_an_operation) {
+  check_operations(GEMMA);
+  check_operations("data/models/demo-qwen2");
+  check_operations("tests/mini/g2-nocap-mqa");
+  check_operations("tests/mini/q2-f32");
+}
+END_TEST
+
+static json_t *tensors(const char *const *names, const char *sha) {
+  json_t *list = json_array();
+  for (; *names; names++)
+    json_array_append_new(list, json_pack("{s:s s:s s:i s:i s:s}", "name", *names, "dtype", "BF16",
+                                          "rows", 1, "cols", 1, "sha256", sha));
+  return list;
+}
+
+START_TEST(tensors_in_order_of_use) {
+  static const char *const names[] = {"lm_head.weight",
+                                      "model.layers.10.input_layernorm.weight",
+                                      "model.layers.9.mlp.down_proj.weight",
+                                      "model.layers.9.self_attn.q_proj.bias",
+                                      "model.layers.9.self_attn.v_proj.weight",
+                                      "model.norm.weight",
+                                      NULL};
+  static const char *const order[] = {"model.layers.9.self_attn.q_proj.bias",
+                                      "model.layers.9.self_attn.v_proj.weight",
+                                      "model.layers.9.mlp.down_proj.weight",
+                                      "model.layers.10.input_layernorm.weight",
+                                      "model.norm.weight",
+                                      "lm_head.weight"};
+  for (size_t i = 0; i + 1 < sizeof order / sizeof *order; i++)
+    ck_assert_msg(pf_tensor_order(order[i]) < pf_tensor_order(order[i + 1]), "%s", order[i]);
+  json_t *a = tensors(names, "x"), *b = tensors(names, "y"), *c = tensors(names + 1, "x");
+  bool changed;
+  ck_assert_ptr_null(pf_compare_tensors(a, a, &changed));
+  json_t *r = pf_compare_tensors(a, b, &changed);
+  ck_assert(changed);
+  ck_assert_int_eq(json_integer_value(json_object_get(r, "different")), 6);
+  ck_assert_str_eq(json_string_value(json_object_get(json_object_get(r, "first"), "name")),
+                   order[0]);
+  json_decref(r);
+  r = pf_compare_tensors(a, c, &changed); /* one is missing: other weights, none of them changed */
+  ck_assert(!changed);
+  ck_assert_str_eq(json_string_value(json_object_get(json_object_get(r, "first"), "name")),
+                   "lm_head.weight");
+  json_decref(r);
+  json_decref(a);
+  json_decref(b);
+  json_decref(c);
+}
+END_TEST
+
+/* A snapshot of residuals only: bisect watches all points and names the product. */
+START_TEST(bisect_sees_what_was_not_recorded) {
+  pf_snap_opts o = opts("s", IDS);
+  pf_bisect_opts b = {.snapshot = o.out_dir, .isa = "scalar", .threads = 1, .chunk = 3};
+  pf_diff *d;
+  o.hooks = "blocks.*.hook_resid_post";
+  make(&o);
+  ck_assert_msg(pf_bisect_run(&d, &b) == PF_OK, "%s", pf_last_error());
+  ck_assert(pf_diff_same(d));
+  pf_diff_free(d);
+  b.precision = PF_PRECISION_BF16;
+  b.out_dir = in("kept");
+  ck_assert_msg(pf_bisect_run(&d, &b) == PF_OK, "%s", pf_last_error());
+  ck_assert(!pf_diff_same(d));
+  const json_t *r = pf_diff_result(d), *op = json_object_get(r, "operation"),
+               *k = json_array_get(json_object_get(op, "kernels"), 0),
+               *x = json_array_get(json_object_get(op, "operands"), 0);
+  ck_assert_str_eq(json_string_value(json_object_get(
+                       json_object_get(json_object_get(r, "first"), "place"), "hook")),
+                   "blocks.0.attn.hook_q");
+  ck_assert_str_eq(json_string_value(json_object_get(k, "candidate")), "pf_gemm_bf16_scalar");
+  ck_assert_ptr_nonnull(strstr(json_string_value(json_object_get(k, "reference")), "gemm_x3_bf16"));
+  ck_assert_str_eq(json_string_value(json_object_get(x, "name")), "blocks.0.ln1.hook_out");
+  ck_assert(json_is_true(json_object_get(x, "same")));
+  pf_diff_free(d);
+  /* the operand that was kept has the digest that was printed */
+  ck_assert_int_eq(access(in("kept/bisect.json"), F_OK), 0);
+  ck_assert_int_eq(access(in("kept/candidate.safetensors"), F_OK), 0);
+  ck_assert_int_eq(pf_bisect_run(&d, &b), PF_EEXIST);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("snap");
   TCase *t = tcase_create("snap");
@@ -451,9 +599,13 @@ int main(void) {
   tcase_add_test(t, prompts_that_are_wrong);
   tcase_add_test(t, prompts_that_are_right);
   tcase_add_test(t, precisions_differ_at_the_first_product);
+  tcase_add_test(t, tokens_come_after_their_logits);
   tcase_add_test(t, ulps_and_tolerances);
   tcase_add_test(t, hugging_face_names);
   tcase_add_test(t, damage_is_found);
+  tcase_add_test(t, every_point_has_an_operation);
+  tcase_add_test(t, tensors_in_order_of_use);
+  tcase_add_test(t, bisect_sees_what_was_not_recorded);
   SRunner *r = srunner_create(s);
   srunner_run_all(r, CK_NORMAL);
   int bad = srunner_ntests_failed(r);

@@ -13,12 +13,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/verify.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "base/sha256.h"
 #include "personaflow/personaflow.h"
 
-enum { N = 70 }; /* two blocks of 32 positions and a piece; more than a chunk of 64 */
+enum { N = PF_VERIFY_TOKENS };
 
 /* How much of threads x chunks x batches is run: one cell; the diagonal (each value of the three
  * once: the small matrix); all threads x chunks, the batches on the diagonal; everything. */
@@ -312,14 +312,6 @@ static int noop(const subject *s, float *buf) {
 
 /* ---- main ------------------------------------------------------------------------------------ */
 
-static void make_prompt(subject *s) {
-  for (size_t k = 0; k < N; k++) {
-    uint32_t w[4];
-    pf_philox(0x70657273, 0, k, w);
-    s->ids[k] = (int32_t)(w[0] % (uint32_t)s->i->vocab_size);
-  }
-}
-
 typedef struct request {
   const char *tier, *isa;
   int (*test)(const subject *, float *);
@@ -353,7 +345,7 @@ static int with_model(const char *path, const request *q, pf_precision p) {
   s.i = pf_model_get_info(s.m);
   s.v = (size_t)s.i->vocab_size;
   s.extent = extent_of(q, s.i);
-  make_prompt(&s);
+  pf_verify_prompt(s.i->vocab_size, s.ids);
   s.want = pf_calloc(N, s.v * sizeof(float));
   float *buf = pf_calloc(2 * N, s.v * sizeof(float));
   rc = s.want && buf ? run(&s, 1, N, NULL, 0, s.want) : -1;

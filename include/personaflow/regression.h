@@ -57,4 +57,43 @@ PF_API int pf_diff_same(const pf_diff *d);
 PF_API int pf_diff_report(const pf_diff *d, pf_format format, char **text, size_t *n);
 PF_API void pf_diff_free(pf_diff *d);
 
+/* ---- the operation that differs -------------------------------------------------------------- */
+
+typedef struct pf_bisect_opts {
+  const char *snapshot;
+  const char *prompt; /* id; NULL: every prompt, until one differs */
+  /* The candidate; what is not given is as in the snapshot (model, precision) or the default. */
+  const char *model;
+  pf_precision precision;
+  const char *isa;
+  int threads;
+  int32_t chunk;
+  const char *out_dir; /* a new folder for the values of the operation; NULL: none are kept */
+  pf_progress_fn progress;
+  void *progress_user;
+} pf_bisect_opts;
+/* Finds the first operation, in order of execution, whose result is not what the snapshot has: its
+ * kernels, its operands' and weights' digests and shapes. The result is read with pf_diff_same and
+ * pf_diff_report (text or JSON). */
+PF_API int pf_bisect_run(pf_diff **out, const pf_bisect_opts *o);
+
+/* ---- this machine ---------------------------------------------------------------------------- */
+
+/* One demo model in one precision. */
+typedef struct pf_verify_row {
+  const char *isa, *model;
+  pf_precision precision;
+  int same;               /* the digest is the shipped one, in every way of evaluation tried */
+  char want[65], got[65]; /* got: "" when it could not be computed */
+  char note[256];         /* why not */
+  double seconds;
+} pf_verify_row;
+
+/* Computes the digests of the demo models in one precision or all (PF_PRECISION_AUTO) under one cap
+ * (NULL: the environment's), all positions in one call and one at a time, and calls fn for each.
+ * PF_EENV for an instruction set that is not here, PF_EINPUT when models or digests are not
+ * installed. */
+PF_API int pf_verify_run(const char *isa, pf_precision only, int threads,
+                         void (*fn)(void *user, const pf_verify_row *row), void *user);
+
 #endif

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-static int side_alloc(pf_side *s, size_t n) {
+static int side_alloc(pf_values *s, size_t n) {
   s->tensor = pf_alloc(n, sizeof *s->tensor);
   s->head_first = pf_calloc(n, sizeof *s->head_first);
   for (size_t i = 0; s->tensor && i < n; i++)
@@ -16,34 +16,40 @@ static int side_alloc(pf_side *s, size_t n) {
   return s->tensor && s->head_first ? PF_OK : PF_ENOMEM;
 }
 
-void pf_side_free(pf_side *s) {
+void pf_values_free(pf_values *s) {
   pf_tin_close(s->values);
   pf_free(s->tensor);
   pf_free(s->head_first);
-  *s = (pf_side){0};
+  *s = (pf_values){0};
 }
 
 /* ---- snapshots ------------------------------------------------------------------------------- */
 
-int pf_side_of_snap(pf_side *s, const pf_snap *snap, size_t k, const pf_points *points) {
-  *s = (pf_side){0};
+int pf_values_open(pf_values *s, const char *path, const pf_points *points) {
+  *s = (pf_values){0};
   int rc = side_alloc(s, points->n);
   if (rc == PF_OK)
-    rc = pf_snap_values(snap, k, &s->values);
+    rc = pf_tin_open(&s->values, path);
   for (size_t i = 0; rc == PF_OK && i < points->n; i++) {
     const pf_at *a = &points->v[i];
     s->tensor[i] = pf_tin_find(s->values, a->name);
     const pf_tensor *t = s->tensor[i] < 0 ? NULL : pf_tin_get(s->values, (size_t)s->tensor[i]);
     if (!t || t->n_dims != (a->hook->heads ? 3 : 2) || (a->hook->heads && t->dims[1] != a->heads) ||
         t->dims[t->n_dims - 1] != (a->width ? a->width : t->dims[0]))
-      rc = pf_fail(PF_EINPUT, "%s: damaged snapshot: no values of %s: make it again", snap->dir,
+      rc = pf_fail(PF_EINPUT, "%s: damaged: no values of %s: make the snapshot again", path,
                    a->name);
     else
       s->n_pos = (int32_t)t->dims[0];
   }
   if (rc != PF_OK)
-    pf_side_free(s);
+    pf_values_free(s);
   return rc;
+}
+
+int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_points *points) {
+  char path[4400];
+  pf_snap_values_path(snap, k, path);
+  return pf_values_open(s, path, points);
 }
 
 /* ---- other programs -------------------------------------------------------------------------- */
@@ -94,7 +100,7 @@ static int bad_shape(const char *path, const pf_tensor *t, const char *want) {
 
 /* Leading axes of 1 are a batch. Keys: [head, position, key], or [position, head, key] where only
  * that fits. Others: [position, ...] with the point's values a position. */
-static int fit(const char *path, pf_side *s, const pf_snap *like, const pf_blocks *b,
+static int fit(const char *path, pf_values *s, const pf_snap *like, const pf_blocks *b,
                size_t point) {
   const pf_at *a = &like->points.v[point];
   const pf_tensor *t = pf_tin_get(s->values, (size_t)s->tensor[point]);
@@ -124,10 +130,10 @@ static int fit(const char *path, pf_side *s, const pf_snap *like, const pf_block
   return PF_OK;
 }
 
-int pf_side_foreign(pf_side *s, const char *path, const pf_snap *like, const pf_blocks *b,
-                    json_t *ignored) {
+int pf_values_foreign(pf_values *s, const char *path, const pf_snap *like, const pf_blocks *b,
+                      json_t *ignored) {
   size_t found = 0;
-  *s = (pf_side){0};
+  *s = (pf_values){0};
   int rc = side_alloc(s, like->points.n);
   if (rc == PF_OK)
     rc = pf_tin_open(&s->values, path);
@@ -152,24 +158,24 @@ int pf_side_foreign(pf_side *s, const char *path, const pf_snap *like, const pf_
                  "holds ('personaflow hooks' lists names and aliases)",
                  path, pf_tin_count(s->values));
   if (rc != PF_OK)
-    pf_side_free(s);
+    pf_values_free(s);
   return rc;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static const pf_tensor *tensor_of(const pf_side *s, size_t point) {
+static const pf_tensor *tensor_of(const pf_values *s, size_t point) {
   return pf_tin_get(s->values, (size_t)s->tensor[point]);
 }
 
-size_t pf_side_part(const pf_side *s, const pf_points *points, size_t point) {
+size_t pf_values_part(const pf_values *s, const pf_points *points, size_t point) {
   const pf_tensor *t = tensor_of(s, point);
   return points->v[point].width ? points->v[point].width : t->dims[t->n_dims - 1];
 }
 
-int pf_side_rows(pf_side *s, const pf_points *points, size_t point, int32_t lo, int32_t hi,
-                 float *out) {
-  size_t heads = points->v[point].heads, part = pf_side_part(s, points, point),
+int pf_values_rows(pf_values *s, const pf_points *points, size_t point, int32_t lo, int32_t hi,
+                   float *out) {
+  size_t heads = points->v[point].heads, part = pf_values_part(s, points, point),
          stride = heads * part;
   size_t i = (size_t)s->tensor[point];
   if (!s->head_first[point])
