@@ -44,15 +44,15 @@ static void columns(const product_job *j, const pf_product *p, int tid, size_t l
   ops_of(j->t, w)->gemm(j->t->f, &g);
 }
 
-/* The panels of all products stand in one line that is cut into equal parts. */
-static void product_part(void *arg, int tid, int nt) {
-  const product_job *j = arg;
-  size_t total = 0, lo, hi, base = 0;
-  for (size_t i = 0; i < j->n; i++)
-    total += (j->p[i].w->n + PF_LANES - 1) / PF_LANES;
-  pf_par_range(total, tid, nt, &lo, &hi);
+static size_t panels_of(const pf_product *p) {
+  return (p->w->n + PF_LANES - 1) / PF_LANES;
+}
+
+/* Panels [lo, hi) of the line in which those of all products stand. */
+static void panels(const product_job *j, int tid, size_t lo, size_t hi) {
+  size_t base = 0;
   for (size_t i = 0; i < j->n; i++) {
-    size_t panels = (j->p[i].w->n + PF_LANES - 1) / PF_LANES;
+    size_t panels = panels_of(&j->p[i]);
     size_t from = lo > base ? lo - base : 0, to = hi > base ? hi - base : 0;
     to = to < panels ? to : panels;
     if (from < to)
@@ -61,11 +61,32 @@ static void product_part(void *arg, int tid, int nt) {
   }
 }
 
+/* The line is cut into equal parts, so that a thread always reads the same weights. Few rows read a
+ * part once from memory and take it in pieces; many rows would read their operands again for each
+ * piece, which costs more than waiting for the slower thread. */
+enum { FEW_ROWS = 16, FEW_UNIT = 2, FEW_SHARE = 4 };
+
+static void product_part(void *arg, int tid, int nt) {
+  const product_job *j = arg;
+  size_t total = 0, lo, hi;
+  bool few = j->m <= FEW_ROWS;
+  for (size_t i = 0; i < j->n; i++)
+    total += panels_of(&j->p[i]);
+  while (pf_par_take(j->t->s->turns, total, FEW_UNIT, few ? FEW_SHARE : 1, tid, nt, &lo, &hi))
+    panels(j, tid, lo, hi);
+}
+
+static void begin_turns(const pf_step *t) {
+  for (int i = 0; i < t->c->threads; i++)
+    atomic_store_explicit(&t->s->turns[i].taken, 0, memory_order_relaxed);
+}
+
 void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m) {
   product_job j = {t, p, n, m};
   double work = 0;
   for (size_t i = 0; i < n; i++)
     work += 3.0 * (double)m * (double)p[i].w->n * (double)p[i].w->kp;
+  begin_turns(t);
   pf_par(pf_par_worth(t->c->threads, work), product_part, &j);
 }
 
@@ -81,7 +102,7 @@ void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, co
     pf_step_tap(t, r, hooks[2], layer, y, 1, d);
 }
 
-typedef void (*row_fn)(const pf_step *t, size_t r);
+typedef void (*row_fn)(const pf_step *t, size_t r, const pf_lane *lane);
 typedef struct row_job {
   const pf_step *t;
   row_fn fn;
@@ -90,15 +111,16 @@ typedef struct row_job {
 static void row_part(void *arg, int tid, int nt) {
   const row_job *j = arg;
   size_t lo, hi;
-  pf_par_range(j->t->n, tid, nt, &lo, &hi);
-  for (size_t r = lo; r < hi; r++)
-    j->fn(j->t, r);
+  while (pf_par_take(j->t->s->turns, j->t->n, 1, 4, tid, nt, &lo, &hi))
+    for (size_t r = lo; r < hi; r++)
+      j->fn(j->t, r, &j->t->s->lanes[tid]);
 }
 
 static void each_row(const pf_step *t, row_fn fn) {
   row_job j = {t, fn};
   double work = 20.0 * (double)t->n * (double)(t->cfg->info.d_model + t->cfg->info.d_ff);
   int threads = pf_par_worth(t->c->threads, work);
+  begin_turns(t);
   pf_par((size_t)threads < t->n ? threads : (int)t->n, row_part, &j);
 }
 
@@ -106,7 +128,8 @@ static size_t dim(const pf_step *t) {
   return (size_t)t->cfg->info.d_model;
 }
 
-static void before_attention(const pf_step *t, size_t r) {
+static void before_attention(const pf_step *t, size_t r, const pf_lane *lane) {
+  (void)lane;
   static const int hooks[3] = {PF_HOOK_LN1_SCALE, PF_HOOK_LN1_NORM, PF_HOOK_LN1_OUT};
   float *x = t->s->x + r * dim(t), *y = t->s->norm + r * dim(t);
   pf_step_tap(t, r, PF_HOOK_RESID_PRE, t->layer, x, 1, dim(t));
@@ -157,7 +180,8 @@ void pf_step_softcap(const pf_step *t, size_t n, float *x, float cap) {
 }
 
 /* Rotates, runs the actions at q, k, v and stores K,V of the row. */
-static void rotate_and_store(const pf_step *t, size_t r) {
+static void rotate_and_store(const pf_step *t, size_t r, const pf_lane *lane) {
+  (void)lane;
   const pf_model_info *m = &t->cfg->info;
   size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads, nk = (size_t)m->n_kv_heads;
   const pf_row *row = &t->rows[r];
@@ -179,7 +203,8 @@ static void rotate_and_store(const pf_step *t, size_t r) {
     pf_kv_store(t->c, blk, (int32_t)h, row->pos % PF_KBLK, rot_k + h * d, v + h * d, k + h * d);
 }
 
-static void after_attention(const pf_step *t, size_t r) {
+static void after_attention(const pf_step *t, size_t r, const pf_lane *lane) {
+  (void)lane;
   size_t d = (size_t)t->cfg->info.d_head, nq = (size_t)t->cfg->info.n_heads;
   float *z = t->s->z + r * nq * d;
   pf_step_tap(t, r, PF_HOOK_Z, t->layer, z, nq, d);
@@ -198,7 +223,7 @@ static void results_of_row(const pf_step *t, size_t r, float *res, float *z1) {
     pf_step_operand(t, 0, z1, &t->w->o);
     pf_product p = {&t->w->o, NULL, res + h * dm, dm};
     product_job j = {t, &p, 1, 1};
-    product_part(&j, 0, 1);
+    panels(&j, 0, 0, panels_of(&p));
   }
   memcpy(old, res, nq * dm * sizeof *res);
   if (!pf_step_tap(t, r, PF_HOOK_RESULT, t->layer, res, nq, dm))
@@ -216,7 +241,8 @@ static void results_part(void *arg, int tid, int nt) {
       results_of_row(t, r, t->s->result, t->s->result_z);
 }
 
-static void add_attention(const pf_step *t, size_t r) {
+static void add_attention(const pf_step *t, size_t r, const pf_lane *lane) {
+  (void)lane;
   static const int post[3] = {PF_HOOK_LN1_POST_SCALE, PF_HOOK_LN1_POST_NORM, -1};
   static const int ln2[3] = {PF_HOOK_LN2_SCALE, PF_HOOK_LN2_NORM, PF_HOOK_LN2_OUT};
   float *x = t->s->x + r * dim(t), *a = t->s->out + r * dim(t), *y = t->s->norm + r * dim(t);
@@ -233,19 +259,21 @@ static void add_attention(const pf_step *t, size_t r) {
     pf_step_operand(t, r, y, &t->w->up);
 }
 
-static void activate(const pf_step *t, size_t r) {
+/* The row between the products stays in the caches: what came of them is read, never written. */
+static void activate(const pf_step *t, size_t r, const pf_lane *lane) {
   size_t n = (size_t)t->cfg->info.d_ff;
-  float *g = t->s->gate + r * n, *u = t->s->up + r * n;
+  float *g = t->s->gate + r * n, *u = t->s->up + r * n, *y = lane->act;
   pf_step_tap(t, r, PF_HOOK_MLP_PRE, t->layer, g, 1, n);
   pf_step_tap(t, r, PF_HOOK_MLP_PRE_LINEAR, t->layer, u, 1, n);
-  (t->cfg->gelu_tanh ? t->f->gelu_tanh : t->f->silu)(n, g, g);
-  pf_step_round_inner(t, n, g);
-  t->f->mul(n, g, u, g);
-  pf_step_tap(t, r, PF_HOOK_MLP_POST, t->layer, g, 1, n);
-  pf_step_operand(t, r, g, &t->w->down);
+  (t->cfg->gelu_tanh ? t->f->gelu_tanh : t->f->silu)(n, g, y);
+  pf_step_round_inner(t, n, y);
+  t->f->mul(n, y, u, y);
+  pf_step_tap(t, r, PF_HOOK_MLP_POST, t->layer, y, 1, n);
+  pf_step_operand(t, r, y, &t->w->down);
 }
 
-static void add_mlp(const pf_step *t, size_t r) {
+static void add_mlp(const pf_step *t, size_t r, const pf_lane *lane) {
+  (void)lane;
   static const int post[3] = {PF_HOOK_LN2_POST_SCALE, PF_HOOK_LN2_POST_NORM, -1};
   float *x = t->s->x + r * dim(t), *m = t->s->out + r * dim(t);
   if (t->cfg->post_norms) {

@@ -71,11 +71,21 @@ static size_t lane_scores(size_t group, size_t n_blk) {
   return one > PF_ATTEND_SCORES ? one : PF_ATTEND_SCORES;
 }
 
+static size_t group_of(const pf_model_info *i) {
+  return (size_t)(i->n_heads / i->n_kv_heads);
+}
+
+static size_t act_bytes(const pf_model_info *i) {
+  return pf_round_up((size_t)i->d_ff * sizeof(float), 64);
+}
+
 /* One thread's arrays in one block. */
-static void carve_lane(pf_lane *l, char *p, size_t n_blk, size_t group, size_t swapped) {
-  size_t rows = pf_attend_rows(group, 1), queries = rows * group;
+static void carve_lane(pf_lane *l, const pf_model_info *i, char *p, size_t n_blk, size_t swapped) {
+  size_t group = group_of(i), rows = pf_attend_rows(group, 1), queries = rows * group;
   l->work = p;
   p += PF_GEMM_WORK;
+  l->act = (float *)(void *)p;
+  p += act_bytes(i);
   l->swapped = swapped ? p : NULL;
   l->s = (float *)(void *)(p + swapped);
   l->k = (const void **)(l->s + lane_scores(group, n_blk));
@@ -86,28 +96,30 @@ static void carve_lane(pf_lane *l, char *p, size_t n_blk, size_t group, size_t s
   l->mask = (uint32_t *)(l->seen + queries);
 }
 
-static size_t lane_bytes(size_t group, size_t n_blk, size_t swapped) {
-  size_t rows = pf_attend_rows(group, 1);
-  return pf_round_up(PF_GEMM_WORK + swapped + lane_scores(group, n_blk) * sizeof(float) +
-                         (2 * n_blk + 3 * rows * group) * sizeof(void *) +
-                         rows * n_blk * sizeof(uint32_t),
-                     64);
+static size_t lane_bytes(const pf_model_info *i, size_t n_blk, size_t swapped) {
+  size_t group = group_of(i), rows = pf_attend_rows(group, 1);
+  return pf_round_up(
+      PF_GEMM_WORK + act_bytes(i) + swapped + lane_scores(group, n_blk) * sizeof(float) +
+          (2 * n_blk + 3 * rows * group) * sizeof(void *) + rows * n_blk * sizeof(uint32_t),
+      64);
 }
 
 static int make_lanes(pf_ctx *c, pf_scratch *s, size_t n_blk, bool swaps) {
   const pf_model_info *i = &c->model->cfg.info;
-  size_t nt = (size_t)c->threads, group = (size_t)(i->n_heads / i->n_kv_heads);
+  size_t nt = (size_t)c->threads;
   size_t swapped = swaps ? n_blk * (pf_kv_k_head(c) + pf_kv_v_head(c)) : 0;
-  size_t bytes = lane_bytes(group, n_blk, swapped);
+  size_t bytes = lane_bytes(i, n_blk, swapped);
   pf_free(s->lane_block);
   pf_free(s->lanes);
+  pf_free(s->turns);
   s->lane_blk = 0;
+  s->turns = pf_calloc(nt, sizeof *s->turns);
   s->lanes = pf_calloc(nt, sizeof *s->lanes);
   s->lane_block = pf_alloc(nt, bytes);
-  if (!s->lanes || !s->lane_block)
+  if (!s->turns || !s->lanes || !s->lane_block)
     return PF_ENOMEM;
   for (size_t t = 0; t < nt; t++)
-    carve_lane(&s->lanes[t], (char *)s->lane_block + t * bytes, n_blk, group, swapped);
+    carve_lane(&s->lanes[t], i, (char *)s->lane_block + t * bytes, n_blk, swapped);
   s->lane_blk = n_blk;
   s->lane_swaps = swaps;
   return PF_OK;
@@ -157,14 +169,14 @@ size_t pf_ctx_scratch_bytes(const pf_ctx *c, size_t rows, int32_t positions) {
   list_parts(&s, i, op, parts);
   return floats_of(parts, pf_round_up(rows < PF_STEP_ROWS ? rows : PF_STEP_ROWS, 16)) *
              sizeof(float) +
-         (size_t)c->threads *
-             lane_bytes((size_t)(i->n_heads / i->n_kv_heads), n_blk + n_blk / 2, 0);
+         (size_t)c->threads * lane_bytes(i, n_blk + n_blk / 2, 0);
 }
 
 void pf_scratch_free(pf_scratch *s) {
   if (!s)
     return;
   pf_free(s->block);
+  pf_free(s->turns);
   pf_free(s->lanes);
   pf_free(s->lane_block);
   pf_free(s->result);

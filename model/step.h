@@ -5,6 +5,7 @@
 #ifndef PF_MODEL_STEP_H
 #define PF_MODEL_STEP_H
 
+#include "base/par.h"
 #include "model/kv.h"
 #include "model/precision.h"
 
@@ -19,6 +20,7 @@ typedef struct pf_lane {
   const float **q;     /* (queries), as are the next two */
   float **y;
   const uint32_t **seen; /* of their rows */
+  float *act;            /* (F) a row of the MLP between its products */
   char *swapped; /* n_blk copies of a K head and of a V head, NULL when no sequence has swaps */
 } pf_lane;
 
@@ -33,7 +35,8 @@ static inline size_t pf_attend_rows(size_t group, size_t n_blk) {
 }
 
 typedef struct pf_scratch {
-  size_t rows; /* rows it is made for, a multiple of 16 */
+  pf_turn *turns; /* (threads) of the region that runs */
+  size_t rows;    /* rows it is made for, a multiple of 16 */
   size_t kp_max;
   float *x;                 /* (rows, D) residual */
   float *norm;              /* (rows, D) */

@@ -292,6 +292,52 @@ START_TEST(ranges_partition) {
 }
 END_TEST
 
+typedef struct taking {
+  pf_turn turns[4];
+  atomic_int seen[1000];
+  size_t n, unit, share;
+} taking;
+
+static void take_all(void *arg, int tid, int nt) {
+  taking *t = arg;
+  size_t lo, hi;
+  while (pf_par_take(t->turns, t->n, t->unit, t->share, tid, nt, &lo, &hi)) {
+    ck_assert(lo < hi && hi <= t->n);
+    for (size_t i = lo; i < hi; i++)
+      atomic_fetch_add(&t->seen[i], 1);
+  }
+}
+
+START_TEST(pieces_partition) {
+  static taking t;
+  static const size_t sizes[] = {0, 1, 5, 48, 999}, units[] = {1, 2, 48};
+  for (size_t s = 0; s < 5; s++)
+    for (size_t u = 0; u < 3; u++)
+      for (int nt = 1; nt <= 4; nt++) {
+        memset(&t, 0, sizeof t);
+        t.n = sizes[s];
+        t.unit = units[u];
+        t.share = (size_t)nt;
+        pf_par(nt, take_all, &t);
+        for (size_t i = 0; i < 1000; i++)
+          ck_assert_int_eq(t.seen[i], i < t.n);
+      }
+}
+END_TEST
+
+/* Own part first, in whole units that get smaller; then the other's. */
+START_TEST(pieces_begin_with_the_own_part) {
+  static const size_t want[][2] = {{10, 14}, {14, 16}, {16, 18}, {18, 20}, {0, 4}};
+  static pf_turn turns[2];
+  size_t lo, hi;
+  for (size_t i = 0; i < 5; i++) {
+    ck_assert(pf_par_take(turns, 20, 2, 2, 1, 2, &lo, &hi));
+    ck_assert_uint_eq(lo, want[i][0]);
+    ck_assert_uint_eq(hi, want[i][1]);
+  }
+}
+END_TEST
+
 int main(void) {
   if (!mkdtemp(dir)) {
     perror(dir);
@@ -315,6 +361,8 @@ int main(void) {
   tcase_add_test(tc, threads_do_every_part_once);
   tcase_add_test(tc, tininess_is_the_architecture_s);
   tcase_add_test(tc, ranges_partition);
+  tcase_add_test(tc, pieces_partition);
+  tcase_add_test(tc, pieces_begin_with_the_own_part);
   suite_add_tcase(s, tc);
   SRunner *r = srunner_create(s);
   srunner_run_all(r, CK_NORMAL);

@@ -33,7 +33,7 @@ enum {
   RESIDENT_TILES = 32,   /* row tiles that may stay in the second-level cache, */
   RESIDENT = 1152 << 10, /* and their bytes */
   RESIDENT_PANELS = 96,  /* while these pass */
-  LOOKAHEAD = 2048,      /* bytes of a panel that are fetched ahead for few rows */
+  LOOKAHEAD = 1024,      /* bytes of a panel that are fetched ahead for few rows */
 };
 _Static_assert(BLOCKS *(PANELS / 3) * SLOT * 4 <= PF_GEMM_WORK, "slots fit");
 _Static_assert(RESIDENT_TILES *SLOT * 4 <= PF_GEMM_WORK, "slots fit");
@@ -555,7 +555,7 @@ PF_INLINE void fetch_tile(const char *p) {
     _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* P panels, up to six, in tiles 0..P-1. */
+/* P panels in tiles 0..P-1. */
 PF_INLINE void few_steps(const block *k, const kind K, const int P) {
   const char *a = k->a, *b = k->b;
   size_t next = k->b_next;
@@ -569,29 +569,65 @@ PF_INLINE void few_steps(const block *k, const kind K, const int P) {
     LOAD(6, a);
     FEW(0)
     FEW(1)
-    FEW(2)
-    FEW(3)
-    FEW(4)
-    FEW(5)
   }
 #undef FEW
 }
 
-/* P panels, up to three. */
+/* The three parts of the activations are few rows and loaded again for each panel. */
 PF_INLINE void few_steps_x3(const block *k, const int P) {
-  block at = *k;
-  for (size_t s = 0; s < k->steps; s++) {
-    step(&at, NULL, X3, 1, P, NOWHERE);
-    for (int p = 0; p < P; p++)
-      fetch_tile(at.b + (size_t)p * k->b_next + LOOKAHEAD);
+  const char *a = k->a, *b = k->b;
+#define FEW(h, m)                                                                                  \
+  if (P > (h)) {                                                                                   \
+    LOAD(7, b + (h)*k->b_next);                                                                    \
+    fetch_tile(b + (h)*k->b_next + LOOKAHEAD);                                                     \
+    LOAD(6, a + PF_TILE_BYTES);                                                                    \
+    DP(X3, m);                                                                                     \
+    LOAD(6, a);                                                                                    \
+    DP(X3, h);                                                                                     \
+    LOAD(6, a + 2 * PF_TILE_BYTES);                                                                \
+    DP(X3, m);                                                                                     \
   }
+  for (size_t s = 0; s < k->steps; s++, a += 3 * PF_TILE_BYTES, b += PF_TILE_BYTES) {
+    FEW(0, 3)
+    FEW(1, 4)
+  }
+#undef FEW
 }
 
+/* Where panel p of P stands in the work of few rows, after tiles of chunk t. */
+static inline float *few_sums(const product *q, size_t t, size_t p, size_t P) {
+  return (float *)q->g->work + (t * P + p) * TILE;
+}
+
+PF_INLINE void put_few(const product *q, size_t j, size_t p, size_t row, const kind K,
+                       const size_t P) {
+  const pf_gemm *g = q->g;
+  __mmask16 mask = columns(g, j + p);
+  const float *c = few_sums(q, 0, p, P) + row * 16;
+  __m512 v = _mm512_load_ps(c);
+  if (K == X3)
+    v = _mm512_add_ps(v, _mm512_load_ps(few_sums(q, 0, P + p, P) + row * 16));
+  if (K == S8) {
+    const float *sa = (const float *)((const char *)g->a + 16 * g->kp) + row;
+    const float *sw = g->ws + (j + p) * q->groups * 16;
+    v = _mm512_setzero_ps();
+    for (size_t t = 0; t < q->groups; t++, c += P * TILE, sa += 16, sw += 16) {
+      __m512 scale = _mm512_mul_ps(_mm512_set1_ps(*sa), _mm512_loadu_ps(sw));
+      v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(c)), scale, v);
+    }
+  }
+  v = _mm512_add_ps(v, _mm512_setzero_ps());
+  if (g->bias)
+    v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, g->bias + (j + p) * 16));
+  _mm512_mask_storeu_ps(g->y + row * g->ldy + (j + p) * 16, mask, v);
+}
+
+/* P panels, one or two: a core reads one or two streams at the full bandwidth of memory and six at
+ * five sixths of it. What the chunks of K gave waits in work, so that nothing stands between the
+ * reads. */
 PF_INLINE void few_panels(product *q, size_t j, const kind K, const int P) {
-  const size_t W = P > 3 ? 3 : (size_t)P;
-  float acc[SLOT] __attribute__((aligned(64)));
-  for (size_t s = 0; s < q->steps; s += q->chunk) {
-    size_t panel = q->steps * PF_TILE_BYTES;
+  size_t panel = q->steps * PF_TILE_BYTES, rows = q->g->m;
+  for (size_t s = 0, t = 0; s < q->steps; s += q->chunk, t++) {
     block b = {.a = (const char *)q->g->a + s * q->a_step,
                .b = (const char *)q->g->w + j * panel + s * PF_TILE_BYTES,
                .b_next = panel,
@@ -601,26 +637,25 @@ PF_INLINE void few_panels(product *q, size_t j, const kind K, const int P) {
       few_steps_x3(&b, P);
     else
       few_steps(&b, K, P);
-    store_tiles(q->result);
-    for (size_t p = 0; p < (size_t)P; p += W) {
-      spot at = {0, j + p, 1, W, NULL};
-      send(q, q->result + p * TILE, &at);
-      q->out.c_next = TILE;
-      if (K == S8)
-        send_s8(q, &at, s / q->chunk, acc + p * TILE);
-      finish(&q->out, K);
-    }
+    STORE(0, few_sums(q, t, 0, (size_t)P));
+    if (K == X3)
+      STORE(3, few_sums(q, 0, (size_t)P, (size_t)P));
+    if (P > 1)
+      STORE(1, few_sums(q, t, 1, (size_t)P));
+    if (P > 1 && K == X3)
+      STORE(4, few_sums(q, 0, (size_t)P + 1, (size_t)P));
   }
+  if (P > 1) /* panel j + 2 was fetched behind panel j + 1 */
+    fetch_tile((const char *)q->g->w + (j + 3) * panel);
+  for (size_t p = 0; p < (size_t)P; p++)
+    for (size_t row = 0; row < rows; row++)
+      put_few(q, j, p, row, K, (size_t)P);
 }
 
 PF_INLINE void few_rows(product *q, const kind K) {
   size_t j = 0;
-  if (K == X3)
-    for (; j + 3 <= q->panels; j += 3)
-      few_panels(q, j, K, 3);
-  else
-    for (; j + 6 <= q->panels; j += 6)
-      few_panels(q, j, K, 6);
+  for (; j + 2 <= q->panels; j += 2)
+    few_panels(q, j, K, 2);
   for (; j < q->panels; j++)
     few_panels(q, j, K, 1);
 }
@@ -654,7 +689,7 @@ static void run(const pf_gemm *g, kind K) {
   q.groups = (q.steps + q.chunk - 1) / q.chunk;
   if (K == S8)
     q.a_tile += 64 * q.groups;
-  if (q.row_tiles == 1) {
+  if (q.row_tiles == 1 && 2 * q.groups * TILE * sizeof(float) <= PF_GEMM_WORK) {
     few(&q);
   } else {
     pf_amx_enter(16, 0);

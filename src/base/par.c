@@ -26,6 +26,36 @@ void pf_par(int n_threads, pf_par_fn fn, void *arg) {
   }
 }
 
+/* A piece of a part of `size` items, some of them taken; 0: none left. */
+static size_t take_piece(pf_turn *t, size_t size, size_t unit, size_t share, size_t *at) {
+  size_t n;
+  *at = atomic_load_explicit(&t->taken, memory_order_relaxed);
+  do {
+    if (*at >= size)
+      return 0;
+    n = (size - *at) / share / unit * unit;
+    n = n ? n : unit;
+    n = n < size - *at ? n : size - *at;
+  } while (!atomic_compare_exchange_weak_explicit(&t->taken, at, *at + n, memory_order_relaxed,
+                                                  memory_order_relaxed));
+  return n;
+}
+
+bool pf_par_take(pf_turn *turns, size_t n, size_t unit, size_t share, int tid, int nt, size_t *lo,
+                 size_t *hi) {
+  for (int i = 0; i < nt; i++) {
+    int owner = (tid + i) % nt;
+    size_t begin, end, at, piece;
+    pf_par_range(n, owner, nt, &begin, &end);
+    if (!(piece = take_piece(&turns[owner], end - begin, unit, share, &at)))
+      continue;
+    *lo = begin + at;
+    *hi = *lo + piece;
+    return true;
+  }
+  return false;
+}
+
 enum { WORK_PER_THREAD = 200000 };
 
 int pf_par_worth(int n_threads, double work) {

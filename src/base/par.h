@@ -4,6 +4,8 @@
 #ifndef PF_BASE_PAR_H
 #define PF_BASE_PAR_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* fn(arg, tid, n_threads) once on each of n_threads threads, inside the compute environment
@@ -24,5 +26,15 @@ static inline void pf_par_range(size_t n, int tid, int nt, size_t *lo, size_t *h
   *lo = t * q + (t < r ? t : r);
   *hi = *lo + q + (t < r);
 }
+
+/* The same parts taken piece by piece: who has done his own helps with the others', so that a
+ * thread that was held up holds up nobody. turns: one a thread, zero when the region begins. */
+typedef struct pf_turn {
+  _Alignas(64) atomic_size_t taken; /* items of the part */
+} pf_turn;
+/* The next piece [*lo, *hi) of n items, false when nothing is left: a `share`-th of what is left of
+ * a part, rounded down to whole units but at least one. */
+bool pf_par_take(pf_turn *turns, size_t n, size_t unit, size_t share, int tid, int nt, size_t *lo,
+                 size_t *hi);
 
 #endif
