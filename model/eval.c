@@ -170,6 +170,7 @@ typedef struct call {
   uint8_t *used;
   int32_t *bad;
   float *logits;
+  const pf_sink *sink;
   pf_row *sorted; /* (PF_STEP_ROWS); NULL: all rows enter at layer 0 */
 } call;
 
@@ -215,13 +216,13 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
       return rc;
   }
   t.n = n;
-  return pf_step_finish(&t, k->logits);
+  return pf_step_finish(&t, k->logits, k->sink);
 }
 
 static int prepare(call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
-  size_t layers = (size_t)c->model->cfg.info.n_layers, n_blk = 1, n_out = 0;
-  bool swaps = false, late = false, scores = false;
+  size_t layers = (size_t)c->model->cfg.info.n_layers, n_blk = 1, n_out = 0, n_logits = 0;
+  bool swaps = false, late = false;
   k->used = pf_calloc(layers + 1, PF_N_HOOKS);
   k->bad = pf_alloc(PF_STEP_ROWS, sizeof *k->bad);
   if (!k->used || !k->bad)
@@ -231,15 +232,17 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
       pf_tapset_mark(&rows[r].seq->taps, k->used);
     swaps |= rows[r].seq->n_swaps > 0;
     n_out += rows[r].out >= 0;
+    n_logits += rows[r].out >= 0 || rows[r].score;
     late |= rows[r].layer > 0;
-    scores |= rows[r].score != NULL;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
-  if (n_out && !k->logits)
+  if (n_out && !k->logits && !k->sink)
     return pf_fail(PF_EUSAGE, "rows ask for logits but there is no place to write them");
-  bool unembed = n_out || scores || k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP];
+  if (k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP])
+    n_logits = n;
   if (pf_scratch_make(c, n < PF_STEP_ROWS ? n : PF_STEP_ROWS, n_blk, swaps) != PF_OK ||
-      (unembed && pf_scratch_logits(c, n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS) != PF_OK))
+      (n_logits &&
+       pf_scratch_logits(c, n_logits < PF_FINAL_ROWS ? n_logits : PF_FINAL_ROWS) != PF_OK))
     return PF_ENOMEM;
   if (late && !(k->sorted = pf_alloc(PF_STEP_ROWS, sizeof *k->sorted)))
     return PF_ENOMEM;
@@ -249,8 +252,8 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
   return PF_OK;
 }
 
-int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
-  call k = {.c = c, .logits = logits};
+int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits, const pf_sink *sink) {
+  call k = {.c = c, .logits = logits, .sink = sink};
   size_t in = 0;
   int rc = PF_OK;
   for (; in < n_rows && rc == PF_OK; in++)
@@ -268,4 +271,8 @@ int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
   pf_free(k.bad);
   pf_free(k.sorted);
   return rc;
+}
+
+int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
+  return pf_eval_into(c, rows, n_rows, logits, NULL);
 }

@@ -19,8 +19,9 @@ typedef struct final_set {
   size_t at[PF_FINAL_ROWS];                  /* a row's place in y, or NO_LOGITS */
   size_t logit_row[PF_FINAL_ROWS], n_logits; /* the row at a place */
   float *y;                                  /* (n_logits, V) */
-  int bad;                                   /* 1 + a row whose logits are not finite */
-  double lse[PF_FINAL_ROWS];                 /* of the rows that need it */
+  const pf_sink *sink;
+  int bad;                   /* 1 + a row whose logits are not finite */
+  double lse[PF_FINAL_ROWS]; /* of the rows that need it */
   size_t kl[PF_FINAL_ROWS], group[PF_FINAL_ROWS + 1], n_groups; /* places in y, by reference */
 } final_set;
 
@@ -139,10 +140,14 @@ static void logits_part(void *arg, int tid, int nt) {
       pf_step_softcap(t, v, y, t->cfg->info.final_softcap);
     }
     pf_step_tap(t, r, PF_HOOK_LOGITS, -1, y, 1, v);
-    if (!t->f->finite(v, y))
+    if (!t->f->finite(v, y)) {
       __atomic_store_n(&s->bad, (int)r + 1, __ATOMIC_RELAXED);
-    else if (t->rows[r].score)
+      continue;
+    }
+    if (t->rows[r].score)
       score_row(s, at, v, y);
+    if (s->sink && t->rows[r].out >= 0)
+      s->sink->take(s->sink->user, tid, t->rows[r].out, y);
   }
 }
 
@@ -167,7 +172,7 @@ static int finish_set(final_set *s, float *logits) {
   group_kl(s);
   if (s->n_groups)
     pf_par(threads_for(s, 20.0 * values, s->n_groups), kl_part, s);
-  for (size_t at = 0; at < s->n_logits; at++) {
+  for (size_t at = 0; at < s->n_logits && !s->sink; at++) {
     int32_t out = t->rows[s->logit_row[at]].out;
     if (out >= 0)
       memcpy(logits + (size_t)out * v, s->y + at * v, v * sizeof *logits);
@@ -175,10 +180,10 @@ static int finish_set(final_set *s, float *logits) {
   return PF_OK;
 }
 
-int pf_step_finish(const pf_step *t, float *logits) {
+int pf_step_finish(const pf_step *t, float *logits, const pf_sink *sink) {
   static const int norm_hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
   static const int logit_hooks[] = {PF_HOOK_LOGITS_PRECAP, PF_HOOK_LOGITS};
-  final_set s = {.t = t, .y = t->s->logits};
+  final_set s = {.t = t, .y = t->s->logits, .sink = sink};
   int rc = PF_OK;
   for (size_t r = 0; r < t->n && rc == PF_OK; r++) {
     bool logit = t->rows[r].out >= 0 || t->rows[r].score || wants(t, r, logit_hooks, 2);

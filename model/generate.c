@@ -15,6 +15,7 @@
 #include "base/status.h"
 #include "model/prefix.h"
 #include "model/sample.h"
+#include "model/step.h"
 
 /* Rows that sharing a beginning must save, since it costs a step more, and tokens that it must add
  * to the one before, since it holds blocks of its own. */
@@ -22,8 +23,6 @@ enum { SHARE_WORTH = 32, SHARE_STEP = 4 };
 /* Rows of prompts in a call. */
 enum { CALL_ROWS = 2048 };
 
-/* Rows of logits that pf_eval makes at a time. */
-enum { TILE_ROWS = 64 };
 static const size_t NO_ROW = SIZE_MAX;
 
 typedef enum unit_state { WAITING, RUNNING, READY, ENDED } unit_state;
@@ -53,8 +52,8 @@ typedef struct run {
   size_t kv_before;
   pf_row *rows;
   size_t cap_rows, n_rows;
-  float *logits; /* (cap_out, vocab) */
   size_t cap_out, n_out;
+  float *given;      /* (vocab) */
   pf_chosen *chosen; /* (cap_out) */
   const unit **picks;
   pf_picker *pickers; /* (threads) */
@@ -74,9 +73,9 @@ static size_t kv_bytes(const run *g, size_t from, size_t to) {
   return to > from ? blocks * pf_kv_block_bytes(g->c) * (size_t)g->c->model->cfg.info.n_layers : 0;
 }
 
-/* Bytes of logits with so many branches in flight: theirs, and pf_eval's own. */
+/* Bytes of logits with so many branches in flight. */
 static size_t logit_bytes(const run *g, size_t n) {
-  return (n + (n < TILE_ROWS ? n : TILE_ROWS)) * vocab(g) * sizeof(float);
+  return (n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS) * vocab(g) * sizeof(float);
 }
 
 /* Positions that a branch may come to hold: its last token needs none. */
@@ -338,51 +337,54 @@ static int collect(run *g) {
   return rc;
 }
 
-/* The logits have more room than the branches in flight need, and K,V are waiting for it. */
-static bool logits_too_large(const run *g) {
-  return g->o->memory && g->held + logit_bytes(g, g->cap_out) > g->o->memory;
-}
-
-/* Room for the rows and logits of all that is active. */
+/* Room for the rows and choices of all that is active. */
 static int make_room(run *g) {
-  size_t v = vocab(g);
   if (g->n_active + CALL_ROWS > g->cap_rows) {
     pf_free(g->rows);
     g->cap_rows = 2 * g->n_active + CALL_ROWS;
     g->rows = pf_alloc(g->cap_rows, sizeof *g->rows);
   }
-  if (g->in_flight > g->cap_out || logits_too_large(g)) {
-    pf_free(g->logits);
+  if (g->in_flight > g->cap_out) {
     pf_free(g->chosen);
     pf_free(g->picks);
-    g->cap_out = g->in_flight;
-    g->logits = pf_alloc(g->cap_out, v * sizeof *g->logits);
+    g->cap_out = 2 * g->in_flight;
     g->chosen = pf_alloc(g->cap_out, sizeof *g->chosen);
     g->picks = pf_alloc(g->cap_out, sizeof *g->picks);
   }
-  return g->rows && g->logits && g->chosen && g->picks ? PF_OK : PF_ENOMEM;
+  return g->rows && g->chosen && g->picks ? PF_OK : PF_ENOMEM;
 }
 
-static void pick_part(void *arg, int tid, int nt) {
+/* A pf_sink. */
+static void pick(void *user, int tid, int32_t out, float *x) {
+  run *g = user;
+  const unit *u = g->picks[out];
+  if (!g->failed[tid])
+    g->failed[tid] = pf_pick(&g->pickers[tid], u->seq, &u->b->o, u->b->out.n, x, &g->chosen[out]);
+}
+
+/* First tokens from logits that were given: on a copy, since others may read them. */
+static void pick_given(void *arg, int tid, int nt) {
   run *g = arg;
-  size_t lo, hi, v = vocab(g);
-  pf_par_range(g->n_out, tid, nt, &lo, &hi);
-  for (size_t i = lo; i < hi && !g->failed[tid]; i++) {
-    const unit *u = g->picks[i];
-    float *x = g->logits + i * v;
-    if (!u->fed)
-      memcpy(x, u->b->logits, v * sizeof *x);
-    g->failed[tid] = pf_pick(&g->pickers[tid], u->seq, &u->b->o, u->b->out.n, x, &g->chosen[i]);
-  }
+  (void)nt;
+  for (size_t i = 0; i < g->n_out; i++)
+    if (!g->picks[i]->fed) {
+      memcpy(g->given, g->picks[i]->b->logits, vocab(g) * sizeof *g->given);
+      pick(g, tid, (int32_t)i, g->given);
+    }
 }
 
-static int pick_all(run *g) {
-  int threads = pf_par_worth(g->c->threads, 20.0 * (double)g->n_out * (double)vocab(g));
-  pf_par((size_t)threads < g->n_out ? threads : (int)g->n_out, pick_part, g);
-  for (int t = 0; t < threads; t++)
-    if (g->failed[t])
-      return g->failed[t];
-  return PF_OK;
+static int eval(run *g) {
+  bool given = false;
+  for (size_t i = 0; i < g->n_out; i++)
+    given |= !g->picks[i]->fed;
+  if (given && !g->given && !(g->given = pf_alloc(vocab(g), sizeof *g->given)))
+    return PF_ENOMEM;
+  if (given)
+    pf_par(1, pick_given, g);
+  int rc = pf_eval_into(g->c, g->rows, g->n_rows, NULL, &(pf_sink){pick, g});
+  for (int t = 0; t < g->c->threads && rc == PF_OK; t++)
+    rc = g->failed[t];
+  return rc;
 }
 
 static bool is_eos(const run *g, const pf_gen_opts *o, int32_t id) {
@@ -470,7 +472,7 @@ static void report(const run *g) {
 static void count_step(run *g) {
   pf_many_stats *s = g->stats;
   size_t now = g->c->kv_bytes, before = g->kv_before;
-  size_t memory = (now > before ? now - before : 0) + logit_bytes(g, g->cap_out);
+  size_t memory = (now > before ? now - before : 0) + logit_bytes(g, g->n_out);
   s->steps++;
   s->rows += g->n_rows;
   s->memory_peak = memory > s->memory_peak ? memory : s->memory_peak;
@@ -487,10 +489,8 @@ static int step(run *g) {
   if (rc == PF_OK)
     rc = collect(g);
   if (rc == PF_OK)
-    rc = pf_eval(g->c, g->rows, g->n_rows, g->logits);
+    rc = eval(g);
   count_step(g);
-  if (rc == PF_OK && g->n_out)
-    rc = pick_all(g);
   return rc == PF_OK ? advance(g) : rc;
 }
 
@@ -533,7 +533,7 @@ static void free_run(run *g) {
       pf_seq_free(g->u[i].seq);
   for (int t = 0; g->pickers && t < g->c->threads; t++)
     pf_picker_free(&g->pickers[t]);
-  void *const all[] = {g->u,      g->active, g->rows,    g->logits,
+  void *const all[] = {g->u,      g->active, g->rows,    g->given,
                        g->chosen, g->picks,  g->pickers, g->failed};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     pf_free(all[i]);
