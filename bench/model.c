@@ -55,16 +55,19 @@ static bool bad(const char *what, const char *value) {
   return false;
 }
 
-/* ---- lists with commas; the texts live as long as the program ---- */
+/* ---- lists with commas ---- */
 
 typedef bool (*word_fn)(pf_mb_opts *o, const char *word);
 
-static bool each(pf_mb_opts *o, const char *list, word_fn take) {
-  char *copy = strdup(list), *at = NULL;
-  bool ok = copy && *copy;
-  for (char *w = copy ? strtok_r(copy, ",", &at) : NULL; w && ok; w = strtok_r(NULL, ",", &at))
-    ok = take(o, w);
-  return ok;
+/* Cuts the list up where it stands: the words stay in the argument. */
+static bool each(pf_mb_opts *o, const char *name, char *list, word_fn take) {
+  char *at = NULL, *w = strtok_r(list, ",", &at);
+  if (!w)
+    return bad(name, "");
+  for (; w; w = strtok_r(NULL, ",", &at))
+    if (!take(o, w))
+      return bad(name, w);
+  return true;
 }
 
 static bool number(const char *s, size_t least, size_t most, size_t *v) {
@@ -145,21 +148,21 @@ static bool flag(int c, pf_mb_opts *o) {
   return at || c == NO_WARMUP;
 }
 
-static bool option(int c, const char *v, pf_mb_opts *o) {
+static bool option(int c, char *v, pf_mb_opts *o) {
   size_t n = 0;
   switch (c) {
   case 'm':
-    return each(o, v, take_model) || bad("-m", v);
+    return each(o, "-m", v, take_model);
   case PRECISION:
-    return each(o, v, take_precision) || bad("--precision", v);
+    return each(o, "--precision", v, take_precision);
   case 'p':
-    return each(o, v, take_prompt) || bad("-p", v);
+    return each(o, "-p", v, take_prompt);
   case 'n':
-    return each(o, v, take_gen) || bad("-n", v);
+    return each(o, "-n", v, take_gen);
   case NPL:
-    return each(o, v, take_npl) || bad("-npl", v);
+    return each(o, "-npl", v, take_npl);
   case ONLY:
-    return each(o, v, take_part) || bad("--only", v);
+    return each(o, "--only", v, take_part);
   case 'd':
     return number(v, 0, 1 << 20, &o->depth) || bad("-d", v);
   case 'b':
