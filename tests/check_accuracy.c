@@ -15,6 +15,8 @@
 #include "base/mem.h"
 #include "fixture.h"
 #include "personaflow/personaflow.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 enum { ANSWER = 96, LIMIT = 16 << 20 };
 
@@ -152,10 +154,9 @@ static void judge(const char *name, const subject *s) {
 }
 
 static size_t n_prompts(const json_t *prompts) {
-  const char *tier = getenv("PF_TEST_TIER");
   size_t n = json_array_size(prompts);
   ck_assert_uint_ge(n, 86);
-  return !tier || strcmp(tier, "small") != 0 ? n : 2;
+  return tu_tier("small") ? 2 : n;
 }
 
 START_TEST(near_f32) {
@@ -185,9 +186,5 @@ int main(void) {
   tcase_set_timeout(c, 600);
   tcase_add_loop_test(c, near_f32, 0, sizeof models / sizeof *models);
   suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

@@ -20,6 +20,7 @@
 #include "base/rng.h"
 #include "base/sha256.h"
 #include "base/status.h"
+#include "tests/suite.h"
 
 static char dir[] = "/tmp/pf-check-base-XXXXXX";
 
@@ -364,10 +365,7 @@ int main(void) {
   tcase_add_test(tc, pieces_partition);
   tcase_add_test(tc, pieces_begin_with_the_own_part);
   suite_add_tcase(s, tc);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
+  int failed = tu_suite_run(s);
   unlink(in_dir("a"));
   rmdir(dir);
   return failed != 0;

@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "personaflow/types.h"
 #include "simd/simd.h"
+#include "tests/suite.h"
 
 typedef struct problem {
   size_t m, n, k, kp;
@@ -143,9 +144,5 @@ int main(void) {
   tcase_add_loop_test(tc, products_of_fp32_weights, 0, sizeof sizes / sizeof *sizes);
   tcase_add_loop_test(tc, products_of_bf16_weights, 0, sizeof sizes / sizeof *sizes);
   suite_add_tcase(s, tc);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Branches, interventions and their exact equivalences: every comparison is of bits. */
 #include "model_util.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 static const char *const models[] = {"tests/mini/g2-window", "tests/mini/q2-odd",
                                      "tests/mini/g2-nocap-mqa", "tests/mini/q2-mixed"};
@@ -15,8 +17,7 @@ typedef struct fix {
 
 /* The small tier is for emulators: one Gemma-2 and one Qwen-2. */
 static int n_models(void) {
-  const char *tier = getenv("PF_TEST_TIER");
-  return tier && !strcmp(tier, "small") ? 2 : N_MODELS;
+  return tu_tier("small") ? 2 : N_MODELS;
 }
 
 /* Every model in every precision: case i. */
@@ -387,10 +388,5 @@ int main(void) {
   tcase_add_test(t, names_resolve);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK); /* OpenMP's threads do not survive a fork */
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

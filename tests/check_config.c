@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "model/weights.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 
 static char dir[256];
@@ -513,9 +514,5 @@ int main(void) {
   tcase_add_test(t, names_in_the_cache);
   tcase_add_test(t, places_of_the_cache);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed ? 1 : 0;
+  return tu_suite_run(s);
 }

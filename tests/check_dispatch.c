@@ -6,6 +6,7 @@
 
 #include "personaflow/model.h"
 #include "simd/kernels.h"
+#include "tests/suite.h"
 
 static int cap_status(const char *cap) {
   const pf_kernel *chosen[PF_N_OPS];
@@ -134,9 +135,5 @@ int main(void) {
   tcase_add_test(t, a_precision_names_what_it_calls);
   Suite *s = suite_create("dispatch");
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int bad = srunner_ntests_failed(r);
-  srunner_free(r);
-  return bad != 0;
+  return tu_suite_run(s);
 }

@@ -13,7 +13,9 @@
 #include "base/js.h"
 #include "base/mem.h"
 #include "tests/model_util.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
+#include "tests/util.h"
 
 static const char prompts[] =
     "{\"id\": \"first\", \"ids\": [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]}\n"
@@ -286,9 +288,9 @@ static void check_weight(draw *d, size_t m, pf_precision p, const char *model) {
 /* ---- all of them ----------------------------------------------------------------------------- */
 
 static void range(int *lo, int *hi) {
-  const char *tier = getenv("PF_TEST_TIER"), *only = getenv("CHECK_FAULTS");
+  const char *only = getenv("CHECK_FAULTS");
   *lo = 0;
-  *hi = tier && !strcmp(tier, "big") ? 200 : 8;
+  *hi = tu_tier("big") ? 200 : 8;
   if (only)
     ck_assert_int_eq(sscanf(only, "%d:%d", lo, hi), 2);
 }
@@ -322,9 +324,5 @@ int main(void) {
   suite_add_tcase(s, t);
   tcase_set_timeout(t, 0);
   tcase_add_test(t, every_fault_is_named);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int bad = srunner_ntests_failed(r);
-  srunner_free(r);
-  return bad != 0;
+  return tu_suite_run(s);
 }

@@ -6,6 +6,8 @@
 #include "base/dmath.h"
 #include "model/prefix.h"
 #include "model_util.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 enum { N_BRANCHES = 40, MAX_PROMPT = 100, MAX_NEW = 12 };
 
@@ -13,18 +15,13 @@ static const char *const models[] = {"tests/mini/g2-window", "tests/mini/q2-odd"
                                      "tests/mini/g2-nocap-mqa", "tests/mini/q2-mixed"};
 enum { N_MODELS = sizeof models / sizeof *models };
 
-static int in_tier(const char *name) {
-  const char *tier = getenv("PF_TEST_TIER");
-  return tier && !strcmp(tier, name);
-}
-
 /* The small tier is for emulators; the big one takes every model in every precision. */
 static int n_cases(void) {
-  return in_tier("big") ? N_MODELS * (PF_N_PRECISIONS - 1) : in_tier("small") ? 1 : 3;
+  return tu_tier("big") ? N_MODELS * (PF_N_PRECISIONS - 1) : tu_tier("small") ? 1 : 3;
 }
 
 static pf_model *open_case(int i) {
-  pf_precision p = in_tier("big") ? (pf_precision)(1 + i / N_MODELS)
+  pf_precision p = tu_tier("big") ? (pf_precision)(1 + i / N_MODELS)
                    : i == 2       ? PF_PRECISION_INT8
                                   : PF_PRECISION_F32;
   return tu_open_as(models[i % N_MODELS], p);
@@ -319,7 +316,7 @@ START_TEST(any_company) {
   kit *ref = one_by_one(m);
   for (int t = 1; t <= 3; t++)
     for (size_t b = 0; b < 5; b++)
-      if (in_tier("big") || (size_t)t % 3 == b % 3)
+      if (tu_tier("big") || (size_t)t % 3 == b % 3)
         together(ref, t, batches[b], (uint64_t)t * b, 0);
   together(ref, 2, 0, 7, 1.0);
   together(ref, 3, 0, 8, 2.5);
@@ -468,7 +465,7 @@ END_TEST
 /* 2,000 branches of mixed lengths inside a budget for a few of them. */
 START_TEST(two_thousand) {
   enum { N = 2000, P = 120 };
-  size_t n = in_tier("small") ? 200 : N;
+  size_t n = tu_tier("small") ? 200 : N;
   pf_model *m = tu_open("tests/mini/q2-one-layer");
   pf_ctx *c = tu_ctx(m, 2);
   pf_branch *b = calloc(n, sizeof *b);
@@ -570,9 +567,5 @@ int main(void) {
   tcase_add_test(t, two_thousand);
   tcase_add_loop_test(t, tree, 0, 8);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed ? 1 : 0;
+  return tu_suite_run(s);
 }

@@ -7,12 +7,8 @@
 
 #include "analysis/controls.h"
 #include "base/mem.h"
-
-static void use_source_data(void) {
-  char dir[4096];
-  snprintf(dir, sizeof dir, "%s/data", getenv("srcdir") ? getenv("srcdir") : ".");
-  setenv("PERSONAFLOW_DATADIR", dir, 1);
-}
+#include "tests/suite.h"
+#include "tests/util.h"
 
 START_TEST(shipped) {
   static const struct {
@@ -310,7 +306,7 @@ START_TEST(missing_files) {
 END_TEST
 
 int main(void) {
-  use_source_data();
+  tu_use_source_data();
   Suite *s = suite_create("grid");
   TCase *t = tcase_create("grid");
   tcase_add_test(t, shipped);
@@ -324,10 +320,5 @@ int main(void) {
   tcase_add_test(t, described);
   tcase_add_test(t, missing_files);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

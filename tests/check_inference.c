@@ -12,6 +12,7 @@
 #include "base/dmath.h"
 #include "base/js.h"
 #include "tests/fixture.h"
+#include "tests/suite.h"
 
 enum { MAX_VALUES = 1024 };
 static json_t *fixture;
@@ -406,11 +407,7 @@ int main(void) {
   tcase_add_test(t, edges);
   tcase_add_test(t, tost_by_signs);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
+  int failed = tu_suite_run(s);
   json_decref(fixture);
   return failed != 0;
 }

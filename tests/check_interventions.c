@@ -2,6 +2,7 @@
  * Intervention files: what is refused and with which line; what is bound does what taps, cuts and
  * swaps do, bit for bit. */
 #include "model_util.h"
+#include "tests/suite.h"
 
 enum { LEN = 40 };
 
@@ -289,10 +290,5 @@ int main(void) {
   tcase_add_test(t, replace_from_a_prompt_and_from_a_file);
   tcase_add_loop_test(t, what_never_fires_is_an_error, 0, (int)(sizeof firing / sizeof *firing));
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK); /* OpenMP's threads do not survive a fork */
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

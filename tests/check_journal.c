@@ -14,6 +14,7 @@
 #include "analysis/journal.h"
 #include "base/io.h"
 #include "personaflow/analysis.h"
+#include "tests/suite.h"
 
 static char dir[256], file[300];
 static const char *const outputs[] = {"journal.jsonl", "results.jsonl", NULL};
@@ -275,10 +276,5 @@ int main(void) {
   tcase_add_test(t, tensors_hostile);
   tcase_set_timeout(t, 120);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

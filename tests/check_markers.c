@@ -11,6 +11,8 @@
 #include "analysis/stats.h"
 #include "base/js.h"
 #include "tests/fixture.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 /* ---- the paper --------------------------------------------------------------------------------
  */
@@ -384,9 +386,7 @@ START_TEST(contrast) {
 END_TEST
 
 int main(void) {
-  char dir[4096];
-  snprintf(dir, sizeof dir, "%s/data", getenv("srcdir") ? getenv("srcdir") : ".");
-  setenv("PERSONAFLOW_DATADIR", dir, 1);
+  tu_use_source_data();
   Suite *s = suite_create("markers");
   TCase *t = tcase_create("markers");
   tcase_set_timeout(t, 60);
@@ -400,10 +400,5 @@ int main(void) {
   tcase_add_test(t, syllables);
   tcase_add_test(t, contrast);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

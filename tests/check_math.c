@@ -15,6 +15,7 @@
 #include "base/fpenv.h"
 #include "base/rng.h"
 #include "simd/simd.h"
+#include "tests/util.h"
 
 enum { F_EXP, F_LOG, F_SIN, F_COS, F_TANH, F_SIGMOID, F_SILU, F_GELU };
 
@@ -300,10 +301,7 @@ static void check_special(void) {
 }
 
 int main(void) {
-  const char *tier = getenv("PF_TEST_TIER");
-  unsigned n = tier && !strcmp(tier, "small") ? 4000
-               : tier && !strcmp(tier, "big") ? 4000000
-                                              : 120000;
+  unsigned n = tu_tier("small") ? 4000 : tu_tier("big") ? 4000000 : 120000;
   printf("oracle: %s; %u samples a line\n", ORACLE, n);
   oracle_open();
   uint64_t env = pf_fp_enter();

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "analysis/paper.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 static pf_paper open_paper(const char *key) {
   pf_paper p;
@@ -170,9 +172,7 @@ START_TEST(marker_tables) {
 END_TEST
 
 int main(void) {
-  char dir[4096];
-  snprintf(dir, sizeof dir, "%s/data", getenv("srcdir") ? getenv("srcdir") : ".");
-  setenv("PERSONAFLOW_DATADIR", dir, 1);
+  tu_use_source_data();
   Suite *s = suite_create("paper");
   TCase *t = tcase_create("paper");
   tcase_add_test(t, tables);
@@ -182,10 +182,5 @@ int main(void) {
   tcase_add_test(t, order_of_cells);
   tcase_add_test(t, marker_tables);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

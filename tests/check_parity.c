@@ -13,6 +13,8 @@
 #include "base/mem.h"
 #include "fixture.h"
 #include "personaflow/model.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 #define FOLDER "tests/fixtures/hf"
 /* Against Hugging Face: largest difference over the tensor's largest value. Its own inverse
@@ -405,8 +407,7 @@ static size_t without_long(size_t n) {
 
 int main(void) {
   n_names = fixture_list(FOLDER, ".safetensors", names, MAX_FIXTURES);
-  const char *tier = getenv("PF_TEST_TIER");
-  if (tier && strcmp(tier, "small") == 0)
+  if (tu_tier("small"))
     n_names = without_long(n_names);
   if (n_names == 0)
     printf("no fixtures in %s\n", src_path(FOLDER));
@@ -419,10 +420,6 @@ int main(void) {
   tcase_add_loop_test(t, generate_as_hugging_face, 0, (int)n_names);
   tcase_add_test(t, stories260k_golden);
   suite_add_tcase(s, t);
-  SRunner *sr = srunner_create(s);
-  srunner_set_fork_status(sr, CK_NOFORK); /* OpenMP */
-  srunner_run_all(sr, CK_NORMAL);
-  int failed = srunner_ntests_failed(sr);
-  srunner_free(sr);
+  int failed = tu_suite_run(s);
   return failed != 0 || n_names == 0;
 }

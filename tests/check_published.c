@@ -12,6 +12,7 @@
 #include "analysis/stats.h"
 #include "base/js.h"
 #include "tests/fixture.h"
+#include "tests/suite.h"
 
 enum { MAX_CELLS = 64, MAX_WORDS = 5 };
 
@@ -586,10 +587,5 @@ int main(void) {
   TCase *t = tcase_create("published");
   tcase_add_test(t, published_values);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

@@ -3,6 +3,8 @@
  * runs, a fork owns the blocks that it changes, wrong use is refused. */
 #include "model/kv.h"
 #include "model_util.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 static const char *const models[] = {"tests/mini/g2-window", "tests/mini/q2-odd",
                                      "tests/mini/g2-nocap-mqa", "tests/mini/q2-mixed"};
@@ -18,13 +20,8 @@ typedef struct fix {
   float *x, *y; /* (LEN + 1, V) */
 } fix;
 
-static bool small(void) {
-  const char *tier = getenv("PF_TEST_TIER");
-  return tier && !strcmp(tier, "small");
-}
-
 static int n_cases(void) {
-  return small() ? 2 : N_MODELS * (PF_N_PRECISIONS - 1);
+  return tu_tier("small") ? 2 : N_MODELS * (PF_N_PRECISIONS - 1);
 }
 
 static int hook(const fix *f, const char *name) {
@@ -462,10 +459,5 @@ int main(void) {
   tcase_add_loop_test(t, scores_equal_full_logits, 0, n);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK); /* OpenMP's threads do not survive a fork */
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

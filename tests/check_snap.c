@@ -13,7 +13,9 @@
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "tests/model_util.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
+#include "tests/util.h"
 
 #define GEMMA "data/models/demo-gemma2"
 #define IDS                                                                                        \
@@ -606,9 +608,5 @@ int main(void) {
   tcase_add_test(t, every_point_has_an_operation);
   tcase_add_test(t, tensors_in_order_of_use);
   tcase_add_test(t, bisect_sees_what_was_not_recorded);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int bad = srunner_ntests_failed(r);
-  srunner_free(r);
-  return bad != 0;
+  return tu_suite_run(s);
 }

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "analysis/spans.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 #define TEMPLATE "As {persona}, {task}"
 #define TASK     "Write a haiku about Monday mornings."
@@ -15,8 +17,7 @@
 static pf_tok *open_tok(const char *model) {
   char path[1024];
   pf_tok *t;
-  snprintf(path, sizeof path, "%s/data/models/%s", getenv("srcdir") ? getenv("srcdir") : ".",
-           model);
+  snprintf(path, sizeof path, "%s/data/models/%s", tu_srcdir(), model);
   ck_assert_msg(pf_tok_open(&t, path) == PF_OK, "%s", pf_last_error());
   return t;
 }
@@ -315,10 +316,5 @@ int main(void) {
   tcase_add_loop_test(t, chat_prompts, 0, (int)(sizeof chats / sizeof *chats));
   tcase_add_test(t, positions_as_text);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

@@ -11,12 +11,13 @@
 #include "analysis/jsonout.h"
 #include "analysis/stats.h"
 #include "base/js.h"
+#include "tests/suite.h"
+#include "tests/util.h"
 
 static json_t *published(const char *name) {
   char path[4096];
   json_t *root;
-  snprintf(path, sizeof path, "%s/data/paper-results/%s", getenv("srcdir") ? getenv("srcdir") : ".",
-           name);
+  snprintf(path, sizeof path, "%s/data/paper-results/%s", tu_srcdir(), name);
   ck_assert_msg(pf_js_file(path, 1 << 24, &root) == PF_OK, "%s", pf_last_error());
   return root;
 }
@@ -160,10 +161,5 @@ int main(void) {
   tcase_add_test(t, additive_order);
   tcase_add_test(t, decomposition);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

@@ -10,7 +10,9 @@
 #include "analysis/study.h"
 #include "base/io.h"
 #include "base/js.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
+#include "tests/util.h"
 
 #define MODEL  "data/models/demo-gemma2"
 #define BASE_X "a thoughtful person"
@@ -21,7 +23,7 @@ static char dir[256], model[1024], grid[300];
 
 static void setup(void) {
   tmp_make(dir);
-  snprintf(model, sizeof model, "%s/" MODEL, getenv("srcdir") ? getenv("srcdir") : ".");
+  snprintf(model, sizeof model, "%s/" MODEL, tu_srcdir());
   snprintf(grid, sizeof grid, "%s/grid.json", dir);
 }
 
@@ -566,9 +568,7 @@ START_TEST(published_models) {
                                .tied = 1};
   pf_model_info i = gemma;
   json_t *root;
-  char data[1200];
-  snprintf(data, sizeof data, "%s/data", getenv("srcdir") ? getenv("srcdir") : ".");
-  setenv("PERSONAFLOW_DATADIR", data, 1);
+  tu_use_source_data();
   ck_assert_str_eq(pf_published_match(&i)->key, "gemma2b");
   ck_assert_msg(published_for("gemma2b", "short", &root) == PF_OK, "%s", pf_last_error());
   ck_assert_str_eq(json_string_value(json_object_get(root, "model_name")),
@@ -605,10 +605,5 @@ int main(void) {
   tcase_add_test(t, published_models);
   tcase_set_timeout(t, 600);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include "base/js.h"
 #include "fixture.h"
 #include "personaflow/analysis.h"
+#include "tests/suite.h"
 #include "tmpdir.h"
 
 #define FOLDER             "tests/fixtures/study"
@@ -187,10 +188,6 @@ int main(void) {
   tcase_set_timeout(t, 0);
   tcase_add_loop_test(t, study_equals_pytorch, 0, (int)n);
   suite_add_tcase(s, t);
-  SRunner *sr = srunner_create(s);
-  srunner_set_fork_status(sr, CK_NOFORK); /* OpenMP */
-  srunner_run_all(sr, CK_NORMAL);
-  int failed = srunner_ntests_failed(sr);
-  srunner_free(sr);
+  int failed = tu_suite_run(s);
   return failed != 0 || n < N_DEMOS;
 }

@@ -17,14 +17,15 @@
 #include "base/status.h"
 #include "model/tok.h"
 #include "model/tok_utf8.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
+#include "tests/util.h"
 
 static int skipped;
 
 static const char *in_tree(const char *file) {
   static char path[4096];
-  const char *root = getenv("srcdir");
-  snprintf(path, sizeof path, "%s/%s", root ? root : ".", file);
+  snprintf(path, sizeof path, "%s/%s", tu_srcdir(), file);
   return path;
 }
 
@@ -812,11 +813,7 @@ static Suite *suite(void) {
 }
 
 int main(void) {
-  SRunner *r = srunner_create(suite());
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
+  int failed = tu_suite_run(suite());
   if (skipped)
     printf("check_tok: %d cases skipped: reference data absent\n", skipped);
   return failed ? 1 : 0;

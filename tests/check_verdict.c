@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "tests/fixture.h"
+#include "tests/suite.h"
 
 enum { P = 8, T = 6, N = P * T };
 typedef struct cells {
@@ -411,10 +412,5 @@ int main(void) {
   tcase_add_test(t, lines);
   tcase_add_test(t, thresholds);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_set_fork_status(r, CK_NOFORK);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return tu_suite_run(s);
 }

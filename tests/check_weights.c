@@ -24,6 +24,7 @@
 #include "base/status.h"
 #include "model/pack.h"
 #include "model/weights.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 
 static char dir[256];
@@ -959,9 +960,5 @@ int main(void) {
   tcase_add_test(t, reads_in_flight);
   tcase_add_test(t, pread_where_there_is_no_ring);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed ? 1 : 0;
+  return tu_suite_run(s);
 }

@@ -20,6 +20,7 @@
 #include "base/rng.h"
 #include "personaflow/types.h"
 #include "tests/cs.h"
+#include "tests/util.h"
 
 #define N_SLOTS    20
 #define SLOT_BYTES ((size_t)8 << 20)
@@ -111,9 +112,8 @@ bool cs_recall(cs *t, float *want, size_t n) {
 }
 
 bool cs_leave_out(cs *t, size_t n) {
-  const char *tier = getenv("PF_TEST_TIER");
   bool kept = t->drawn++ % 3 == 0 || t->known->n < t->at + n;
-  if (kept || !tier || strcmp(tier, "small") != 0)
+  if (kept || !tu_tier("small"))
     return false;
   t->at += n;
   return true;
@@ -279,9 +279,8 @@ static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
 
 /* 1 if the golden file has this hash for the operation. */
 static bool golden_has(const char *op, const char *hex) {
-  const char *src = getenv("srcdir");
   char path[4096], name[64], want[65];
-  snprintf(path, sizeof path, "%s/tests/golden/simd.sha", src ? src : ".");
+  snprintf(path, sizeof path, "%s/tests/golden/simd.sha", tu_srcdir());
   FILE *f = fopen(path, "r");
   bool found = false, same = false;
   while (f && !found && fscanf(f, "%63s %64s", name, want) == 2)

@@ -11,6 +11,7 @@
 #include "simd/ref/operand.h"
 #include "simd/ref/ref.h"
 #include "tests/cs.h"
+#include "tests/util.h"
 
 /* The kinds of products: how to make the operands and to multiply, bytes of a weight. */
 typedef enum kind_of { X3, BF16, F32, S8, N_PRODUCTS } kind_of;
@@ -176,8 +177,7 @@ static void large_gemms(cs *t, kind_of p) {
   static const struct {
     size_t m, n, k;
   } large[N_PRODUCTS] = {[X3] = {130, 390, 1400}, [BF16] = {260, 17, 2200}, [S8] = {260, 17, 4400}};
-  const char *tier = getenv("PF_TEST_TIER");
-  if (t->place == 0 || t->failed || (tier && !strcmp(tier, "small")))
+  if (t->place == 0 || t->failed || tu_tier("small"))
     return;
   pf_sha256 *hash = t->hash;
   t->hash = NULL;

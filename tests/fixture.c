@@ -14,6 +14,7 @@
 #include "base/js.h"
 #include "base/sha256.h"
 #include "personaflow/types.h"
+#include "tests/util.h"
 
 enum { PATHS = 4, PATH_SIZE = 1024, FILE_LIMIT = 64 << 20 };
 
@@ -21,8 +22,7 @@ const char *src_path(const char *fmt, ...) {
   static char paths[PATHS][PATH_SIZE];
   static int next;
   char *p = paths[next++ % PATHS];
-  const char *dir = getenv("srcdir");
-  int k = snprintf(p, PATH_SIZE, "%s/", dir ? dir : ".");
+  int k = snprintf(p, PATH_SIZE, "%s/", tu_srcdir());
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(p + k, PATH_SIZE - (size_t)k, fmt, ap);

@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "personaflow/personaflow.h"
+#include "tests/util.h"
 
 static const char *const models[] = {"g2-window", "q2-odd",     "g2-layer-types", "g2-nocap-mqa",
                                      "q2-mixed",  "q2-sharded", "q2-one-layer",   "g2-f16"};
@@ -509,9 +510,8 @@ static void grow_tree(void) {
 
 static int open_model(size_t which, pf_precision precision) {
   char path[1024];
-  const char *dir = getenv("srcdir");
   int32_t layer;
-  snprintf(path, sizeof path, "%s/tests/mini/%s", dir && *dir ? dir : ".", models[which]);
+  snprintf(path, sizeof path, "%s/tests/mini/%s", tu_srcdir(), models[which]);
   pf_model_opts o = {.no_checksum = 1, .threads = 1, .precision = precision};
   int rc = pf_model_open(&t.m, path, &o);
   if (rc == PF_OK)
@@ -534,8 +534,8 @@ static uint64_t number(const char *text, uint64_t other) {
 }
 
 int main(int argc, char **argv) {
-  const char *tier = getenv("PF_TEST_TIER"), *only = getenv("PF_TREES_ONLY");
-  uint64_t n = !tier || !strcmp(tier, "normal") ? 200 : !strcmp(tier, "big") ? 600 : 16, done = 0;
+  const char *only = getenv("PF_TREES_ONLY");
+  uint64_t n = tu_tier("normal") ? 200 : tu_tier("big") ? 600 : 16, done = 0;
   seed = number(getenv("PF_TREES_SEED"), 1);
   n = number(argc > 1 ? argv[1] : NULL, n);
   printf("seed %llu\n", (unsigned long long)seed);

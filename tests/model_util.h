@@ -11,11 +11,7 @@
 
 #include "base/rng.h"
 #include "personaflow/personaflow.h"
-
-static inline const char *tu_srcdir(void) {
-  const char *s = getenv("srcdir");
-  return s && *s ? s : ".";
-}
+#include "tests/util.h"
 
 static inline pf_model *tu_open_as(const char *sub, pf_precision precision) {
   char path[1024];

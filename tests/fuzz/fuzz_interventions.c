@@ -7,12 +7,12 @@
 #include "base/status.h"
 #include "personaflow/analysis.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/util.h"
 
 static pf_model *model(void) {
   static pf_model *m;
-  const char *src = getenv("srcdir");
   char path[1024];
-  snprintf(path, sizeof path, "%s/tests/mini/g2-window", src ? src : ".");
+  snprintf(path, sizeof path, "%s/tests/mini/g2-window", tu_srcdir());
   if (!m && pf_model_open_config(&m, path) != PF_OK) {
     fprintf(stderr, "%s\n", pf_last_error());
     abort();

@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/util.h"
 
 #define MAX_PREFIXES  512
 #define MAX_MUTATIONS 2000
@@ -89,10 +90,9 @@ static int corpus(const char *dir) {
 }
 
 int main(int argc, char **argv) {
-  const char *src = getenv("srcdir");
   char dir[1024];
   int bad = 0;
-  snprintf(dir, sizeof dir, "%s/tests/fuzz/corpus/" PF_FUZZ_NAME, src ? src : ".");
+  snprintf(dir, sizeof dir, "%s/tests/fuzz/corpus/" PF_FUZZ_NAME, tu_srcdir());
   for (int i = 1; i < argc; i++)
     bad |= file(argv[i], 0);
   return argc > 1 ? bad : corpus(dir);
