@@ -11,14 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/js.h"
 #include "base/mem.h"
 #include "fixture.h"
 #include "personaflow/personaflow.h"
 #include "tests/suite.h"
 #include "tests/util.h"
 
-enum { ANSWER = 96, LIMIT = 16 << 20 };
+enum { ANSWER = 96 };
 
 static const char *const models[] = {"demo-gemma2", "demo-qwen2"};
 
@@ -162,8 +161,7 @@ static size_t n_prompts(const json_t *prompts) {
 START_TEST(near_f32) {
   const char *name = models[_i];
   subject s = {.f32 = open_as(name, PF_PRECISION_F32)};
-  json_t *o;
-  ok(pf_js_file(src_path("tests/fixtures/held-out.json"), LIMIT, &o));
+  json_t *o = fixture_json("tests/fixtures/held-out.json");
   ok(pf_tok_open(&s.tok, src_path("data/models/%s", name)));
   for (int k = 0; k < N_BOUNDS; k++)
     s.other[k] = open_as(name, bounds[k].precision);

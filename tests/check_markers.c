@@ -9,7 +9,6 @@
 
 #include "analysis/markers.h"
 #include "analysis/stats.h"
-#include "base/js.h"
 #include "tests/fixture.h"
 #include "tests/suite.h"
 #include "tests/util.h"
@@ -27,10 +26,7 @@ typedef struct paper {
 } paper;
 
 static paper paper_open(void) {
-  paper p;
-  ck_assert_msg(pf_js_file(src_path("data/paper-results/v17_behavioral_markers.json"), 1 << 24,
-                           &p.root) == PF_OK,
-                "%s", pf_last_error());
+  paper p = {.root = fixture_published("v17_behavioral_markers")};
   ck_assert_msg(pf_grid_open(&p.grid, "long") == PF_OK, "%s", pf_last_error());
   ck_assert_msg(pf_markers_open(&p.markers, "paper") == PF_OK, "%s", pf_last_error());
   return p;

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/bf16.h"
-#include "base/js.h"
 #include "base/mem.h"
 #include "fixture.h"
 #include "personaflow/model.h"
@@ -298,8 +297,7 @@ static void golden_case(run *r, json_t *c) {
 
 START_TEST(stories260k_golden) {
   run r;
-  json_t *golden;
-  ok(pf_js_file(src_path("data/models/stories260K/golden-greedy.json"), 1 << 20, &golden));
+  json_t *golden = fixture_json("data/models/stories260K/golden-greedy.json");
   run_open(&r, "stories260K");
   json_t *cases = json_object_get(golden, "cases");
   ck_assert_uint_eq(json_array_size(cases), 3);

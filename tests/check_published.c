@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "analysis/stats.h"
-#include "base/js.h"
 #include "tests/fixture.h"
 #include "tests/suite.h"
 
@@ -549,23 +548,16 @@ static void as_printed(double x, const char *printed, char *out, size_t size) {
     memmove(zero, zero + 1, strlen(zero));
 }
 
-static json_t *open_file(const char *name) {
-  json_t *root;
-  ck_assert_msg(pf_js_file(src_path("data/paper-results/%s.json", name), 1 << 24, &root) == PF_OK,
-                "%s", pf_last_error());
-  return root;
-}
-
 START_TEST(published_values) {
   json_t *root = NULL;
   const char *open = "";
   size_t wrong = 0;
-  host_file = open_file(INJ);
+  host_file = fixture_published(INJ);
   for (size_t i = 0; i < N_ROWS; i++) {
     char got[64];
     if (strcmp(open, rows[i].file) != 0) {
       json_decref(root);
-      root = open_file(open = rows[i].file);
+      root = fixture_published(open = rows[i].file);
     }
     double x = value_of(root, rows[i].what);
     as_printed(x, rows[i].printed, got, sizeof got);

@@ -11,16 +11,8 @@
 #include "analysis/jsonout.h"
 #include "analysis/stats.h"
 #include "base/js.h"
+#include "tests/fixture.h"
 #include "tests/suite.h"
-#include "tests/util.h"
-
-static json_t *published(const char *name) {
-  char path[4096];
-  json_t *root;
-  snprintf(path, sizeof path, "%s/data/paper-results/%s", tu_srcdir(), name);
-  ck_assert_msg(pf_js_file(path, 1 << 24, &root) == PF_OK, "%s", pf_last_error());
-  return root;
-}
 
 static double number(const json_t *o, const char *key) {
   return json_number_value(json_object_get(o, key));
@@ -69,12 +61,11 @@ static size_t check_site(const json_t *site) {
 
 START_TEST(published_medians) {
   static const char *const files[] = {
-      "v15_gemma2b_localized_positions.json", "v15_qwen15_localized_positions.json",
-      "v15_qwen3b_localized_positions.json", "v16_gemma2b_diverse_grid.json",
-      "v16_qwen15_diverse_grid.json"};
+      "v15_gemma2b_localized_positions", "v15_qwen15_localized_positions",
+      "v15_qwen3b_localized_positions", "v16_gemma2b_diverse_grid", "v16_qwen15_diverse_grid"};
   size_t n = 0;
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-    json_t *root = published(files[i]);
+    json_t *root = fixture_published(files[i]);
     const char *probe, *layer;
     json_t *sites, *site;
     json_object_foreach(json_object_get(root, "causal"), probe, sites) {

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "analysis/verdict.h"
-#include "base/js.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "tests/fixture.h"
@@ -298,9 +297,7 @@ END_TEST
  */
 
 static json_t *published(const char *name) {
-  json_t *root;
-  ck_assert_msg(pf_js_file(src_path("data/paper-results/%s.json", name), 1 << 24, &root) == PF_OK,
-                "%s", pf_last_error());
+  json_t *root = fixture_published(name);
   json_t *results = json_incref(json_object_get(root, "results"));
   json_decref(root);
   return results;

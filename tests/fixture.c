@@ -30,6 +30,19 @@ const char *src_path(const char *fmt, ...) {
   return p;
 }
 
+json_t *fixture_json(const char *path) {
+  json_t *root;
+  ck_assert_msg(pf_js_file(src_path("%s", path), FILE_LIMIT, &root) == PF_OK, "%s",
+                pf_last_error());
+  return root;
+}
+
+json_t *fixture_published(const char *name) {
+  char path[PATH_SIZE];
+  snprintf(path, sizeof path, "data/paper-results/%s.json", name);
+  return fixture_json(path);
+}
+
 const char *fixture_model_dir(const char *name) {
   static const char *const folders[] = {"tests/mini", "data/models"};
   for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {

@@ -22,6 +22,12 @@ typedef struct fixture_file {
  * The text is overwritten by the next call but three. */
 const char *src_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* A JSON file of the source tree; a test that cannot read it stops. */
+json_t *fixture_json(const char *path);
+
+/* A file of data/paper-results, by its name without the suffix. */
+json_t *fixture_published(const char *name);
+
 /* The directory of a model by name: tests/mini or data/models; NULL if there is none. */
 const char *fixture_model_dir(const char *name);
 
