@@ -184,5 +184,5 @@ int main(void) {
   tcase_set_timeout(c, 600);
   tcase_add_loop_test(c, near_f32, 0, sizeof models / sizeof *models);
   suite_add_tcase(s, c);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

@@ -365,7 +365,7 @@ int main(void) {
   tcase_add_test(tc, pieces_partition);
   tcase_add_test(tc, pieces_begin_with_the_own_part);
   suite_add_tcase(s, tc);
-  int failed = tu_suite_run(s);
+  int failed = tu_suite_run(s, CK_FORK_GETENV);
   unlink(in_dir("a"));
   rmdir(dir);
   return failed != 0;

@@ -144,5 +144,5 @@ int main(void) {
   tcase_add_loop_test(tc, products_of_fp32_weights, 0, sizeof sizes / sizeof *sizes);
   tcase_add_loop_test(tc, products_of_bf16_weights, 0, sizeof sizes / sizeof *sizes);
   suite_add_tcase(s, tc);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

@@ -388,5 +388,5 @@ int main(void) {
   tcase_add_test(t, names_resolve);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

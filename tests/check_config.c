@@ -514,5 +514,5 @@ int main(void) {
   tcase_add_test(t, names_in_the_cache);
   tcase_add_test(t, places_of_the_cache);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

@@ -135,5 +135,5 @@ int main(void) {
   tcase_add_test(t, a_precision_names_what_it_calls);
   Suite *s = suite_create("dispatch");
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

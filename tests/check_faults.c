@@ -324,5 +324,5 @@ int main(void) {
   suite_add_tcase(s, t);
   tcase_set_timeout(t, 0);
   tcase_add_test(t, every_fault_is_named);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

@@ -567,5 +567,5 @@ int main(void) {
   tcase_add_test(t, two_thousand);
   tcase_add_loop_test(t, tree, 0, 8);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

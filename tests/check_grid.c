@@ -320,5 +320,5 @@ int main(void) {
   tcase_add_test(t, described);
   tcase_add_test(t, missing_files);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -407,7 +407,7 @@ int main(void) {
   tcase_add_test(t, edges);
   tcase_add_test(t, tost_by_signs);
   suite_add_tcase(s, t);
-  int failed = tu_suite_run(s);
+  int failed = tu_suite_run(s, CK_NOFORK);
   json_decref(fixture);
   return failed != 0;
 }

@@ -290,5 +290,5 @@ int main(void) {
   tcase_add_test(t, replace_from_a_prompt_and_from_a_file);
   tcase_add_loop_test(t, what_never_fires_is_an_error, 0, (int)(sizeof firing / sizeof *firing));
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -276,5 +276,5 @@ int main(void) {
   tcase_add_test(t, tensors_hostile);
   tcase_set_timeout(t, 120);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -396,5 +396,5 @@ int main(void) {
   tcase_add_test(t, syllables);
   tcase_add_test(t, contrast);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -182,5 +182,5 @@ int main(void) {
   tcase_add_test(t, order_of_cells);
   tcase_add_test(t, marker_tables);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

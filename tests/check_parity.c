@@ -418,6 +418,6 @@ int main(void) {
   tcase_add_loop_test(t, generate_as_hugging_face, 0, (int)n_names);
   tcase_add_test(t, stories260k_golden);
   suite_add_tcase(s, t);
-  int failed = tu_suite_run(s);
+  int failed = tu_suite_run(s, CK_NOFORK);
   return failed != 0 || n_names == 0;
 }

@@ -579,5 +579,5 @@ int main(void) {
   TCase *t = tcase_create("published");
   tcase_add_test(t, published_values);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -459,5 +459,5 @@ int main(void) {
   tcase_add_loop_test(t, scores_equal_full_logits, 0, n);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

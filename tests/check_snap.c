@@ -608,5 +608,5 @@ int main(void) {
   tcase_add_test(t, every_point_has_an_operation);
   tcase_add_test(t, tensors_in_order_of_use);
   tcase_add_test(t, bisect_sees_what_was_not_recorded);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }

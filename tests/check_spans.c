@@ -316,5 +316,5 @@ int main(void) {
   tcase_add_loop_test(t, chat_prompts, 0, (int)(sizeof chats / sizeof *chats));
   tcase_add_test(t, positions_as_text);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -152,5 +152,5 @@ int main(void) {
   tcase_add_test(t, additive_order);
   tcase_add_test(t, decomposition);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

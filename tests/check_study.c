@@ -605,5 +605,5 @@ int main(void) {
   tcase_add_test(t, published_models);
   tcase_set_timeout(t, 600);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

@@ -188,6 +188,6 @@ int main(void) {
   tcase_set_timeout(t, 0);
   tcase_add_loop_test(t, study_equals_pytorch, 0, (int)n);
   suite_add_tcase(s, t);
-  int failed = tu_suite_run(s);
+  int failed = tu_suite_run(s, CK_NOFORK);
   return failed != 0 || n < N_DEMOS;
 }

@@ -813,7 +813,7 @@ static Suite *suite(void) {
 }
 
 int main(void) {
-  int failed = tu_suite_run(suite());
+  int failed = tu_suite_run(suite(), CK_NOFORK);
   if (skipped)
     printf("check_tok: %d cases skipped: reference data absent\n", skipped);
   return failed ? 1 : 0;

@@ -409,5 +409,5 @@ int main(void) {
   tcase_add_test(t, lines);
   tcase_add_test(t, thresholds);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_NOFORK);
 }

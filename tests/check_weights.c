@@ -960,5 +960,5 @@ int main(void) {
   tcase_add_test(t, reads_in_flight);
   tcase_add_test(t, pread_where_there_is_no_ring);
   suite_add_tcase(s, t);
-  return tu_suite_run(s);
+  return tu_suite_run(s, CK_FORK_GETENV);
 }
