@@ -295,11 +295,9 @@ char *pf_neutral_text(const pf_neutral *c, size_t words) {
     pf_buf_puts(&b, i ? ", " : "");
     pf_buf_add(&b, s, (size_t)(end - s));
   }
-  pf_buf_add(&b, "", 1); /* its end, also of a text that is empty */
-  if (!b.failed)
-    return b.s;
-  pf_buf_free(&b);
-  return NULL;
+  char *text;
+  (void)pf_buf_take(&b, &text);
+  return text;
 }
 
 static int fit_tokens(const pf_neutral *c, const pf_tok *t, const char *template_, const char *task,

@@ -368,15 +368,8 @@ const json_t *pf_diff_result(const pf_diff *d) {
 int pf_diff_report(const pf_diff *d, pf_format format, char **text, size_t *n) {
   pf_buf b = {0};
   pf_diff_write(d->result, format, &b);
-  pf_buf_add(&b, "", 0);
-  int rc = pf_buf_status(&b);
-  if (rc == PF_OK) {
-    *text = b.s;
-    *n = b.n;
-  } else {
-    pf_buf_free(&b);
-  }
-  return rc;
+  *n = b.n;
+  return pf_buf_take(&b, text);
 }
 
 void pf_diff_free(pf_diff *d) {

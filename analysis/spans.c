@@ -34,13 +34,7 @@ int pf_template_fill(const char *template_, const char *persona, const char *tas
   out->task_hi = b.n;
   if (persona)
     pf_buf_puts(&b, t + strlen("{task}"));
-  out->text = b.s;
-  if (b.failed || !b.s) {
-    pf_buf_free(&b);
-    out->text = NULL;
-    return PF_ENOMEM;
-  }
-  return PF_OK;
+  return pf_buf_take(&b, &out->text);
 }
 
 /* First token that ends after byte `at`. */
@@ -160,33 +154,28 @@ int pf_role_prompt_make(const pf_tok *t, const char *template_, const char *pers
 }
 
 /* What a template with one placeholder makes of a text. */
-static char *fill_one(const char *template_, const char *place, const char *text, size_t *lo) {
+static int fill_one(const char *template_, const char *place, const char *text, size_t *lo,
+                    char **out) {
   const char *at = strstr(template_, place);
   pf_buf b = {0};
-  if (!at) {
-    pf_fail(PF_EUSAGE, "template '%.60s': want %s", template_, place);
-    return NULL;
-  }
+  if (!at)
+    return pf_fail(PF_EUSAGE, "template '%.60s': want %s", template_, place);
   *lo = (size_t)(at - template_);
   pf_buf_add(&b, template_, *lo);
   pf_buf_puts(&b, text);
   pf_buf_puts(&b, at + strlen(place));
-  pf_buf_add(&b, "", 1);
-  if (!b.failed)
-    return b.s;
-  pf_buf_free(&b);
-  pf_fail(PF_ENOMEM, "out of memory");
-  return NULL;
+  return pf_buf_take(&b, out);
 }
 
 int pf_role_prompt_make_system(const pf_tok *t, const char *system, const char *template_,
                                const char *persona, const char *task, pf_role_prompt *out) {
   size_t lo = 0, at;
-  char *user = fill_one(template_, "{task}", task, &at),
-       *sys = persona ? fill_one(system, "{persona}", persona, &lo) : NULL;
-  pf_message both[] = {{"system", sys}, {"user", user}};
+  char *user = NULL, *sys = NULL;
   *out = (pf_role_prompt){0};
-  int rc = user && (sys || !persona) ? PF_OK : PF_EUSAGE;
+  int rc = fill_one(template_, "{task}", task, &at, &user);
+  if (rc == PF_OK && persona)
+    rc = fill_one(system, "{persona}", persona, &lo, &sys);
+  pf_message both[] = {{"system", sys}, {"user", user}};
   if (rc == PF_OK && persona)
     rc = make_prompt(t, both, 2, lo, lo + strlen(persona), out);
   else if (rc == PF_OK)

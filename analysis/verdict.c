@@ -412,11 +412,7 @@ int pf_finding_line(const pf_finding *f, const char *model, char **line) {
   }
   pf_buf_printf(&b, " \xe2\x86\x92 %s%s%s%s", pf_verdict_name(f->verdict), f->kind ? " / " : "",
                 f->kind ? f->kind : "", f->control_failed ? " (the control does not hold)" : "");
-  *line = b.failed ? NULL : b.s;
-  if (!b.failed)
-    return PF_OK;
-  pf_buf_free(&b);
-  return PF_ENOMEM;
+  return pf_buf_take(&b, line);
 }
 
 json_t *pf_finding_json(const pf_finding *f) {

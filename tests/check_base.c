@@ -106,7 +106,18 @@ START_TEST(buffers) {
   pf_buf_add(&b, "y", SIZE_MAX - 5); /* cannot fit: remembered, content no longer offered */
   ck_assert_int_eq(pf_buf_status(&b), PF_ENOMEM);
   ck_assert_str_eq(pf_buf_str(&b), "");
-  pf_buf_free(&b);
+  ck_assert_uint_eq(b.n, 0);
+  char *text;
+  ck_assert_int_eq(pf_buf_take(&b, &text), PF_ENOMEM);
+  ck_assert_ptr_null(text);
+  ck_assert_int_eq(pf_buf_take(&b, &text), PF_OK); /* it is empty and sound again */
+  ck_assert_str_eq(text, "");
+  pf_free(text);
+  pf_buf_puts(&b, "all");
+  ck_assert_int_eq(pf_buf_take(&b, &text), PF_OK);
+  ck_assert_str_eq(text, "all");
+  ck_assert(!b.s && !b.n);
+  pf_free(text);
 }
 END_TEST
 

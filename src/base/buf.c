@@ -9,10 +9,16 @@
 #include "base/mem.h"
 #include "base/status.h"
 
+/* Nothing is left of it, so that who reads n bytes of pf_buf_str reads none. */
+static void fail(pf_buf *b) {
+  b->failed = true;
+  b->n = 0;
+}
+
 void pf_buf_add(pf_buf *b, const void *p, size_t n) {
   void *s = b->s;
   if (b->failed || n >= (size_t)-1 - b->n || pf_grow(&s, &b->cap, b->n + n + 1, 1) != PF_OK) {
-    b->failed = true;
+    fail(b);
     return;
   }
   b->s = s;
@@ -38,7 +44,7 @@ void pf_buf_printf(pf_buf *b, const char *fmt, ...) {
     pf_buf_add(b, tmp, (size_t)n);
     pf_free(tmp);
   } else {
-    b->failed = true;
+    fail(b);
   }
   va_end(again);
 }
@@ -49,6 +55,16 @@ const char *pf_buf_str(const pf_buf *b) {
 
 int pf_buf_status(const pf_buf *b) {
   return b->failed ? PF_ENOMEM : PF_OK;
+}
+
+int pf_buf_take(pf_buf *b, char **out) {
+  pf_buf_add(b, "", 0); /* a text that is empty has an end too */
+  *out = b->failed ? NULL : b->s;
+  if (b->failed)
+    pf_buf_free(b);
+  int rc = *out ? PF_OK : PF_ENOMEM;
+  *b = (pf_buf){0};
+  return rc;
 }
 
 void pf_buf_free(pf_buf *b) {

@@ -21,6 +21,8 @@ void pf_buf_printf(pf_buf *b, const char *fmt, ...) PF_PRINTF(2, 3);
 /* The text, never NULL ("" when empty or failed). */
 const char *pf_buf_str(const pf_buf *b);
 int pf_buf_status(const pf_buf *b); /* PF_OK or PF_ENOMEM */
+/* The text leaves the buffer, which is empty then: *out (pf_free), NULL with PF_ENOMEM. */
+int pf_buf_take(pf_buf *b, char **out);
 void pf_buf_free(pf_buf *b);
 
 #endif
