@@ -130,13 +130,13 @@ static void cap_scores(const pf_step *t, size_t n_blk, const uint32_t *mask, flo
 
 /* pf_step_round of the blocks that a query sees, as few calls as possible. */
 static void round_seen(const pf_step *t, int hook, size_t n_blk, const uint32_t *mask, float *s) {
-  for (size_t b = 0, end; b < n_blk && t->mode->rounds[hook]; b = end) {
+  if (!t->mode->rounds[hook])
+    return;
+  for (size_t b = 0, end; b < n_blk; b = end + 1) {
     for (end = b; end < n_blk && mask[end];)
       end++;
     if (end > b)
       pf_step_round(t, hook, (end - b) * PF_KBLK, s + b * PF_KBLK);
-    else
-      end = b + 1;
   }
 }
 

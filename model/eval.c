@@ -85,13 +85,20 @@ static int check_score(const pf_score *s, int32_t vocab, int32_t pos) {
   return PF_OK;
 }
 
+int pf_check_token(const pf_model_info *m, int32_t id) {
+  if (id >= 0 && id < m->vocab_size)
+    return PF_OK;
+  return pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", id,
+                 m->vocab_size - 1);
+}
+
 static int check_row(const pf_ctx *c, const pf_row *r) {
   const pf_model_info *i = &c->model->cfg.info;
   if (!r->seq || r->seq->ctx != c)
     return pf_fail(PF_EUSAGE, "a row's sequence does not belong to this context");
-  if (r->token < 0 || r->token >= i->vocab_size)
-    return pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", r->token,
-                   i->vocab_size - 1);
+  int rc = pf_check_token(i, r->token);
+  if (rc != PF_OK)
+    return rc;
   if (r->pos < 0 || r->pos >= i->max_positions)
     return pf_fail(PF_EUSAGE, "position %d is beyond the model's %d positions", r->pos,
                    i->max_positions);
@@ -101,7 +108,7 @@ static int check_row(const pf_ctx *c, const pf_row *r) {
   if (r->layer > 0 && !r->resid)
     return pf_fail(PF_EUSAGE, "position %d: a row at layer %d needs the residual that enters it",
                    r->pos, r->layer);
-  int rc = r->score ? check_score(r->score, i->vocab_size, r->pos) : PF_OK;
+  rc = r->score ? check_score(r->score, i->vocab_size, r->pos) : PF_OK;
   return rc == PF_OK ? check_place(r, i->n_layers) : rc;
 }
 
@@ -169,7 +176,6 @@ typedef struct call {
   pf_ctx *c;
   uint8_t *used;
   int32_t *bad;
-  float *logits;
   const pf_sink *sink;
   pf_row *sorted; /* (PF_STEP_ROWS); NULL: all rows enter at layer 0 */
 } call;
@@ -201,7 +207,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
                .used = k->used,
                .bad = k->bad};
   memset(k->bad, 0, n * sizeof *k->bad);
-  pf_par((size_t)c->threads < n ? c->threads : (int)n, enter_part, &t);
+  pf_par(pf_par_most(c->threads, n), enter_part, &t);
   t.n = 0;
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
     while (t.n < n && t.rows[t.n].layer <= t.layer)
@@ -216,7 +222,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
       return rc;
   }
   t.n = n;
-  return pf_step_finish(&t, k->logits, k->sink);
+  return pf_step_finish(&t, k->sink);
 }
 
 static int prepare(call *k, const pf_row *rows, size_t n) {
@@ -236,7 +242,7 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
     late |= rows[r].layer > 0;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
-  if (n_out && !k->logits && !k->sink)
+  if (n_out && !k->sink)
     return pf_fail(PF_EUSAGE, "rows ask for logits but there is no place to write them");
   if (k->used[PF_HOOK_LOGITS] || k->used[PF_HOOK_LOGITS_PRECAP])
     n_logits = n;
@@ -252,8 +258,8 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
   return PF_OK;
 }
 
-int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits, const pf_sink *sink) {
-  call k = {.c = c, .logits = logits, .sink = sink};
+int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, const pf_sink *sink) {
+  call k = {.c = c, .sink = sink};
   size_t in = 0;
   int rc = PF_OK;
   for (; in < n_rows && rc == PF_OK; in++)
@@ -273,6 +279,18 @@ int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits, co
   return rc;
 }
 
+typedef struct table {
+  float *logits; /* (n_out, v) */
+  size_t v;
+} table;
+
+static void copy_row(void *user, int tid, int32_t out, float *x) {
+  const table *t = user;
+  (void)tid;
+  memcpy(t->logits + (size_t)out * t->v, x, t->v * sizeof *x);
+}
+
 int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits) {
-  return pf_eval_into(c, rows, n_rows, logits, NULL);
+  table t = {logits, (size_t)c->model->cfg.info.vocab_size};
+  return pf_eval_into(c, rows, n_rows, logits ? &(pf_sink){copy_row, &t} : NULL);
 }

@@ -146,23 +146,22 @@ static void logits_part(void *arg, int tid, int nt) {
     }
     if (t->rows[r].score)
       score_row(s, at, v, y);
-    if (s->sink && t->rows[r].out >= 0)
+    if (t->rows[r].out >= 0)
       s->sink->take(s->sink->user, tid, t->rows[r].out, y);
   }
 }
 
 static int threads_for(const final_set *s, double work, size_t parts) {
-  int n = pf_par_worth(s->t->c->threads, work);
-  return (size_t)n < parts ? n : (int)parts;
+  return pf_par_most(pf_par_worth(s->t->c->threads, work), parts);
 }
 
-static int finish_set(final_set *s, float *logits) {
+static int finish_set(final_set *s) {
   const pf_step *t = s->t;
   size_t v = (size_t)t->cfg->info.vocab_size;
   double values = (double)s->n_logits * (double)v;
   if (s->n == 0)
     return PF_OK;
-  pf_par((size_t)t->c->threads < s->n ? t->c->threads : (int)s->n, final_norm_part, s);
+  pf_par(pf_par_most(t->c->threads, s->n), final_norm_part, s);
   if (s->n_logits == 0)
     return PF_OK;
   pf_step_products(t, &(pf_product){&t->c->model->unembed, NULL, s->y, v}, 1, s->n_logits);
@@ -172,15 +171,10 @@ static int finish_set(final_set *s, float *logits) {
   group_kl(s);
   if (s->n_groups)
     pf_par(threads_for(s, 20.0 * values, s->n_groups), kl_part, s);
-  for (size_t at = 0; at < s->n_logits && !s->sink; at++) {
-    int32_t out = t->rows[s->logit_row[at]].out;
-    if (out >= 0)
-      memcpy(logits + (size_t)out * v, s->y + at * v, v * sizeof *logits);
-  }
   return PF_OK;
 }
 
-int pf_step_finish(const pf_step *t, float *logits, const pf_sink *sink) {
+int pf_step_finish(const pf_step *t, const pf_sink *sink) {
   static const int norm_hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
   static const int logit_hooks[] = {PF_HOOK_LOGITS_PRECAP, PF_HOOK_LOGITS};
   final_set s = {.t = t, .y = t->s->logits, .sink = sink};
@@ -194,7 +188,7 @@ int pf_step_finish(const pf_step *t, float *logits, const pf_sink *sink) {
         s.logit_row[s.n_logits++] = r;
     }
     if (s.n == PF_FINAL_ROWS || r + 1 == t->n) {
-      rc = finish_set(&s, logits);
+      rc = finish_set(&s);
       s.n = s.n_logits = 0;
     }
   }

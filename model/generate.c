@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fpenv.h"
 #include "base/mem.h"
 #include "base/par.h"
 #include "base/status.h"
@@ -56,8 +57,8 @@ typedef struct run {
   float *given;      /* (vocab) */
   pf_chosen *chosen; /* (cap_out) */
   const unit **picks;
-  pf_picker *pickers; /* (threads) */
-  int *failed;        /* (threads) */
+  pf_picker *pickers; /* (n_pickers) */
+  size_t n_pickers;   /* as many threads as choose at once */
   uint64_t done, total;
 } run;
 
@@ -133,9 +134,7 @@ static int check_branch(const run *g, const pf_branch *b) {
     rc = pf_fail(PF_EUSAGE, "the prompt has %zu tokens; the model has %d positions", begin + b->n,
                  m->max_positions);
   for (size_t i = 0; i < b->n && rc == PF_OK; i++)
-    if (b->ids[i] < 0 || b->ids[i] >= m->vocab_size)
-      rc = pf_fail(PF_EUSAGE, "token id %d is not in the vocabulary (0 to %d)", b->ids[i],
-                   m->vocab_size - 1);
+    rc = pf_check_token(m, b->ids[i]);
   return rc;
 }
 
@@ -358,33 +357,29 @@ static int make_room(run *g) {
 static void pick(void *user, int tid, int32_t out, float *x) {
   run *g = user;
   const unit *u = g->picks[out];
-  if (!g->failed[tid])
-    g->failed[tid] = pf_pick(&g->pickers[tid], u->seq, &u->b->o, u->b->out.n, x, &g->chosen[out]);
+  pf_pick(&g->pickers[tid], u->seq, &u->b->o, u->b->out.n, x, &g->chosen[out]);
 }
 
-/* First tokens from logits that were given: on a copy, since others may read them. */
-static void pick_given(void *arg, int tid, int nt) {
-  run *g = arg;
-  (void)nt;
-  for (size_t i = 0; i < g->n_out; i++)
-    if (!g->picks[i]->fed) {
-      memcpy(g->given, g->picks[i]->b->logits, vocab(g) * sizeof *g->given);
-      pick(g, tid, (int32_t)i, g->given);
-    }
+/* A first token from logits that were given: on a copy, since others may read them. */
+static int pick_given(run *g, size_t out) {
+  const float *x = g->picks[out]->b->logits;
+  if (!g->given && !(g->given = pf_alloc(vocab(g), sizeof *g->given)))
+    return PF_ENOMEM;
+  if (!g->c->simd->finite(vocab(g), x))
+    return pf_fail(PF_ENUMERIC, "the logits that a branch was given are not finite");
+  memcpy(g->given, x, vocab(g) * sizeof *x);
+  uint64_t env = pf_fp_enter();
+  pick(g, 0, (int32_t)out, g->given);
+  pf_fp_leave(env);
+  return PF_OK;
 }
 
 static int eval(run *g) {
-  bool given = false;
-  for (size_t i = 0; i < g->n_out; i++)
-    given |= !g->picks[i]->fed;
-  if (given && !g->given && !(g->given = pf_alloc(vocab(g), sizeof *g->given)))
-    return PF_ENOMEM;
-  if (given)
-    pf_par(1, pick_given, g);
-  int rc = pf_eval_into(g->c, g->rows, g->n_rows, NULL, &(pf_sink){pick, g});
-  for (int t = 0; t < g->c->threads && rc == PF_OK; t++)
-    rc = g->failed[t];
-  return rc;
+  int rc = PF_OK;
+  for (size_t i = 0; i < g->n_out && rc == PF_OK; i++)
+    if (!g->picks[i]->fed)
+      rc = pick_given(g, i);
+  return rc == PF_OK ? pf_eval_into(g->c, g->rows, g->n_rows, &(pf_sink){pick, g}) : rc;
 }
 
 static bool is_eos(const run *g, const pf_gen_opts *o, int32_t id) {
@@ -508,18 +503,27 @@ static int steps(run *g) {
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
+/* Up front: a thread that runs out of memory in the middle could not say so. */
+static int make_pickers(run *g, const pf_branch *b, size_t n) {
+  bool penalty = false, draws = false;
+  for (size_t i = 0; i < n; i++) {
+    penalty |= b[i].o.repetition_penalty != 1.0;
+    draws |= b[i].o.temperature > 0;
+  }
+  g->n_pickers = (size_t)pf_par_most(g->c->threads, n < PF_FINAL_ROWS ? n : PF_FINAL_ROWS);
+  g->pickers = pf_calloc(g->n_pickers, sizeof *g->pickers);
+  int rc = g->pickers ? PF_OK : PF_ENOMEM;
+  for (size_t t = 0; t < g->n_pickers && rc == PF_OK; t++)
+    rc = pf_picker_make(&g->pickers[t], vocab(g), penalty, draws);
+  return rc;
+}
+
 static int make_run(run *g, pf_branch *b, size_t n) {
-  size_t threads = (size_t)g->c->threads;
   int rc = make_fitting_units(g, b, n);
-  if (rc != PF_OK)
-    return rc;
-  g->active = pf_alloc(g->n_u, sizeof *g->active);
-  g->pickers = pf_calloc(threads, sizeof *g->pickers);
-  g->failed = pf_calloc(threads, sizeof *g->failed);
-  if (!g->active || !g->pickers || !g->failed)
-    return PF_ENOMEM;
-  for (size_t t = 0; t < threads && rc == PF_OK; t++)
-    rc = pf_picker_make(&g->pickers[t], vocab(g));
+  if (rc == PF_OK && !(g->active = pf_alloc(g->n_u, sizeof *g->active)))
+    rc = PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = make_pickers(g, b, n);
   for (size_t i = 0; i < n; i++) {
     g->total += b[i].n + (size_t)b[i].o.max_tokens;
     g->stats->prompt_tokens += b[i].n;
@@ -531,10 +535,9 @@ static void free_run(run *g) {
   for (size_t i = 0; i < g->n_u; i++)
     if (!g->u[i].b || !g->u[i].b->seq)
       pf_seq_free(g->u[i].seq);
-  for (int t = 0; g->pickers && t < g->c->threads; t++)
+  for (size_t t = 0; g->pickers && t < g->n_pickers; t++)
     pf_picker_free(&g->pickers[t]);
-  void *const all[] = {g->u,      g->active, g->rows,    g->given,
-                       g->chosen, g->picks,  g->pickers, g->failed};
+  void *const all[] = {g->u, g->active, g->rows, g->given, g->chosen, g->picks, g->pickers};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     pf_free(all[i]);
 }

@@ -7,6 +7,10 @@
 #include "base/mem.h"
 #include "base/status.h"
 
+/* Of a block, before its keys; keeps them on a line of the cache. */
+enum { HEADER = 64 };
+_Static_assert(sizeof(pf_kvblock) <= HEADER, "");
+
 /* Bytes of the K, V and un-rotated K of one position block in one layer. */
 static size_t block_bytes(const pf_ctx *c) {
   size_t raw = c->keep_raw_k ? (size_t)c->model->cfg.info.d_head * PF_KBLK * sizeof(float) : 0;
@@ -14,7 +18,7 @@ static size_t block_bytes(const pf_ctx *c) {
 }
 
 size_t pf_kv_block_bytes(const pf_ctx *c) {
-  return pf_round_up(64 + block_bytes(c), 64);
+  return pf_round_up(HEADER + block_bytes(c), 64);
 }
 
 /* Blocks that were given back are used again: fresh memory costs more than filling it. */
@@ -39,8 +43,8 @@ static pf_kvblock *block_new(pf_ctx *c, const pf_kvblock *copy) {
     return NULL;
   c->kv_bytes += pf_kv_block_bytes(c);
   c->kv_peak = c->kv_bytes > c->kv_peak ? c->kv_bytes : c->kv_peak;
-  *b = (pf_kvblock){.refs = 1, .k = at + 64};
-  b->v = at + 64 + hkv * pf_kv_k_head(c);
+  *b = (pf_kvblock){.refs = 1, .k = at + HEADER};
+  b->v = at + HEADER + hkv * pf_kv_k_head(c);
   b->raw_k = c->keep_raw_k ? (float *)(void *)((char *)b->v + hkv * pf_kv_v_head(c)) : NULL;
   if (copy)
     memcpy(b->k, copy->k, n);
@@ -213,7 +217,7 @@ static void share(pf_seq *s, const pf_seq *src, int32_t n, const int32_t *layers
   find_todo(s);
 }
 
-static int branch_off(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers) {
+int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers) {
   *out = NULL;
   if (n < 0 || n > src->end)
     return pf_fail(PF_EUSAGE, "a fork cannot keep %d positions of a sequence that has %d", n,
@@ -238,11 +242,7 @@ static int branch_off(pf_seq **out, const pf_seq *src, int32_t n, const int32_t 
 }
 
 int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
-  return branch_off(out, src, n_keep, NULL);
-}
-
-int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers) {
-  return branch_off(out, src, n, layers);
+  return pf_seq_fork_layers(out, src, n_keep, NULL);
 }
 
 int pf_seq_set_taps(pf_seq *s, pf_tap *taps, size_t n) {

@@ -72,7 +72,8 @@ static void product_part(void *arg, int tid, int nt) {
   bool few = j->m <= FEW_ROWS;
   for (size_t i = 0; i < j->n; i++)
     total += panels_of(&j->p[i]);
-  while (pf_par_take(j->t->s->turns, total, FEW_UNIT, few ? FEW_SHARE : 1, tid, nt, &lo, &hi))
+  while (pf_par_take(j->t->s->turns, total, few ? FEW_UNIT : 1, few ? FEW_SHARE : 1, tid, nt, &lo,
+                     &hi))
     panels(j, tid, lo, hi);
 }
 
@@ -119,9 +120,8 @@ static void row_part(void *arg, int tid, int nt) {
 static void each_row(const pf_step *t, row_fn fn) {
   row_job j = {t, fn};
   double work = 20.0 * (double)t->n * (double)(t->cfg->info.d_model + t->cfg->info.d_ff);
-  int threads = pf_par_worth(t->c->threads, work);
   begin_turns(t);
-  pf_par((size_t)threads < t->n ? threads : (int)t->n, row_part, &j);
+  pf_par(pf_par_most(pf_par_worth(t->c->threads, work), t->n), row_part, &j);
 }
 
 static size_t dim(const pf_step *t) {

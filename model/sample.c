@@ -4,8 +4,6 @@
  * for step t depends on (seed, t) only. */
 #include "model/sample.h"
 
-#include <string.h>
-
 #include "base/bf16.h"
 #include "base/dmath.h"
 #include "base/mem.h"
@@ -31,12 +29,20 @@ int pf_gen_check(const pf_gen_opts *o, const pf_model_info *m) {
   return PF_OK;
 }
 
-int pf_picker_make(pf_picker *p, size_t vocab) {
+int pf_picker_make(pf_picker *p, size_t vocab, bool penalty, bool draws) {
   *p = (pf_picker){.vocab = vocab};
-  p->seen = pf_calloc(vocab, 1);
-  p->ids = pf_alloc(vocab, sizeof *p->ids);
-  p->raw = pf_alloc(vocab, sizeof *p->raw);
-  return p->seen && p->ids && p->raw ? PF_OK : PF_ENOMEM;
+  if (penalty) {
+    p->seen = pf_calloc(vocab, 1);
+    p->ids = pf_alloc(vocab, sizeof *p->ids);
+    p->raw = pf_alloc(vocab, sizeof *p->raw);
+  }
+  for (int i = 0; i < 2 && draws; i++)
+    p->key[i] = pf_alloc(vocab, sizeof **p->key);
+  if (draws)
+    p->weight = pf_alloc(vocab, sizeof *p->weight);
+  bool fine = (!penalty || (p->seen && p->ids && p->raw)) &&
+              (!draws || (p->key[0] && p->key[1] && p->weight));
+  return fine ? PF_OK : PF_ENOMEM;
 }
 
 void pf_picker_free(pf_picker *p) {
@@ -153,21 +159,9 @@ static size_t nucleus(pf_picker *p, const uint64_t *key, size_t n, const float *
   return n;
 }
 
-static int make_room(pf_picker *p) {
-  for (int i = 0; i < 2; i++)
-    if (!p->key[i])
-      p->key[i] = pf_alloc(p->vocab, sizeof **p->key);
-  if (!p->weight)
-    p->weight = pf_alloc(p->vocab, sizeof *p->weight);
-  return p->key[0] && p->key[1] && p->weight ? PF_OK : PF_ENOMEM;
-}
-
 /* best: the largest of x. */
-static int draw(pf_picker *p, const pf_gen_opts *o, const float *x, float best, uint64_t step,
-                int32_t *id) {
+static int32_t draw(pf_picker *p, const pf_gen_opts *o, const float *x, float best, uint64_t step) {
   double sum;
-  if (make_room(p) != PF_OK)
-    return PF_ENOMEM;
   size_t n = gather(p, x, best, o->temperature), k = (size_t)o->top_k;
   if (k > 0 && k < n)
     n = cut_to(p->key[0], n, k);
@@ -177,12 +171,11 @@ static int draw(pf_picker *p, const pf_gen_opts *o, const float *x, float best, 
   size_t i = 0;
   for (; i + 1 < n && acc <= u; acc += p->weight[i])
     i++;
-  *id = (int32_t)id_of(key[i]);
-  return PF_OK;
+  return (int32_t)id_of(key[i]);
 }
 
-int pf_pick(pf_picker *p, const pf_seq *s, const pf_gen_opts *o, uint64_t step, float *x,
-            pf_chosen *out) {
+void pf_pick(pf_picker *p, const pf_seq *s, const pf_gen_opts *o, uint64_t step, float *x,
+             pf_chosen *out) {
   const pf_simd *f = s->ctx->simd;
   double lse = f->logsumexp(p->vocab, x);
   float second;
@@ -190,8 +183,8 @@ int pf_pick(pf_picker *p, const pf_seq *s, const pf_gen_opts *o, uint64_t step, 
     penalise(p, s, (float)o->repetition_penalty, x);
   out->id = (int32_t)f->argmax(p->vocab, x, &second);
   out->margin = x[out->id] - second;
-  int rc = o->temperature > 0 ? draw(p, o, x, x[out->id], step, &out->id) : PF_OK;
+  if (o->temperature > 0)
+    out->id = draw(p, o, x, x[out->id], step);
   restore(p, x);
   out->logprob = (float)((double)x[out->id] - lse);
-  return rc;
 }

@@ -58,15 +58,18 @@ typedef struct pf_scratch {
   bool lane_swaps;
 } pf_scratch;
 
-/* Takes the logits x of a row with out >= 0 while they are hot, in the place of a copy. Called on
- * the context's threads, tid below their number; x is to be the same afterwards. */
+/* Takes the logits x of a row with out >= 0 while they are hot. Called on the context's threads,
+ * tid below their number; x is to be the same afterwards. */
 typedef struct pf_sink {
   void (*take)(void *user, int tid, int32_t out, float *x);
   void *user;
 } pf_sink;
-/* pf_eval whose logits go to a sink; sink NULL: to logits. Of them PF_FINAL_ROWS rows, or as many
- * as ask, are in memory at a time. */
-int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits, const pf_sink *sink);
+/* pf_eval whose logits go to a sink (NULL: no row asks). Of them PF_FINAL_ROWS rows, or as many as
+ * ask, are in memory at a time. */
+int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, const pf_sink *sink);
+
+/* PF_EUSAGE unless the vocabulary has the id. */
+int pf_check_token(const pf_model_info *m, int32_t id);
 
 typedef struct pf_step {
   pf_ctx *c;
@@ -122,7 +125,7 @@ void pf_step_layer(pf_step *t);
 /* final.c: final norm and logits of the rows that ask for them or whose branches have actions
  * there, PF_FINAL_ROWS at a time. */
 enum { PF_FINAL_ROWS = 64 };
-int pf_step_finish(const pf_step *t, float *logits, const pf_sink *sink);
+int pf_step_finish(const pf_step *t, const pf_sink *sink);
 /* The kernels' rope (y != x) and softcap with the roundings of the precision in between; what they
  * leave is rounded at the point that follows. */
 void pf_step_rope(const pf_step *t, size_t d, const float *x, const float *c, const float *s,

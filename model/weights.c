@@ -31,7 +31,6 @@
 #define DEPTH     64                  /* reads in flight, of all threads together */
 #define JOB_BYTES ((size_t)16 << 20)  /* when tensors may be split */
 #define PAGE      ((size_t)4096) /* reads start and end on this, as the page cache and the disk do */
-#define HUGE_PAGE ((size_t)2 << 20)
 
 /* ---- what the configuration calls for
  * ---------------------------------------------------------------------------- */
@@ -266,7 +265,7 @@ static int make_arena(pf_model *m, pf_wants *w) {
   for (size_t i = 0; i < w->n; i++)
     if (__builtin_add_overflow(total, place_bytes(&w->v[i], &m->cfg.info), &total))
       return pf_fail(PF_ENOMEM, "%s: the weights are larger than any memory", m->cfg.dir);
-  total = pf_round_up(total, HUGE_PAGE);
+  total = pf_round_up(total, PF_HUGE_PAGE);
   void *p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED)
     return pf_fail(PF_ENOMEM, "%s: the weights need %zu bytes of memory: %s", m->cfg.dir, total,
@@ -560,8 +559,7 @@ static void share_out(loader *l, int nt) {
 
 static int run_jobs(loader *l) {
   int nt = l->opts && l->opts->threads > 0 ? l->opts->threads : pf_par_default();
-  nt = nt > 64 ? 64 : nt;
-  nt = (size_t)nt > l->n_jobs ? (int)l->n_jobs : nt;
+  nt = pf_par_most(nt > 64 ? 64 : nt, l->n_jobs);
   share_out(l, nt);
   if (!(l->outcomes = pf_calloc((size_t)nt, sizeof *l->outcomes)))
     return PF_ENOMEM;

@@ -431,6 +431,16 @@ START_TEST(refusals) {
   refused(other, b, 1, "does not belong");
   pf_seq_free(b[0].seq);
   ok(pf_generate_many(c, b, 0, NULL, NULL));
+  float *x = tu_logits(m);
+  b[0] = (pf_branch){.seq = tu_seq(c), .logits = x};
+  pf_gen_defaults(&b[0].o);
+  b[0].o.max_tokens = 1;
+  tu_run(c, b[0].seq, m, 5, 0, 4, x);
+  x[0] = NAN;
+  ck_assert_int_eq(pf_generate_many(c, b, 1, NULL, NULL), PF_ENUMERIC);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "not finite"));
+  pf_seq_free(b[0].seq);
+  free(x);
   pf_ctx_free(c);
   pf_ctx_free(other);
   pf_model_close(m);

@@ -125,7 +125,7 @@ PF_API int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep);
  * layers[p] (0 to n_layers; fewer where src itself has fewer), copied on write: the layers that the
  * branch cannot change. A position with fewer than n_layers is unfinished: its row enters at
  * layers[p], in order of positions, before any new one. pf_reach_* lower layers to what an
- * intervention leaves. */
+ * intervention leaves. layers NULL: all of src's. */
 PF_API int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers);
 PF_API void pf_seq_free(pf_seq *s);
 /* One past the highest position that the sequence has. */

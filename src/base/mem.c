@@ -14,7 +14,7 @@ bool pf_mul3(size_t a, size_t b, size_t c, size_t *out) {
   return !__builtin_mul_overflow(a, b, &ab) && !__builtin_mul_overflow(ab, c, out);
 }
 
-enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+enum { LINE = 64 };
 
 /* Blocks of more than a huge page are activations and results, which are gone over again and again:
  * there a huge page saves hundreds of address translations. A wish; who refuses it loses nothing.
@@ -22,15 +22,15 @@ enum { LINE = 64, HUGE_PAGE = 2 << 20 };
 void *pf_alloc(size_t n, size_t size) {
   size_t bytes;
   void *p = NULL;
-  bool fits = pf_mul3(n, size, 1, &bytes) && bytes <= PTRDIFF_MAX - HUGE_PAGE,
-       large = fits && bytes > HUGE_PAGE;
-  if (!fits ||
-      posix_memalign(&p, large ? HUGE_PAGE : LINE, bytes ? pf_round_up(bytes, LINE) : LINE) != 0) {
+  bool fits = pf_mul3(n, size, 1, &bytes) && bytes <= PTRDIFF_MAX - PF_HUGE_PAGE,
+       large = fits && bytes > PF_HUGE_PAGE;
+  if (!fits || posix_memalign(&p, large ? PF_HUGE_PAGE : LINE,
+                              bytes ? pf_round_up(bytes, LINE) : LINE) != 0) {
     pf_fail(PF_ENOMEM, "out of memory: %zu x %zu bytes were asked for", n, size);
     return NULL;
   }
   if (large)
-    (void)madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    (void)madvise(p, bytes / PF_HUGE_PAGE * PF_HUGE_PAGE, MADV_HUGEPAGE);
   return p;
 }
 

@@ -20,6 +20,9 @@ char *pf_strdup(const char *s);
  * PF_ENOMEM, *p untouched. */
 int pf_grow(void **p, size_t *cap, size_t need, size_t size);
 
+/* Of x86-64 and of most aarch64 kernels. */
+#define PF_HUGE_PAGE ((size_t)2 << 20)
+
 static inline size_t pf_round_up(size_t n, size_t to) {
   return (n + to - 1) / to * to;
 }

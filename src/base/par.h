@@ -15,6 +15,10 @@ void pf_par(int n_threads, pf_par_fn fn, void *arg);
 /* Threads worth starting for `work` (multiplications, or as heavy): a team costs some microseconds,
  * so small work stays with the caller. At least 1, at most n_threads. */
 int pf_par_worth(int n_threads, double work);
+/* No more threads than there are parts. */
+static inline int pf_par_most(int n_threads, size_t parts) {
+  return (size_t)n_threads < parts ? n_threads : (int)parts;
+}
 /* Threads to use when the caller gives 0: OMP_NUM_THREADS, else the CPUs this process may run on.
  */
 int pf_par_default(void);

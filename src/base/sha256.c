@@ -30,9 +30,8 @@ void pf_sha256_raw(pf_sha256 *s, unsigned char digest[32]) {
 }
 
 void pf_sha256_end(pf_sha256 *s, char hex[65]) {
-  unsigned char md[EVP_MAX_MD_SIZE] = {0};
-  EVP_DigestFinal_ex((EVP_MD_CTX *)s, md, NULL);
-  EVP_MD_CTX_free((EVP_MD_CTX *)s);
+  unsigned char md[32] = {0};
+  pf_sha256_raw(s, md);
   to_hex(md, hex);
 }
 
