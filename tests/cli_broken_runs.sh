@@ -10,6 +10,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/pf-broken-XXXXXX") || exit 99
 trap 'mountpoint -q "$T/full" && umount "$T/full"; rm -rf "$T"' EXIT
 export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
 n_ok=0 n_bad=0
+. "$srcdir/tests/interrupt.sh"
 
 ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
 bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
@@ -48,33 +49,12 @@ expect() { # WHAT CODE PATTERN
   fi
 }
 
-records() { cat "$1/journal.jsonl" 2>/dev/null | wc -l; }
-
-# Starts a study in DIR and sends SIGNAL after its first record.
-interrupt() {
-  local dir=$2 pid i
-  $PF_EMULATOR ./personaflow "${study[@]}" --out "$dir" >"$T/out" 2>"$T/err" &
-  pid=$!
-  for i in $(seq 6000); do # the first line is the head, the second a cell
-    [ "$(records "$dir")" -ge 2 ] && break
-    kill -0 $pid 2>/dev/null || break
-    sleep 0.01
-  done
-  kill -s "$1" $pid 2>/dev/null
-  wait $pid 2>/dev/null
-  rc=$?
-}
-# broken SIGNAL CODE PATTERN: stops a study in the middle, then resumes it. On a busy machine a study may end before the
-# signal comes: then again.
+# broken SIGNAL CODE PATTERN: stops a study in the middle, then resumes it.
 broken() {
-  local dir=$T/$1 try
-  for try in 1 2 3 4 5; do
-    rm -rf "$dir"
-    interrupt "$1" "$dir"
-    [ -e "$dir/summary.json" ] || break
-  done
+  local dir=$T/$1
+  # shellcheck disable=SC2086
+  interrupt "$1" "$dir" summary.json $PF_EMULATOR ./personaflow "${study[@]}"
   expect "SIG$1 in the middle" "$2" "$3"
-  [ ! -e "$dir/summary.json" ] || bad "SIG$1: it had finished before the signal $try times; the case is void"
   run "$dir" --resume
   expect "resumed after SIG$1" 0 ''
   same "SIG$1" "$dir"

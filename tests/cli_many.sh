@@ -11,6 +11,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/pf-many-XXXXXX") || exit 99
 trap 'rm -rf "$T"' EXIT
 export LC_ALL=C
 n_ok=0 n_bad=0
+. "$srcdir/tests/interrupt.sh"
 
 ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
 bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
@@ -64,22 +65,13 @@ for i in $(seq 300); do
   echo "{\"ids\": [2, $((i % 90 + 10)), $((i % 7 + 100))], \"max_tokens\": $((i % 60 + 40)), \"ignore_eos\": true}"
 done >"$T/p.jsonl"
 many >"$T/all"
-records() { cat "$1/journal.jsonl" 2>/dev/null | wc -l; }
 broken() { # SIGNAL CODE PATTERN
-  local dir=$T/$1 pid rc
-  $PF_EMULATOR ./personaflow generate "$model" --quiet --prompts "$T/p.jsonl" --batch 8 -t 1 --out "$dir" 2>"$T/err" &
-  pid=$!
-  for _ in $(seq 6000); do
-    [ "$(records "$dir")" -ge 2 ] && break
-    kill -0 $pid 2>/dev/null || break
-    sleep 0.01
-  done
-  kill -s "$1" $pid 2>/dev/null
-  wait $pid 2>/dev/null
-  rc=$?
+  local dir=$T/$1
+  # shellcheck disable=SC2086
+  interrupt "$1" "$dir" generated.jsonl \
+    $PF_EMULATOR ./personaflow generate "$model" --quiet --prompts "$T/p.jsonl" --batch 8 -t 1
   [ $rc = "$2" ] || bad "SIG$1: exit code $rc, not $2: $(cat "$T/err")"
   [ -z "$3" ] || grep -qE -e "$3" "$T/err" || bad "SIG$1: '$(cat "$T/err")'"
-  [ ! -e "$dir/generated.jsonl" ] || bad "SIG$1: it had finished before the signal; the case is void"
   many --max-tokens 128 --batch 64 --out "$dir" --resume || bad "SIG$1: resume: exit code $?"
   cmp "$T/all" "$dir/generated.jsonl" && ok "SIG$1: exit code $rc; resumed, the bytes of a run without a break"
 }
