@@ -84,8 +84,7 @@ static void give_seq(kit *k, size_t i) {
                           .pos_hi = 39,
                           .op = PF_OP_ADD,
                           .value = k->value};
-    int32_t layer;
-    ok(pf_hook_find(k->m, "blocks.1.hook_resid_pre", &k->taps[i].hook, &layer));
+    k->taps[i].hook = tu_hook(k->m, "blocks.1.hook_resid_pre");
     ok(pf_seq_set_taps(b->seq, &k->taps[i], 1));
   } else if (i % 4 == 1) {
     ok(pf_seq_set_cuts(b->seq, &(pf_cut){0, 2, -1, 37, 99, 3, 9}, 1));

@@ -24,24 +24,18 @@ static int n_cases(void) {
   return tu_tier("small") ? 2 : N_MODELS * (PF_N_PRECISIONS - 1);
 }
 
-static int hook(const fix *f, const char *name) {
-  int id;
-  int32_t layer;
-  ck_assert_int_eq(pf_hook_find(f->m, name, &id, &layer), PF_OK);
-  return id;
-}
-
 static void capture_base(fix *f) {
   size_t d = (size_t)f->i->d_model, n = (size_t)f->i->n_layers;
   pf_tap *t = calloc(n + 1, sizeof *t);
   for (size_t l = 0; l <= n; l++)
-    t[l] = (pf_tap){.hook = hook(f, l < n ? "blocks.0.hook_resid_pre" : "blocks.0.hook_resid_post"),
-                    .layer = (int32_t)(l < n ? l : n - 1),
-                    .head = -1,
-                    .pos_hi = LEN,
-                    .op = PF_OP_CAPTURE,
-                    .out = f->resid + l * LEN * d,
-                    .out_stride = d};
+    t[l] = (pf_tap){
+        .hook = tu_hook(f->m, l < n ? "blocks.0.hook_resid_pre" : "blocks.0.hook_resid_post"),
+        .layer = (int32_t)(l < n ? l : n - 1),
+        .head = -1,
+        .pos_hi = LEN,
+        .op = PF_OP_CAPTURE,
+        .out = f->resid + l * LEN * d,
+        .out_stride = d};
   ck_assert_int_eq(pf_seq_set_taps(f->base, t, n + 1), PF_OK);
   tu_run(f->c, f->base, f->m, 1, 0, LEN, NULL);
   ck_assert_int_eq(pf_seq_set_taps(f->base, NULL, 0), PF_OK);
@@ -292,7 +286,7 @@ START_TEST(a_failed_call_leaves_forks_unfinished) {
     huge[i] = __builtin_inff();
   for (int32_t p = 0; p < LEN; p++)
     layers[p] = p < 30 ? f.i->n_layers : p % 2 ? last : 0;
-  pf_tap t = {.hook = hook(&f, "blocks.0.attn.hook_rot_q"),
+  pf_tap t = {.hook = tu_hook(f.m, "blocks.0.attn.hook_rot_q"),
               .layer = last,
               .head = 0,
               .pos_lo = 40,

@@ -97,13 +97,15 @@ START_TEST(digests_are_of_the_rows) {
   pf_model *m = tu_open(GEMMA);
   pf_ctx *c = tu_ctx(m, 1);
   pf_seq *q = tu_seq(c);
-  int id;
-  int32_t layer;
-  ck_assert_int_eq(pf_hook_find(m, "blocks.3.attn.hook_q", &id, &layer), PF_OK);
   size_t at = (size_t)pf_points_find(&s.points, "blocks.3.attn.hook_q"), w = s.points.v[at].width;
   ck_assert_uint_eq(s.points.v[at].heads, H);
   float *v = calloc(N * H * w, sizeof *v), *rows = calloc(N * w, sizeof *rows);
-  pf_tap t = {.hook = id, .layer = 3, .head = -1, .pos_hi = N, .out = v, .out_stride = H * w};
+  pf_tap t = {.hook = tu_hook(m, "blocks.3.attn.hook_q"),
+              .layer = 3,
+              .head = -1,
+              .pos_hi = N,
+              .out = v,
+              .out_stride = H * w};
   ck_assert_int_eq(pf_seq_set_taps(q, &t, 1), PF_OK);
   pf_row row[N];
   for (int i = 0; i < N; i++)
@@ -325,10 +327,7 @@ START_TEST(tokens_come_after_their_logits) {
   pf_model *m = tu_open(GEMMA);
   float *push = tu_logits(m);
   push[7] = 1000;
-  int id;
-  int32_t layer;
-  ck_assert_int_eq(pf_hook_find(m, "unembed.hook_out", &id, &layer), PF_OK);
-  pf_tap t = {.hook = id,
+  pf_tap t = {.hook = tu_hook(m, "unembed.hook_out"),
               .layer = -1,
               .head = -1,
               .pos_lo = 17,

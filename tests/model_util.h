@@ -40,6 +40,14 @@ static inline pf_seq *tu_seq(pf_ctx *c) {
   return s;
 }
 
+/* Id of a hook point, for which a layer stands in the name. */
+static inline int tu_hook(const pf_model *m, const char *name) {
+  int id;
+  int32_t layer;
+  ck_assert_msg(pf_hook_find(m, name, &id, &layer) == PF_OK, "%s", pf_last_error());
+  return id;
+}
+
 /* Token i of stream `key`, any id of the vocabulary. */
 static inline int32_t tu_token(const pf_model *m, uint64_t key, int32_t i) {
   uint32_t w[4];
