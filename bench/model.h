@@ -62,7 +62,7 @@ typedef struct pf_mb_line {
   /* Weights or file bytes of a repetition; a second: the best that they are compared with, and what
    * was measured beside the line (between the steps of one branch: the median). */
   double bytes, read, read_now;
-  double memory; /* peak of resident memory until here, bytes */
+  double memory; /* peak of resident memory, without the bench's own arena, bytes */
 } pf_mb_line;
 
 typedef struct pf_mb {
