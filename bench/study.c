@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "analysis/cells.h"
 #include "base/buf.h"
 #include "base/io.h"
 #include "base/status.h"
@@ -74,13 +75,6 @@ static int run(pf_study_opts o, const char *out, int off, cost *c) {
   return rc == PF_OK ? read_cost(dir, c) : rc;
 }
 
-/* Multiplications of a row in a layer's products, and of a row's unembedding. */
-static void work_of(const pf_model_info *i, double *layer, double *unembed) {
-  double d = i->d_model, dh = i->d_head;
-  *layer = d * dh * (2.0 * i->n_heads + 2.0 * i->n_kv_heads) + 3.0 * d * i->d_ff;
-  *unembed = d * i->vocab_size;
-}
-
 /* 1 if the results of both are the same bytes. */
 static int same(const char *out) {
   static const char *const dirs[2] = {"on", "off"};
@@ -118,8 +112,8 @@ static double scored_rows(const char *out) {
 
 static void print(const pf_study_opts *o, const char *out, const pf_model_info *i,
                   const cost c[2]) {
-  double layer, unembed, scored = scored_rows(out), work[2];
-  work_of(i, &layer, &unembed);
+  double layer = (double)pf_layer_units(i), scored = scored_rows(out), work[2];
+  double unembed = (double)i->d_model * i->vocab_size;
   for (int k = 0; k < 2; k++)
     work[k] = c[k].rows * layer + scored * unembed;
   printf("model %s, grid %s, precision %s; cpu: %s\n\n", o->model, o->grid,
