@@ -6,6 +6,7 @@
 #include "bench/machine.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/par.h"
@@ -84,6 +85,16 @@ static const struct {
     {pf_read_avx512, PF_CPU_LEVEL_AVX512},
 #endif
 };
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+double pf_bench_median(double *v, size_t n) {
+  qsort(v, n, sizeof *v, by_value);
+  return v[n / 2];
+}
 
 const char *pf_peak_word(pf_peak_id id) {
   return names[id].word;

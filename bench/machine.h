@@ -65,6 +65,9 @@ typedef struct pf_reading {
 void pf_bench_read_call(void *reading);
 double pf_bench_read_bytes(const pf_reading *r);
 
+/* Sorts n > 0 values; the upper one of two in the middle. */
+double pf_bench_median(double *v, size_t n);
+
 const char *pf_peak_word(pf_peak_id id);
 const char *pf_peak_what(pf_peak_id id);
 

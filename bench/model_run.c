@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -146,16 +145,6 @@ static void account(pf_mb_line *l, const double *t, size_t n) {
   l->stddev = v > 0 ? sqrt(v) : 0;
 }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *v, size_t n) {
-  qsort(v, n, sizeof *v, by_value);
-  return v[n / 2];
-}
-
 /* Without what bandwidth is measured with, unless that is the model. Negative: not known. */
 static double memory_peak(const pf_mb *b) {
   double peak = pf_memory_peak();
@@ -185,7 +174,7 @@ static int repeat(const job *j, pf_mb_line *l, once_fn once) {
     account(l, t, reps);
     l->memory = memory_peak(r->b);
     if (r->n_reads)
-      l->read_now = median(r->reads, r->n_reads);
+      l->read_now = pf_bench_median(r->reads, r->n_reads);
     rc = pf_mb_print(r->b, l);
   }
   pf_free(t);
