@@ -128,13 +128,6 @@ int pf_peak_of(const char *isa, bool integer) {
   return -1;
 }
 
-int pf_peak_fma(const char *isa) {
-  return !strncmp(isa, "avx512", 6) ? PF_PEAK_FMA_AVX512
-         : !strncmp(isa, "avx", 3)  ? PF_PEAK_FMA_AVX2
-         : !strncmp(isa, "neon", 4) ? PF_PEAK_FMA_NEON
-                                    : -1;
-}
-
 static int offered(uint32_t features) {
   return (pf_cpu_bits() & features) == features;
 }
