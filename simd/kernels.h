@@ -33,6 +33,9 @@ static inline size_t pf_even_part(size_t n, size_t most) {
   return (n + parts - 1) / parts;
 }
 
+/* A function whose arguments become constants where it is called. */
+#define PF_INLINE static inline __attribute__((always_inline))
+
 /* Before a loop with a constant count: indices become constants, arrays registers. */
 #if defined(__clang__)
 #define PF_UNROLL _Pragma("clang loop unroll(full)")

@@ -5,8 +5,6 @@
 
 #include "simd/vec/v16.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 #define PF_PANELS 4    /* panels of a tile: streams of weights side by side */
 #define PF_AHEAD  1024 /* bytes of a panel that are asked for ahead of their use */
 

@@ -15,8 +15,6 @@
 #include "base/mem.h"
 #include "simd/vec/v16.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 enum {
   PANEL = 16 * PF_KBLK, /* weights of a panel and a block */
   /* Many lines. */

@@ -15,8 +15,6 @@
 #include "simd/vec/attn.h"
 #include "simd/x86/amx.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 enum {
   ROWS = 2 * PF_TILE_ROWS, /* queries side by side */
   CHUNK = 64,              /* blocks of which pv makes operands at once */

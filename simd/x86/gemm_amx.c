@@ -20,8 +20,6 @@
 #include "simd/kernels.h"
 #include "simd/x86/operand_amx.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 typedef enum kind { BF16, X3, S8 } kind;
 
 enum {

@@ -25,8 +25,6 @@
 #include "simd/kernels.h"
 #include "simd/x86/s8_scale.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 enum {
   S8_SUBS = S8_WIDE ? 2 : 1, /* steps of 4 k */
   S8_LANES = 16 / S8_H,      /* of a register */
