@@ -262,10 +262,10 @@ static void many(product p) {
   p.acc = p.a + BLOCK * PIECE;
   p.wide = p.acc + BLOCK * GROUP * 16;
   for (p.i = 0; p.i < p.g->m; p.i += p.rows) {
-    p.rows = pf_round_up(pf_even_part(p.g->m - p.i, block), p.most);
+    p.rows = pf_even_units(p.g->m - p.i, block, p.most);
     p.rows = p.g->m - p.i < p.rows ? p.g->m - p.i : p.rows;
     for (p.j = 0; p.j < panels; p.j += p.panels) {
-      p.panels = pf_round_up(pf_even_part(panels - p.j, GROUP), PANELS);
+      p.panels = pf_even_units(panels - p.j, GROUP, PANELS);
       run_group(&p);
     }
   }
