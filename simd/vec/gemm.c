@@ -361,13 +361,13 @@ PF_FEW(x3, 1, 1, 3, 1)
 #define PF_FEW_LIST(name) {{name##_few_1, 2}, {name##_few_2, 1}, {name##_few_3, 1}}
 #define PF_FEW_X3 {{x3_few_1, 1}}
 #endif
-    /* clang-format on */
 
-    /* By rows - 1; panels side by side. */
-    static const struct few {
+/* By rows - 1; panels side by side. */
+static const struct few {
   few_fn run;
   size_t panels;
 } few_bf16[] = PF_FEW_LIST(bf16), few_f32[] = PF_FEW_LIST(f32), few_x3[] = PF_FEW_X3;
+/* clang-format on */
 
 /* False when there are more rows than the table has. */
 static bool run_streams(const pf_gemm *g, const struct few *table, size_t n) {
