@@ -31,25 +31,8 @@ _Static_assert((BLOCK * PIECE + BLOCK * GROUP * 16 + STEP * PANELS * 16) * sizeo
                    PF_GEMM_WORK,
                "operands, sums and weights fit");
 
-/* Even k of 16 pairs: the low halves; odd k: the high halves (bf16 is the upper half of an fp32).
- */
-PF_INLINE v16 widened(const char *pairs, int odd) {
-  i16 u = i_load(pairs);
-  return v_bits(odd ? i_and(u, i_set1(0xffff0000u)) : i_shl(u, 16));
-}
-
 /* Of the sums of a tile, the one that line l goes to: of hi, mid, lo to H, M, M. */
 #define SUM_OF(l, parts) ((parts) == 1 ? (l) : (l) / 3 * 2 + ((l) % 3 > 0))
-
-PF_INLINE void put(const pf_gemm *g, size_t i, size_t j, v16 dot) {
-  float *y = g->y + i * g->ldy + j;
-  size_t n = g->n - j;
-  if (n >= PF_LANES) {
-    v_store(y, g->bias ? v_add(dot, v_load(g->bias + j)) : dot);
-  } else {
-    v_storen(y, g->bias ? v_add(dot, v_loadn(g->bias + j, n)) : dot, n);
-  }
-}
 
 /* ---- many lines: one tile ---- */
 
@@ -76,7 +59,7 @@ PF_INLINE void chains(v16 c[LINES][PANELS], const float *a, const char *w, size_
     v16 x[PANELS];
     PF_UNROLL for (int p = 0; p < PANELS; p++) {
       const char *at = w + (size_t)p * ldw;
-      x[p] = from == FP32 ? v_load((const float *)(const void *)at + 16 * odd) : widened(at, odd);
+      x[p] = from == FP32 ? v_load((const float *)(const void *)at + 16 * odd) : v_half(at, odd);
       if (from == STORE)
         v_store(wide + p * STEP * 16 + 16 * odd, x[p]);
     }
@@ -239,7 +222,7 @@ static void finish(const product *p) {
       v16 dot = v_load(acc);
       if (p->sums > 1)
         dot = v_add(dot, v_load(acc + PANELS * 16));
-      put(p->g, p->i + r, (p->j + n) * 16, v_add(dot, v_zero()));
+      pf_put(p->g, p->i + r, (p->j + n) * 16, dot);
     }
 }
 
@@ -292,7 +275,7 @@ PF_INLINE void few_step(v16 c[MOST][MOST], const stream *s, const int k, const i
     const char *at = s->w[p] + 16 * k * (bf16 ? 2 : 4);
     if (!bf16 || !odd)
       __builtin_prefetch(at + s->ahead + 64 * odd);
-    x[p] = bf16 ? widened(at, odd) : v_load((const float *)(const void *)at + 16 * odd);
+    x[p] = bf16 ? v_half(at, odd) : v_load((const float *)(const void *)at + 16 * odd);
   }
   PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int q = 0; q < parts; q++) {
     v16 y = v_set1(s->a[(size_t)r * s->lda + (size_t)(q * PF_KBLK + k + odd)]);
@@ -338,7 +321,7 @@ PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, co
   PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int p = 0; p < P; p++) {
     v16 dot = parts == 1 ? acc[r][p] : v_add(acc[2 * r][p], acc[2 * r + 1][p]);
     if ((size_t)p < there)
-      put(g, (size_t)r, (j + (size_t)p) * 16, v_add(dot, v_zero()));
+      pf_put(g, (size_t)r, (j + (size_t)p) * 16, dot);
   }
 }
 
