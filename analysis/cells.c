@@ -631,11 +631,15 @@ void pf_cost_cell(const pf_work *w, size_t c, pf_cost *cost) {
   }
 }
 
+uint64_t pf_layer_units(const pf_model_info *i) {
+  uint64_t d = (uint64_t)i->d_model, heads = (uint64_t)(2 * i->n_heads + 2 * i->n_kv_heads);
+  return d * (heads * (uint64_t)i->d_head + 3 * (uint64_t)i->d_ff);
+}
+
 uint64_t pf_work_units(const pf_work *w, const pf_cost *cost) {
   const pf_model_info *i = w->plan->info;
-  uint64_t d = (uint64_t)i->d_model, heads = (uint64_t)(2 * i->n_heads + 2 * i->n_kv_heads);
-  uint64_t layer = d * (heads * (uint64_t)i->d_head + 3 * (uint64_t)i->d_ff);
-  return (cost->base + cost->changed) * layer + cost->scored * d * (uint64_t)i->vocab_size;
+  return (cost->base + cost->changed) * pf_layer_units(i) +
+         cost->scored * (uint64_t)i->d_model * (uint64_t)i->vocab_size;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */

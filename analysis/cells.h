@@ -67,7 +67,8 @@ void pf_work_end(pf_work *w);
 /* Adds what cell c costs; and what the base prompts cost. */
 void pf_cost_cell(const pf_work *w, size_t c, pf_cost *cost);
 void pf_cost_base(const pf_work *w, pf_cost *cost);
-/* Multiplications of a cost. */
+/* Multiplications of a row in a layer's products; of a cost. */
+uint64_t pf_layer_units(const pf_model_info *i);
 uint64_t pf_work_units(const pf_work *w, const pf_cost *cost);
 
 /* Bytes beside the weights that a study takes with n cells together; its smallest step. */

@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/mem.h"
 #include "base/par.h"
@@ -227,8 +226,7 @@ static void run(pf_bench *b, const pf_bench_model *m, const char *isa, bool halv
   r.ops = pf_bench_attn_ops(a);
   r.bytes = pf_bench_attn_bytes(a);
   r.memory = decode;
-  pf_bench_measure(b, &r, pf_bench_attn_call, a,
-                   strcmp(isa, "amx") ? pf_peak_fma(isa) : (int)PF_PEAK_BF16_AMX, 1);
+  pf_bench_measure(b, &r, pf_bench_attn_call, a, pf_peak_of(isa, false), 1);
   pf_table_line(b, &r);
   pf_bench_attn_close(a);
 }

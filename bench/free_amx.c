@@ -5,8 +5,8 @@
  * block has two row tiles. int8: sums over all of K, which wait between chunks as they are. */
 #include <string.h>
 
-#include "base/mem.h"
 #include "bench/free.h"
+#include "simd/kernels.h"
 #include "simd/x86/amx.h"
 
 #define LOAD(t, p)  _tile_loadd(t, p, 64)
@@ -314,7 +314,7 @@ INLINE void run(const pf_gemm *g, const kind K) {
   q.a_tile = q.all * q.a_step + (K == S8 ? 64 : 0);
   size_t most = q.row_tiles < RESIDENT_TILES ? q.row_tiles : RESIDENT_TILES;
   q.resident = most * q.all * q.a_step <= RESIDENT;
-  q.rows_at_once = q.resident ? RESIDENT_TILES : 2 * BLOCKS;
+  q.rows_at_once = pf_even_units(q.row_tiles, q.resident ? RESIDENT_TILES : 2 * BLOCKS, 2);
   q.panels_at_once = q.resident ? RESIDENT_PANELS : PANELS;
   pf_amx_enter(16, 0);
   job t = {0, 0, 0, 0}, next = t;

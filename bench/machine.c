@@ -6,6 +6,7 @@
 #include "bench/machine.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/par.h"
@@ -85,6 +86,16 @@ static const struct {
 #endif
 };
 
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+double pf_bench_median(double *v, size_t n) {
+  qsort(v, n, sizeof *v, by_value);
+  return v[n / 2];
+}
+
 const char *pf_peak_word(pf_peak_id id) {
   return names[id].word;
 }
@@ -115,13 +126,6 @@ int pf_peak_of(const char *isa, bool integer) {
     if (!strcmp(units[i].isa, isa))
       return integer ? units[i].integer : units[i].real;
   return -1;
-}
-
-int pf_peak_fma(const char *isa) {
-  return !strncmp(isa, "avx512", 6) ? PF_PEAK_FMA_AVX512
-         : !strncmp(isa, "avx", 3)  ? PF_PEAK_FMA_AVX2
-         : !strncmp(isa, "neon", 4) ? PF_PEAK_FMA_NEON
-                                    : -1;
 }
 
 static int offered(uint32_t features) {

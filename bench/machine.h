@@ -65,12 +65,13 @@ typedef struct pf_reading {
 void pf_bench_read_call(void *reading);
 double pf_bench_read_bytes(const pf_reading *r);
 
+/* Sorts n > 0 values; the upper one of two in the middle. */
+double pf_bench_median(double *v, size_t n);
+
 const char *pf_peak_word(pf_peak_id id);
 const char *pf_peak_what(pf_peak_id id);
 
-/* The pf_peak_id of what an instruction set's products multiply with, of fp32 FMA for the rest; -1:
- * not measured. */
+/* The pf_peak_id of what an instruction set's products multiply with; -1: not measured. */
 int pf_peak_of(const char *isa, bool integer);
-int pf_peak_fma(const char *isa);
 
 #endif

@@ -2,7 +2,6 @@
  * Timing. The best of many calls is what a kernel can do: a disturbance only makes it slower. */
 #include "config.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -29,11 +28,6 @@ static double cpu_clock(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
 pf_timing pf_bench_time(pf_bench_fn fn, void *arg, double seconds, double limit) {
   static double t[MAX_CALLS];
   int n = 0;
@@ -45,8 +39,8 @@ pf_timing pf_bench_time(pf_bench_fn fn, void *arg, double seconds, double limit)
     t[n++] = end - begin;
   }
   cpu = cpu_clock() - cpu;
-  qsort(t, (size_t)n, sizeof *t, by_value);
-  return (pf_timing){t[0], t[n / 2], cpu / (end - start), n};
+  double median = pf_bench_median(t, (size_t)n);
+  return (pf_timing){t[0], median, cpu / (end - start), n};
 }
 
 void pf_bench_race(size_t n, const pf_bench_fn *fn, void *const *arg, double seconds, double *t) {
@@ -63,10 +57,8 @@ void pf_bench_race(size_t n, const pf_bench_fn *fn, void *const *arg, double sec
       now = pf_bench_clock();
       all[i][rounds] = now - begin;
     }
-  for (size_t i = 0; i < n; i++) {
-    qsort(all[i], (size_t)rounds, sizeof **all, by_value);
-    t[i] = all[i][rounds / 2];
-  }
+  for (size_t i = 0; i < n; i++)
+    t[i] = pf_bench_median(all[i], (size_t)rounds);
 }
 
 /* One try: the machine, then the call. */

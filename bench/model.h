@@ -62,7 +62,7 @@ typedef struct pf_mb_line {
   /* Weights or file bytes of a repetition; a second: the best that they are compared with, and what
    * was measured beside the line (between the steps of one branch: the median). */
   double bytes, read, read_now;
-  double memory; /* peak of resident memory until here, bytes */
+  double memory; /* peak of resident memory, without the bench's own arena, bytes */
 } pf_mb_line;
 
 typedef struct pf_mb {
@@ -82,6 +82,8 @@ int pf_mb_run(pf_mb *b, const char *model, pf_precision p);
 void pf_mb_begin(const pf_mb *b);
 int pf_mb_print(pf_mb *b, const pf_mb_line *l); /* keeps a copy; PF_OK or PF_ENOMEM */
 void pf_mb_end(const pf_mb *b);
+/* The name of the model's directory. */
+const char *pf_mb_name(const pf_mb_line *l);
 /* Best tokens a second, operations and bytes a second; 0: none. */
 double pf_mb_rate(const pf_mb_line *l);
 double pf_mb_ops(const pf_mb_line *l);

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -146,14 +145,10 @@ static void account(pf_mb_line *l, const double *t, size_t n) {
   l->stddev = v > 0 ? sqrt(v) : 0;
 }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *v, size_t n) {
-  qsort(v, n, sizeof *v, by_value);
-  return v[n / 2];
+/* Without what bandwidth is measured with, unless that is the model. Negative: not known. */
+static double memory_peak(const pf_mb *b) {
+  double peak = pf_memory_peak();
+  return peak < 0 || !b->own_arena ? peak : peak - (double)b->arena.bytes;
 }
 
 static int repeat(const job *j, pf_mb_line *l, once_fn once) {
@@ -177,9 +172,9 @@ static int repeat(const job *j, pf_mb_line *l, once_fn once) {
     pf_profile_print(r->c, l->name, spent);
   if (rc == PF_OK) {
     account(l, t, reps);
-    l->memory = pf_memory_peak();
+    l->memory = memory_peak(r->b);
     if (r->n_reads)
-      l->read_now = median(r->reads, r->n_reads);
+      l->read_now = pf_bench_median(r->reads, r->n_reads);
     rc = pf_mb_print(r->b, l);
   }
   pf_free(t);
@@ -400,7 +395,7 @@ static int test_load(run *r, pf_mb_test test, const char *name) {
   pf_mb_line l = line_of(r, test);
   l.bytes = pf_disk_bytes(&r->files);
   l.read = l.read_now = read;
-  l.memory = pf_memory_peak();
+  l.memory = memory_peak(r->b);
   snprintf(l.name, sizeof l.name, "%s", name);
   account(&l, t, PF_MB_LOADS);
   return pf_mb_print(r->b, &l);

@@ -15,6 +15,11 @@ static double over(double a, double b) {
   return b > 0 ? a / b : 0;
 }
 
+const char *pf_mb_name(const pf_mb_line *l) {
+  const char *s = strrchr(l->model, '/');
+  return s && s[1] ? s + 1 : l->model;
+}
+
 double pf_mb_rate(const pf_mb_line *l) {
   return over(l->tokens, l->best_s);
 }
@@ -138,12 +143,6 @@ static const char md_header[] = "| model | size | params | precision | threads |
                                 "of read | memory |\n"
                                 "|---|---:|---:|---|---:|---|---:|---:|---:|---:|---:|---:|---:|\n";
 
-/* The directory's name. */
-static const char *last_part(const char *path) {
-  const char *s = strrchr(path, '/');
-  return s && s[1] ? s + 1 : path;
-}
-
 static void share(double v, double of) {
   if (v > 0 && of > 0)
     printf(" %.1f | %.1f %% of %.1f |", v * 1e-9, 100 * v / of, of * 1e-9);
@@ -153,9 +152,8 @@ static void share(double v, double of) {
 
 static void md_line(const pf_mb *b, const pf_mb_line *l) {
   (void)b;
-  printf("| %s | %.2f GiB | %.2f B | %s | %d | %s |", last_part(l->model),
-         l->size / (double)(1 << 30), l->params * 1e-9, pf_precision_name(l->info.precision),
-         l->threads, l->name);
+  printf("| %s | %.2f GiB | %.2f B | %s | %d | %s |", pf_mb_name(l), l->size / (double)(1 << 30),
+         l->params * 1e-9, pf_precision_name(l->info.precision), l->threads, l->name);
   if (l->tokens > 0)
     printf(" %.2f ± %.2f |", l->mean_ts, l->stddev);
   else

@@ -5,7 +5,6 @@
 #include "config.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "bench/model.h"
 
@@ -14,9 +13,8 @@ enum { PROMPT = 512, MANY = 48 };
 
 static void say(const pf_mb_line *l, const char *what, const char *target, const char *value,
                 bool met) {
-  const char *name = strrchr(l->model, '/');
-  printf("| %s %s, %s | %s | %s | %s |\n", name && name[1] ? name + 1 : l->model,
-         pf_precision_name(l->info.precision), what, target, value, met ? "met" : "**not met**");
+  printf("| %s %s, %s | %s | %s | %s |\n", pf_mb_name(l), pf_precision_name(l->info.precision),
+         what, target, value, met ? "met" : "**not met**");
 }
 
 typedef struct reference {

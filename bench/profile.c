@@ -88,7 +88,7 @@ VOIDS(WRAP)
 VALUES(WRAP_VALUE)
 
 void pf_profile_start(pf_ctx *c) {
-  real = c->simd == &timed ? real : c->simd;
+  real = c->simd;
   timed = *real;
 #define SET(name, ...)             timed.name = timed_##name;
 #define SET_VALUE(type, name, ...) timed.name = timed_##name;

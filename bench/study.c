@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "analysis/cells.h"
 #include "base/buf.h"
 #include "base/io.h"
 #include "base/status.h"
@@ -74,15 +75,8 @@ static int run(pf_study_opts o, const char *out, int off, cost *c) {
   return rc == PF_OK ? read_cost(dir, c) : rc;
 }
 
-/* Multiplications of a row in a layer's products, and of a row's unembedding. */
-static void work_of(const pf_model_info *i, double *layer, double *unembed) {
-  double d = i->d_model, dh = i->d_head;
-  *layer = d * dh * (2.0 * i->n_heads + 2.0 * i->n_kv_heads) + 3.0 * d * i->d_ff;
-  *unembed = d * i->vocab_size;
-}
-
-/* 1 if the results of both are the same bytes. */
-static int same(const char *out) {
+/* *eq: the results of both are the same bytes. */
+static int compare(const char *out, bool *eq) {
   static const char *const dirs[2] = {"on", "off"};
   char path[4200];
   pf_buf b[2] = {{0}, {0}};
@@ -91,10 +85,10 @@ static int same(const char *out) {
     snprintf(path, sizeof path, "%s/%s/results.jsonl", out, dirs[i]);
     rc = pf_read_file(path, (size_t)1 << 30, &b[i]);
   }
-  int eq = rc == PF_OK && b[0].n == b[1].n && !memcmp(b[0].s, b[1].s, b[0].n);
+  *eq = rc == PF_OK && b[0].n == b[1].n && !memcmp(b[0].s, b[1].s, b[0].n);
   pf_buf_free(&b[0]);
   pf_buf_free(&b[1]);
-  return eq;
+  return rc;
 }
 
 /* Rows of logits that the substitutions asked for: n_scored of every line with a KL. */
@@ -118,8 +112,8 @@ static double scored_rows(const char *out) {
 
 static void print(const pf_study_opts *o, const char *out, const pf_model_info *i,
                   const cost c[2]) {
-  double layer, unembed, scored = scored_rows(out), work[2];
-  work_of(i, &layer, &unembed);
+  double layer = (double)pf_layer_units(i), scored = scored_rows(out), work[2];
+  double unembed = (double)i->d_model * i->vocab_size;
   for (int k = 0; k < 2; k++)
     work[k] = c[k].rows * layer + scored * unembed;
   printf("model %s, grid %s, precision %s; cpu: %s\n\n", o->model, o->grid,
@@ -168,7 +162,7 @@ static int parse(int argc, char **argv, pf_study_opts *o, const char **out) {
       o->memory = strtoull(optarg, &end, 10);
       break;
     default:
-      return PF_EUSAGE;
+      return pf_fail(PF_EUSAGE, "an option that is unknown or lacks its value: --help");
     }
     if (end && (*end || end == optarg))
       return pf_fail(PF_EUSAGE, "'%s' is no number", optarg);
@@ -196,14 +190,16 @@ static int measure(const pf_study_opts *o, const char *out) {
 int main(int argc, char **argv) {
   pf_study_opts o = {.grid = "short", .protocol = "paper", .precision = PF_PRECISION_F32};
   const char *out = NULL;
+  bool eq = false;
   int rc = parse(argc, argv, &o, &out);
   if (rc == PF_OK)
     rc = measure(&o, out);
+  if (rc == PF_OK)
+    rc = compare(out, &eq);
   if (rc != PF_OK) {
     fprintf(stderr, "bench/study: %s\n", pf_last_error());
-    return rc == PF_EUSAGE ? 2 : 3;
+    return pf_exit_code(rc);
   }
-  int eq = same(out);
   printf("\nresults.jsonl of both: %s\n", eq ? "the same bytes" : "DIFFERENT");
   return eq ? 0 : 1;
 }

@@ -55,6 +55,10 @@ static int built(const char *isa) {
   return 0;
 }
 
+static int cpu_has(uint32_t features) {
+  return (pf_cpu_bits() & features) == features;
+}
+
 /* The level of a cap's name; an error for a name that is unknown, not built or not offered by this
  * CPU. */
 static int cap_level(const char *cap, int *level) {
@@ -68,7 +72,7 @@ static int cap_level(const char *cap, int *level) {
   if (!built(cap))
     return pf_fail(PF_EENV, "PERSONAFLOW_ISA: %s is not in this build: use another of" PF_ISA_WORDS,
                    cap);
-  if ((pf_cpu_bits() & isas[i].features) != isas[i].features)
+  if (!cpu_has(isas[i].features))
     return pf_fail(PF_EENV,
                    "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of" PF_ISA_WORDS,
                    pf_cpu_brand(), cap);
@@ -80,11 +84,10 @@ int pf_kernel_choose(const pf_kernel *chosen[PF_N_OPS], const char *cap) {
   int level, status = cap_level(pf_isa_cap(cap), &level);
   if (status != PF_OK)
     return status;
-  uint32_t have = pf_cpu_bits();
   memset(chosen, 0, PF_N_OPS * sizeof *chosen);
   for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
     const pf_kernel *k = &kernels[i];
-    if ((have & k->features) == k->features && isas[find_isa(k->isa)].level <= level)
+    if (cpu_has(k->features) && isas[find_isa(k->isa)].level <= level)
       chosen[k->slot / sizeof k->fn] = k;
   }
   return PF_OK;
@@ -117,7 +120,7 @@ const pf_simd *pf_simd_get(int *status) {
   return NULL;
 }
 
-/* Tables of named caps, made when they are first asked for. */
+/* Tables of named caps, kept when they are first asked for. */
 static pthread_mutex_t capped_lock = PTHREAD_MUTEX_INITIALIZER;
 static pf_simd capped[N_ISAS];
 static char capped_made[N_ISAS];
@@ -140,9 +143,8 @@ const pf_simd *pf_simd_for(const char *isa, int *status) {
 
 size_t pf_isa_names(const char *names[PF_MAX_ISAS]) {
   size_t n = 0;
-  int level;
   for (size_t i = 0; i < N_ISAS && n < PF_MAX_ISAS; i++)
-    if (cap_level(isas[i].name, &level) == PF_OK)
+    if (built(isas[i].name) && cpu_has(isas[i].features))
       names[n++] = isas[i].name;
   return n;
 }

@@ -4,6 +4,7 @@
 #define PF_SIMD_KERNELS_H
 
 #include "config.h"
+#include "base/mem.h"
 #include "simd/cpu.h"
 #include "simd/simd.h"
 
@@ -32,6 +33,14 @@ static inline size_t pf_even_part(size_t n, size_t most) {
   size_t parts = (n + most - 1) / most;
   return (n + parts - 1) / parts;
 }
+
+/* The same in multiples of `unit`, as `most` is one. */
+static inline size_t pf_even_units(size_t n, size_t most, size_t unit) {
+  return pf_round_up(pf_even_part(n, most), unit);
+}
+
+/* A function whose arguments become constants where it is called. */
+#define PF_INLINE static inline __attribute__((always_inline))
 
 /* Before a loop with a constant count: indices become constants, arrays registers. */
 #if defined(__clang__)

@@ -156,12 +156,12 @@ typedef struct pf_simd {
 } pf_simd;
 
 /* Fills *out with the best kernels allowed by the CPU, the OS and the cap (NULL or "":
- * PERSONAFLOW_ISA, else no cap; a name of pf_isa_list: that instruction set and those below it).
+ * PERSONAFLOW_ISA, else no cap; a name of pf_isas: that instruction set and those below it).
  * PF_EENV for an unknown name. A cap the CPU lacks is PF_EENV too. */
 int pf_simd_init(pf_simd *out, const char *cap);
 /* The process-wide table, made once; *status receives PF_OK or the failure. */
 const pf_simd *pf_simd_get(int *status);
-/* The table under a cap, made once for each; NULL or "": pf_simd_get. NULL on failure. */
+/* The table under a cap, always the same one; NULL or "": pf_simd_get. NULL on failure. */
 const pf_simd *pf_simd_for(const char *isa, int *status);
 
 #endif

@@ -70,6 +70,19 @@ START_TEST(absent_isa_is_refused) {
 }
 END_TEST
 
+/* Listing is no failure: the error line stays. */
+START_TEST(the_names_are_those_that_a_cap_may_have) {
+  const char *names[PF_MAX_ISAS];
+  ck_assert_int_eq(cap_status("sse9"), PF_EENV);
+  size_t n = pf_isa_names(names);
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "sse9"));
+  ck_assert_uint_gt(n, 0);
+  ck_assert_str_eq(names[0], "scalar");
+  for (size_t i = 0; i < n; i++)
+    ck_assert_int_eq(cap_status(names[i]), PF_OK);
+}
+END_TEST
+
 START_TEST(the_environment_is_the_default_cap) {
   const pf_kernel *chosen[PF_N_OPS];
   setenv("PERSONAFLOW_ISA", "scalar", 1);
@@ -130,6 +143,7 @@ int main(void) {
   tcase_add_test(t, a_cap_takes_the_fastest_below_it);
   tcase_add_test(t, unknown_name_is_refused_with_the_names);
   tcase_add_test(t, absent_isa_is_refused);
+  tcase_add_test(t, the_names_are_those_that_a_cap_may_have);
   tcase_add_test(t, the_environment_is_the_default_cap);
   tcase_add_test(t, the_public_list_names_every_operation);
   tcase_add_test(t, a_precision_names_what_it_calls);

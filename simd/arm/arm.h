@@ -5,8 +5,6 @@
 
 #include "simd/vec/v16.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 #define PF_PANELS 4    /* panels of a tile: streams of weights side by side */
 #define PF_AHEAD  1024 /* bytes of a panel that are asked for ahead of their use */
 
@@ -23,17 +21,6 @@
 PF_INLINE void pf_prefetch(const void *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64)
     __builtin_prefetch((const void *)((uintptr_t)p + i));
-}
-
-/* The end of a product: y = (sum + (+0)) (+ bias) of 16 outputs from j on, fewer at the edge. */
-PF_INLINE void pf_put(const pf_gemm *g, size_t i, size_t j, v16 sum) {
-  float *y = g->y + i * g->ldy + j;
-  size_t n = g->n - j;
-  v16 dot = v_add(sum, v_zero());
-  if (n >= PF_LANES)
-    v_store(y, g->bias ? v_add(dot, v_load(g->bias + j)) : dot);
-  else
-    v_storen(y, g->bias ? v_add(dot, v_loadn(g->bias + j, n)) : dot, n);
 }
 
 /* A tile of rows from i on and of panels from output j on. */

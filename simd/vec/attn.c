@@ -9,8 +9,6 @@
 #include "simd/vec/attn.h"
 #include "simd/vec/vmath.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 /* Unrolled by name, so that every index is a constant and the arrays become registers. */
 #define PF_ROWS(F) F(0) F(1) F(2) F(3) F(4) F(5)
 #ifndef PF_FETCH_TO

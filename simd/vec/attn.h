@@ -10,12 +10,10 @@
 #define PF_STEP(H) ((H) ? 2 * PF_LANES : 4 * PF_LANES)
 
 /* Lanes of k; odd: its parity. */
-static inline __attribute__((always_inline)) v16 lanes_of(const char *w, size_t k, const size_t odd,
-                                                          const int H) {
+PF_INLINE v16 lanes_of(const char *w, size_t k, const size_t odd, const int H) {
   if (!H)
     return v_load((const float *)(const void *)w + k * PF_LANES);
-  i16 pair = i_load(w + k / 2 * 4 * PF_LANES);
-  return v_bits(odd ? i_and(pair, i_set1(0xffff0000u)) : i_shl(pair, 16));
+  return v_half(w + k / 2 * 4 * PF_LANES, odd);
 }
 
 /* Result i of pv once more, without the masked keys. */

@@ -15,8 +15,6 @@
 #include "base/mem.h"
 #include "simd/vec/v16.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 enum {
   PANEL = 16 * PF_KBLK, /* weights of a panel and a block */
   /* Many lines. */
@@ -33,25 +31,8 @@ _Static_assert((BLOCK * PIECE + BLOCK * GROUP * 16 + STEP * PANELS * 16) * sizeo
                    PF_GEMM_WORK,
                "operands, sums and weights fit");
 
-/* Even k of 16 pairs: the low halves; odd k: the high halves (bf16 is the upper half of an fp32).
- */
-PF_INLINE v16 widened(const char *pairs, int odd) {
-  i16 u = i_load(pairs);
-  return v_bits(odd ? i_and(u, i_set1(0xffff0000u)) : i_shl(u, 16));
-}
-
 /* Of the sums of a tile, the one that line l goes to: of hi, mid, lo to H, M, M. */
 #define SUM_OF(l, parts) ((parts) == 1 ? (l) : (l) / 3 * 2 + ((l) % 3 > 0))
-
-PF_INLINE void put(const pf_gemm *g, size_t i, size_t j, v16 dot) {
-  float *y = g->y + i * g->ldy + j;
-  size_t n = g->n - j;
-  if (n >= PF_LANES) {
-    v_store(y, g->bias ? v_add(dot, v_load(g->bias + j)) : dot);
-  } else {
-    v_storen(y, g->bias ? v_add(dot, v_loadn(g->bias + j, n)) : dot, n);
-  }
-}
 
 /* ---- many lines: one tile ---- */
 
@@ -78,7 +59,7 @@ PF_INLINE void chains(v16 c[LINES][PANELS], const float *a, const char *w, size_
     v16 x[PANELS];
     PF_UNROLL for (int p = 0; p < PANELS; p++) {
       const char *at = w + (size_t)p * ldw;
-      x[p] = from == FP32 ? v_load((const float *)(const void *)at + 16 * odd) : widened(at, odd);
+      x[p] = from == FP32 ? v_load((const float *)(const void *)at + 16 * odd) : v_half(at, odd);
       if (from == STORE)
         v_store(wide + p * STEP * 16 + 16 * odd, x[p]);
     }
@@ -241,7 +222,7 @@ static void finish(const product *p) {
       v16 dot = v_load(acc);
       if (p->sums > 1)
         dot = v_add(dot, v_load(acc + PANELS * 16));
-      put(p->g, p->i + r, (p->j + n) * 16, v_add(dot, v_zero()));
+      pf_put(p->g, p->i + r, (p->j + n) * 16, dot);
     }
 }
 
@@ -264,10 +245,10 @@ static void many(product p) {
   p.acc = p.a + BLOCK * PIECE;
   p.wide = p.acc + BLOCK * GROUP * 16;
   for (p.i = 0; p.i < p.g->m; p.i += p.rows) {
-    p.rows = pf_round_up(pf_even_part(p.g->m - p.i, block), p.most);
+    p.rows = pf_even_units(p.g->m - p.i, block, p.most);
     p.rows = p.g->m - p.i < p.rows ? p.g->m - p.i : p.rows;
     for (p.j = 0; p.j < panels; p.j += p.panels) {
-      p.panels = pf_round_up(pf_even_part(panels - p.j, GROUP), PANELS);
+      p.panels = pf_even_units(panels - p.j, GROUP, PANELS);
       run_group(&p);
     }
   }
@@ -294,7 +275,7 @@ PF_INLINE void few_step(v16 c[MOST][MOST], const stream *s, const int k, const i
     const char *at = s->w[p] + 16 * k * (bf16 ? 2 : 4);
     if (!bf16 || !odd)
       __builtin_prefetch(at + s->ahead + 64 * odd);
-    x[p] = bf16 ? widened(at, odd) : v_load((const float *)(const void *)at + 16 * odd);
+    x[p] = bf16 ? v_half(at, odd) : v_load((const float *)(const void *)at + 16 * odd);
   }
   PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int q = 0; q < parts; q++) {
     v16 y = v_set1(s->a[(size_t)r * s->lda + (size_t)(q * PF_KBLK + k + odd)]);
@@ -340,7 +321,7 @@ PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, co
   PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int p = 0; p < P; p++) {
     v16 dot = parts == 1 ? acc[r][p] : v_add(acc[2 * r][p], acc[2 * r + 1][p]);
     if ((size_t)p < there)
-      put(g, (size_t)r, (j + (size_t)p) * 16, v_add(dot, v_zero()));
+      pf_put(g, (size_t)r, (j + (size_t)p) * 16, dot);
   }
 }
 
@@ -363,13 +344,13 @@ PF_FEW(x3, 1, 1, 3, 1)
 #define PF_FEW_LIST(name) {{name##_few_1, 2}, {name##_few_2, 1}, {name##_few_3, 1}}
 #define PF_FEW_X3 {{x3_few_1, 1}}
 #endif
-    /* clang-format on */
 
-    /* By rows - 1; panels side by side. */
-    static const struct few {
+/* By rows - 1; panels side by side. */
+static const struct few {
   few_fn run;
   size_t panels;
 } few_bf16[] = PF_FEW_LIST(bf16), few_f32[] = PF_FEW_LIST(f32), few_x3[] = PF_FEW_X3;
+/* clang-format on */
 
 /* False when there are more rows than the table has. */
 static bool run_streams(const pf_gemm *g, const struct few *table, size_t n) {

@@ -104,9 +104,8 @@ double PF_FN(logsumexp)(size_t n, const float *x) {
 enum { KL_ROWS = 4 };
 
 /* m is a constant wherever this is inlined. */
-static inline __attribute__((always_inline)) void kl_rows(size_t n, const float *p, double lse_p,
-                                                          size_t m, const float *const *q,
-                                                          const double *lse_q, double *kl) {
+PF_INLINE void kl_rows(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+                       const double *lse_q, double *kl) {
   dv v[KL_ROWS][PF_DN] = {{{0}}}, zero = dv_set1(0.0);
   for (size_t i = 0; i < n; i += PF_LANES) {
     float pad[PF_LANES];

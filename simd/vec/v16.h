@@ -8,6 +8,7 @@
 #ifndef PF_V16_H
 #define PF_V16_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,23 @@ static inline v16 v_zero(void) {
 
 static inline v16 v_const_bits(uint32_t u) {
   return v_bits(i_set1(u));
+}
+
+/* 16 pairs of bf16, which are the upper halves of fp32: the first of each, or the second. */
+PF_INLINE v16 v_half(const char *pairs, const bool odd) {
+  i16 u = i_load(pairs);
+  return v_bits(odd ? i_and(u, i_set1(0xffff0000u)) : i_shl(u, 16));
+}
+
+/* The end of a product: y = (sum + (+0)) (+ bias) of 16 outputs from j on, fewer at the edge. */
+PF_INLINE void pf_put(const pf_gemm *g, size_t i, size_t j, v16 sum) {
+  float *y = g->y + i * g->ldy + j;
+  size_t n = g->n - j;
+  v16 dot = v_add(sum, v_zero());
+  if (n >= PF_LANES)
+    v_store(y, g->bias ? v_add(dot, v_load(g->bias + j)) : dot);
+  else
+    v_storen(y, g->bias ? v_add(dot, v_loadn(g->bias + j, n)) : dot, n);
 }
 
 /* The tree of CONTRACT.md: l^8, l^4, l^2, l^1. */

@@ -13,9 +13,7 @@
 #include <string.h>
 
 #include "simd/vec/attn.h"
-#include "simd/x86/amx.h"
-
-#define PF_INLINE static inline __attribute__((always_inline))
+#include "simd/x86/operand_amx.h"
 
 enum {
   ROWS = 2 * PF_TILE_ROWS, /* queries side by side */
@@ -57,18 +55,9 @@ static size_t find_live(pass *s, const void *const *blk, size_t b) {
   return b;
 }
 
-/* The upper halves of 32 values: a row of a tile. */
-PF_INLINE __m512i upper_halves(__m512 lo, __m512 hi) {
-  static const uint16_t odd[32] __attribute__((aligned(64))) = {
-      1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-      33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-  return _mm512_permutex2var_epi16(_mm512_castps_si512(lo), _mm512_load_si512(odd),
-                                   _mm512_castps_si512(hi));
-}
-
 PF_INLINE __m512i seen_halves(const float *x, uint32_t mask) {
-  return upper_halves(_mm512_maskz_loadu_ps((__mmask16)mask, x),
-                      _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16));
+  return pf_upper_halves(_mm512_maskz_loadu_ps((__mmask16)mask, x),
+                         _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16));
 }
 
 /* The last row tile has tiles at `step` bytes from each other; its rows beyond n become zero. */

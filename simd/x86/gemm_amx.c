@@ -16,11 +16,8 @@
  * be mispredicted. doc/KERNELS.md has the measurements. */
 #include <string.h>
 
-#include "base/mem.h"
 #include "simd/kernels.h"
 #include "simd/x86/operand_amx.h"
-
-#define PF_INLINE static inline __attribute__((always_inline))
 
 typedef enum kind { BF16, X3, S8 } kind;
 
@@ -523,16 +520,11 @@ static void run_job(product *q, const job *t, const job *next) {
   }
 }
 
-/* As pf_even_part, in multiples of `unit`. */
-static size_t even_units(size_t n, size_t most, size_t unit) {
-  return pf_round_up(pf_even_part(n, most), unit);
-}
-
 static void cut(product *q) {
   size_t most = q->row_tiles < RESIDENT_TILES ? q->row_tiles : RESIDENT_TILES;
   q->resident = most * q->steps * q->a_step <= RESIDENT;
   q->rows_at_once =
-      even_units(q->row_tiles, q->resident ? RESIDENT_TILES : BLOCKS * q->unit, q->unit);
+      pf_even_units(q->row_tiles, q->resident ? RESIDENT_TILES : BLOCKS * q->unit, q->unit);
   q->panels_at_once = q->resident ? RESIDENT_PANELS : PANELS;
 }
 

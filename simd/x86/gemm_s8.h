@@ -25,8 +25,6 @@
 #include "simd/kernels.h"
 #include "simd/x86/s8_scale.h"
 
-#define PF_INLINE static inline __attribute__((always_inline))
-
 enum {
   S8_SUBS = S8_WIDE ? 2 : 1, /* steps of 4 k */
   S8_LANES = 16 / S8_H,      /* of a register */
@@ -328,8 +326,7 @@ static void s8_many_rows(const pf_gemm *g, size_t i, size_t rows) {
 }
 
 static void s8_gemm(const pf_gemm *g) {
-  size_t blocks = (g->m + S8_BLOCK - 1) / S8_BLOCK;
-  size_t step = pf_round_up((g->m + blocks - 1) / blocks, S8_ROWS);
+  size_t step = pf_even_units(g->m, S8_BLOCK, S8_ROWS);
   for (size_t i = 0, rows; i < g->m; i += rows) {
     rows = g->m - i < step ? g->m - i : step;
     if (rows <= S8_FEW_ROWS)

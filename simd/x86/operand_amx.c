@@ -9,17 +9,11 @@
 #include "simd/x86/s8_512.h"
 #include "simd/x86/s8_scale.h"
 
-/* The upper halves of 32 values as one line. */
-static inline void put_halves(void *to, __m512 a, __m512 b) {
-  __m256i lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(a), 16));
-  __m256i hi = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(b), 16));
-  _mm512_store_si512(to, _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1));
-}
-
 void pf_operand_bf16_amx(size_t row, size_t k, size_t kp, const float *x, void *a) {
   char *to = (char *)a + row / 16 * kp * 32 + row % 16 * 64;
   for (size_t i = 0; i < kp; i += PF_KBLK, to += PF_TILE_BYTES)
-    put_halves(to, v_round_bf16(v_load_k(k, x, i)), v_round_bf16(v_load_k(k, x, i + 16)));
+    _mm512_store_si512(
+        to, pf_upper_halves(v_round_bf16(v_load_k(k, x, i)), v_round_bf16(v_load_k(k, x, i + 16))));
 }
 
 void pf_operand_x3_bf16_amx(size_t row, size_t k, size_t kp, const float *x, void *a) {
@@ -29,7 +23,7 @@ void pf_operand_x3_bf16_amx(size_t row, size_t k, size_t kp, const float *x, voi
     v_split_bf16(v_load_k(k, x, i), p);
     v_split_bf16(v_load_k(k, x, i + 16), q);
     for (int part = 0; part < 3; part++, to += PF_TILE_BYTES)
-      put_halves(to, p[part], q[part]);
+      _mm512_store_si512(to, pf_upper_halves(p[part], q[part]));
   }
 }
 
