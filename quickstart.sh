@@ -107,10 +107,10 @@ build_it() {
   logged make make -C "$build" -j"$jobs"
 }
 
-# Results that are there are kept: --resume computes what is missing, and prints the table either way.
+# Results that are there are kept: a second run computes what is missing, and prints the table either way.
 run_study() {
-  say "personaflow study $model --grid $grid --out $out --resume"
-  "$build/personaflow" study "$model" --grid "$grid" --out "$out" --resume || exit $?
+  say "personaflow study $model --protocol paper --grid $grid --out $out"
+  "$build/personaflow" study "$model" --protocol paper --grid "$grid" --out "$out" || exit $?
   case $out in /*) ;; *) out=$root/$out ;; esac
   say "open $out/report.html in a browser"
 }

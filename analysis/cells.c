@@ -50,8 +50,9 @@ static void count(pf_work *w, size_t rows, pf_phase phase) {
   w->since = now;
   w->done.rows += rows;
   uint64_t done = pf_work_units(w, &w->done);
-  if (w->o->progress && done < w->total) /* the end is told once, when it is the end */
-    w->o->progress(w->o->progress_user, "study", done, w->total);
+  if (w->tick)
+    w->tick(w->tick_user, done - w->told);
+  w->told = done;
 }
 
 static int eval(pf_work *w, const pf_row *rows, size_t n, pf_phase phase) {
@@ -223,7 +224,7 @@ static pf_branch branch_of(const pf_work *w, const pf_cell *c) {
   pf_branch b = {.seq = c->xy.seq, .ids = c->xy.q->enc.ids + at, .n = c->xy.q->enc.n - (size_t)at};
   pf_gen_defaults(&b.o);
   b.o.max_tokens = PF_Y_MAX;
-  b.o.repetition_penalty = w->plan->info->repetition_penalty;
+  b.o.repetition_penalty = w->plan->repetition_penalty;
   return b;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/experiment.h"
 #include "analysis/jsonout.h"
 #include "analysis/stats.h"
 #include "analysis/study.h"
@@ -333,11 +334,60 @@ static int make_view(view *v, const pf_plan *p, const pf_journal *j) {
   if (!v->cell)
     return PF_ENOMEM;
   for (size_t c = 0; c < p->n_cells; c++) {
-    v->cell[c] = pf_journal_get(j, p->unit[c]);
-    if (!v->cell[c])
-      return pf_fail(PF_EINTERNAL, "cell %zu is not in the journal", c);
+    char key[65];
+    int rc = pf_plan_unit(p, "additive", c, 0, key);
+    if (rc != PF_OK)
+      return rc;
+    v->cell[c] = pf_journal_get(j, key);
   }
   return PF_OK;
+}
+
+static bool view_is_whole(const view *v) {
+  for (size_t c = 0; c < v->p->n_cells; c++)
+    if (!v->cell[c])
+      return false;
+  return true;
+}
+
+/* ---- experiments
+ * --------------------------------------------------------------------------------------------------
+ */
+
+/* The records of a unit as lines: the cell in front of each. */
+static void put_rows(pf_buf *b, const pf_plan *p, const pf_experiment *e, size_t cell,
+                     const json_t *data) {
+  const json_t *rows = json_object_get(data, "rows");
+  for (size_t i = 0; i < json_array_size(rows); i++) {
+    size_t x = cell / p->grid.n_tasks, y = cell % p->grid.n_tasks;
+    json_t *line =
+        json_pack("{s:s,s:s,s:s,s:b}", "experiment", e->key, "persona", p->grid.personas[x].key,
+                  "task", p->grid.tasks[y].key, "held_out", pf_grid_held_out(&p->grid, x, y));
+    if (line && json_object_update(line, json_array_get(rows, i)) != 0)
+      b->failed = true;
+    put_line(b, line);
+  }
+}
+
+/* KEY.jsonl of an experiment that is done in all cells. */
+static int export_experiment(const pf_plan *p, const pf_experiment *e, const pf_journal *j,
+                             const char *dir) {
+  pf_buf b = {0};
+  char key[65], name[64];
+  int rc = PF_OK;
+  bool whole = true;
+  for (size_t c = 0; c < p->n_cells && rc == PF_OK && whole; c++)
+    for (size_t k = 0; k < pf_experiment_parts(e, p) && rc == PF_OK && whole; k++) {
+      rc = pf_plan_unit(p, e->key, c, k, key);
+      const json_t *data = rc == PF_OK ? pf_journal_get(j, key) : NULL;
+      whole = data != NULL;
+      put_rows(&b, p, e, c, data);
+    }
+  snprintf(name, sizeof name, "%s.jsonl", e->key);
+  if (rc == PF_OK && whole && b.n)
+    rc = write_text(dir, name, &b);
+  pf_buf_free(&b);
+  return rc;
 }
 
 int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
@@ -345,12 +395,15 @@ int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
   size_t longest = p->n_cells > p->grid.n_personas ? p->n_cells : p->grid.n_personas;
   double *x = pf_alloc(longest, sizeof *x);
   int rc = x ? make_view(&v, p, j) : PF_ENOMEM;
-  if (rc == PF_OK)
+  bool whole = rc == PF_OK && view_is_whole(&v);
+  if (rc == PF_OK && whole)
     rc = export_results(&v, o->out_dir);
-  if (rc == PF_OK)
+  if (rc == PF_OK && whole)
     rc = export_generated(&v, o->out_dir);
-  if (rc == PF_OK)
+  if (rc == PF_OK && whole)
     rc = write_json(o->out_dir, "summary.json", summary_json(&v, x));
+  for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++)
+    rc = export_experiment(p, &pf_experiments[i], j, o->out_dir);
   if (rc == PF_OK)
     rc = write_json(o->out_dir, "manifest.json", manifest_json(p, o));
   pf_free(x);

@@ -160,11 +160,15 @@ static int begin(pf_journal *j, const json_t *head) {
   return rc;
 }
 
-static int read_back(pf_journal *j, const json_t *head) {
+static int read_text(const char *dir, pf_buf *b) {
   char path[4400];
+  snprintf(path, sizeof path, "%s/" JOURNAL, dir);
+  return pf_read_file(path, JOURNAL_LIMIT, b);
+}
+
+static int read_back(pf_journal *j, const json_t *head) {
   pf_buf b;
-  snprintf(path, sizeof path, "%s/" JOURNAL, j->dir);
-  int rc = pf_read_file(path, JOURNAL_LIMIT, &b);
+  int rc = read_text(j->dir, &b);
   if (rc != PF_OK)
     return rc;
   rc = read_lines(j, pf_buf_str(&b), b.n, head);
@@ -207,9 +211,19 @@ static int lock_dir(pf_journal *j) {
   return PF_OK;
 }
 
+static bool holds(const pf_journal *j, const char *name) {
+  return faccessat(j->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 static int prepare(pf_journal *j, pf_journal_mode mode, const char *const *outputs) {
+  bool lost = mode == PF_JOURNAL_RESUME && !holds(j, JOURNAL);
   for (size_t i = 0; outputs[i]; i++) {
-    if (mode == PF_JOURNAL_NEW && faccessat(j->dir_fd, outputs[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    if (lost && holds(j, outputs[i]))
+      return pf_fail(PF_EEXIST,
+                     "%s: holds results (%s) without their journal: choose another folder, or "
+                     "--force to start again",
+                     j->dir, outputs[i]);
+    if (mode == PF_JOURNAL_NEW && holds(j, outputs[i]))
       return pf_fail(
           PF_EEXIST,
           "%s: holds results already (%s): --resume goes on with them, --force starts again",
@@ -253,7 +267,7 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
   return rc;
 }
 
-int pf_journal_look(const char *dir, const char *const *outputs) {
+int pf_journal_look(const char *dir, pf_journal_mode mode, const char *const *outputs) {
   pf_journal j = {.fd = -1, .lock_fd = -1, .dir = (char *)dir};
   bool there = access(dir, F_OK) == 0;
   int rc = make_dirs(dir);
@@ -262,7 +276,7 @@ int pf_journal_look(const char *dir, const char *const *outputs) {
   j.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   rc = j.dir_fd < 0 || access(dir, W_OK) != 0
            ? pf_fail(PF_EIO, "%s: cannot write there: %s", dir, strerror(errno))
-           : prepare(&j, PF_JOURNAL_NEW, outputs);
+           : prepare(&j, mode, outputs);
   if (j.dir_fd >= 0)
     close(j.dir_fd);
   if (!there)
@@ -298,6 +312,37 @@ int pf_journal_append_all(pf_journal *j, const char *const *units, json_t *const
 
 int pf_journal_append(pf_journal *j, const char *unit, json_t *data) {
   return pf_journal_append_all(j, &unit, &data, 1);
+}
+
+int pf_journal_head(const char *dir, json_t **head) {
+  pf_buf b = {0};
+  int rc = read_text(dir, &b);
+  size_t n = rc == PF_OK ? strcspn(pf_buf_str(&b), "\n") : 0;
+  *head = rc == PF_OK ? json_loadb(pf_buf_str(&b), n, JSON_REJECT_DUPLICATES, NULL) : NULL;
+  pf_buf_free(&b);
+  if (rc == PF_OK && !json_is_object(*head)) {
+    json_decref(*head);
+    *head = NULL;
+    return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line 1 is damaged", dir);
+  }
+  return rc;
+}
+
+int pf_journal_join(pf_journal *j, const char *dir, const json_t *head) {
+  pf_journal other = {.dir = (char *)dir, .units = json_object()};
+  pf_buf b = {0};
+  const char *unit;
+  json_t *data;
+  int rc = other.units ? read_text(dir, &b) : PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = read_lines(&other, pf_buf_str(&b), b.n, head);
+  json_object_foreach(other.units, unit, data) {
+    if (rc == PF_OK && !pf_journal_get(j, unit))
+      rc = pf_journal_append(j, unit, json_incref(data));
+  }
+  pf_buf_free(&b);
+  json_decref(other.units);
+  return rc;
 }
 
 size_t pf_journal_count(const pf_journal *j) {

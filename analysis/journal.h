@@ -15,7 +15,8 @@ typedef struct pf_journal pf_journal;
 
 typedef enum pf_journal_mode {
   PF_JOURNAL_NEW,    /* PF_EEXIST if one of `outputs` is in dir */
-  PF_JOURNAL_RESUME, /* go on; PF_EUSAGE if it was made with another head */
+  PF_JOURNAL_RESUME, /* go on; PF_EUSAGE if it was made with another head, PF_EEXIST if outputs are
+                        there without it */
   PF_JOURNAL_FORCE   /* remove `outputs` and start again */
 } pf_journal_mode;
 
@@ -23,15 +24,20 @@ typedef enum pf_journal_mode {
  * that a run leaves in dir, NULL-terminated, the journal's own included. head: flat object. */
 int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const json_t *head,
                     const char *const *outputs);
-/* The part of PF_JOURNAL_NEW that needs no head: PF_EEXIST if dir holds one of `outputs`; PF_EIO if
- * dir cannot be made or written to. For a look before long work. */
-int pf_journal_look(const char *dir, const char *const *outputs);
+/* The part of it that needs no head (and removes nothing unless mode is PF_JOURNAL_FORCE):
+ * PF_EEXIST as above; PF_EIO if dir cannot be made or written to. For a look before long work. */
+int pf_journal_look(const char *dir, pf_journal_mode mode, const char *const *outputs);
 /* The data of a finished unit (the journal's), NULL if it is not there. */
 const json_t *pf_journal_get(const pf_journal *j, const char *unit);
 /* Takes the reference `data`. PF_EINCOMPLETE when the disk is full: the journal stays valid. */
 int pf_journal_append(pf_journal *j, const char *unit, json_t *data);
 /* The same for n units at once: all of them, or none. */
 int pf_journal_append_all(pf_journal *j, const char *const *units, json_t *const *data, size_t n);
+/* Takes over the units of another folder's journal that are not there yet. PF_EUSAGE if it was made
+ * with another head; a torn last line of it is left out. */
+int pf_journal_join(pf_journal *j, const char *dir, const json_t *head);
+/* The head of the journal in a folder (a new reference). */
+int pf_journal_head(const char *dir, json_t **head);
 size_t pf_journal_count(const pf_journal *j);
 /* Bytes of a torn last line that were dropped when it was opened. */
 size_t pf_journal_dropped(const pf_journal *j);

@@ -383,7 +383,7 @@ static void end_batch(run *g) {
 }
 
 int pf_batch_look(const char *out_dir) {
-  return pf_journal_look(out_dir, outputs);
+  return pf_journal_look(out_dir, PF_JOURNAL_NEW, outputs);
 }
 
 int pf_batch_run(const pf_batch *b, const pf_model *m, const pf_batch_opts *o,

@@ -30,7 +30,7 @@ int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32
 static int make_prompt(const pf_plan *p, const char *persona, const char *task,
                        pf_role_prompt *out) {
   int rc = pf_role_prompt_make(p->tok, p->grid.template_, persona, task, out);
-  if (rc == PF_OK && out->enc.n + PF_Y_MAX > (size_t)p->info->max_positions)
+  if (rc == PF_OK && out->enc.n + p->y_max > (size_t)p->info->max_positions)
     rc = pf_fail(PF_EINPUT,
                  "the prompt for '%.40s' and '%.40s' has %zu tokens; the model has %d positions",
                  persona, task, out->enc.n, p->info->max_positions);
@@ -46,8 +46,7 @@ static int make_prompts(pf_plan *p) {
   p->xb = pf_calloc(g->n_personas, sizeof *p->xb);
   p->by = pf_calloc(g->n_tasks, sizeof *p->by);
   p->xy = pf_calloc(p->n_cells, sizeof *p->xy);
-  p->unit = pf_calloc(p->n_cells, sizeof *p->unit);
-  if (!p->xb || !p->by || !p->xy || !p->unit)
+  if (!p->xb || !p->by || !p->xy)
     return PF_ENOMEM;
   int rc = make_prompt(p, g->base.key, g->base.text, &p->bb);
   for (size_t i = 0; i < g->n_personas && rc == PF_OK; i++)
@@ -77,13 +76,25 @@ static json_t *probe_list(const pf_grid *g) {
   return a;
 }
 
+/* The controls' text decides on prompts. */
+static json_t *controls_sum(const pf_plan *p) {
+  pf_buf b = {0};
+  char hex[65];
+  pf_js_dump(p->controls.root, 0, &b);
+  pf_sha256_hex(pf_buf_str(&b), b.n, hex);
+  json_t *sum = b.failed ? NULL : json_string(hex);
+  pf_buf_free(&b);
+  return sum;
+}
+
 /* The names of the members stand in the line that refuses to mix runs ("differs in grid"). */
-static json_t *make_head(const pf_plan *p, const char *protocol) {
-  return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:o,s:o}", "schema", "personaflow-journal/1",
-                   "protocol", protocol, "model", p->info->weights_sha256, "tokenizer",
-                   pf_tok_sha256(p->tok), "contract", pf_contract_version(), "precision",
-                   pf_precision_name(p->info->precision), "grid", p->grid.sha256, "layers",
-                   int_list(&p->layers), "probes", probe_list(&p->grid));
+static json_t *make_head(const pf_plan *p) {
+  return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:o,s:o,s:o}", "schema", "personaflow-journal/1",
+                   "protocol", pf_protocol_names[p->protocol], "model", p->info->weights_sha256,
+                   "tokenizer", pf_tok_sha256(p->tok), "contract", pf_contract_version(),
+                   "precision", pf_precision_name(p->info->precision), "grid", p->grid.sha256,
+                   "controls", controls_sum(p), "layers", int_list(&p->layers), "probes",
+                   probe_list(&p->grid));
 }
 
 static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
@@ -92,40 +103,46 @@ static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
   pf_sha256_add(h, &(int32_t){-1}, sizeof(int32_t));
 }
 
-static int make_keys(pf_plan *p, const char *protocol) {
+int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]) {
+  const pf_grid_item *x = &p->grid.personas[cell / p->grid.n_tasks],
+                     *y = &p->grid.tasks[cell % p->grid.n_tasks];
   pf_buf head = {0};
-  p->head = make_head(p, protocol);
-  if (!p->head)
-    return PF_ENOMEM;
   pf_js_dump(p->head, 0, &head);
-  for (size_t c = 0; c < p->n_cells; c++) {
-    pf_sha256 *h = pf_sha256_new();
-    const pf_grid_item *x = &p->grid.personas[c / p->grid.n_tasks],
-                       *y = &p->grid.tasks[c % p->grid.n_tasks];
-    if (!h)
-      return PF_ENOMEM;
+  pf_buf_printf(&head, "%s/%zu", experiment, part);
+  pf_sha256 *h = pf_buf_status(&head) == PF_OK ? pf_sha256_new() : NULL;
+  if (h) {
     pf_sha256_add(h, pf_buf_str(&head), head.n);
     pf_sha256_add(h, x->key, strlen(x->key) + 1);
     pf_sha256_add(h, y->key, strlen(y->key) + 1);
     add_prompt(h, &p->bb);
-    add_prompt(h, &p->xb[c / p->grid.n_tasks]);
-    add_prompt(h, &p->by[c % p->grid.n_tasks]);
-    add_prompt(h, &p->xy[c]);
-    pf_sha256_end(h, p->unit[c]);
+    add_prompt(h, &p->xb[cell / p->grid.n_tasks]);
+    add_prompt(h, &p->by[cell % p->grid.n_tasks]);
+    add_prompt(h, &p->xy[cell]);
+    pf_sha256_end(h, key);
   }
-  int rc = pf_buf_status(&head);
   pf_buf_free(&head);
-  return rc;
+  return h ? PF_OK : PF_ENOMEM;
 }
 
 /* ---- all of it
  * ----------------------------------------------------------------------------------------------------
  */
 
-static int check_protocol(const char *protocol) {
-  if (strcmp(protocol, "paper") != 0)
-    return pf_fail(PF_EUSAGE, "protocol '%s': there is 'paper'", protocol);
-  return PF_OK;
+#define PROTOCOL_NAME(id, name, y, penalty) name,
+const char *const pf_protocol_names[PF_N_PROTOCOLS] = {PF_PROTOCOLS(PROTOCOL_NAME)};
+#define PROTOCOL_Y(id, name, y, penalty) y,
+static const size_t protocol_y[PF_N_PROTOCOLS] = {PF_PROTOCOLS(PROTOCOL_Y)};
+#define PROTOCOL_PENALTY(id, name, y, penalty) penalty,
+static const bool protocol_penalty[PF_N_PROTOCOLS] = {PF_PROTOCOLS(PROTOCOL_PENALTY)};
+
+static int take_protocol(pf_plan *p, const char *name) {
+  for (int i = 0; i < PF_N_PROTOCOLS; i++)
+    if (!strcmp(pf_protocol_names[i], name)) {
+      p->protocol = (pf_protocol)i;
+      p->y_max = protocol_y[i];
+      return PF_OK;
+    }
+  return pf_fail(PF_EUSAGE, "protocol '%s': there are 'paper' and 'full'", name);
 }
 
 /* Cheap checks first: grid, configuration, layers and tokenizer before gigabytes of weights. */
@@ -133,10 +150,11 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
   char dir[4096];
   pf_model *config = NULL;
   *p = (pf_plan){0};
-  const char *protocol = o->protocol ? o->protocol : "paper";
-  int rc = check_protocol(protocol);
+  int rc = take_protocol(p, o->protocol ? o->protocol : "full");
   if (rc == PF_OK)
     rc = pf_grid_open(&p->grid, o->grid);
+  if (rc == PF_OK)
+    rc = pf_controls_open(&p->controls, &p->grid);
   if (rc == PF_OK)
     rc = pf_model_resolve(o->model, dir, sizeof dir);
   if (rc == PF_OK)
@@ -154,10 +172,11 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
     rc = pf_model_open(&p->model, dir, &mo);
   if (rc == PF_OK) {
     p->info = pf_model_get_info(p->model);
+    p->repetition_penalty = protocol_penalty[p->protocol] ? p->info->repetition_penalty : 1;
     rc = make_prompts(p);
   }
-  if (rc == PF_OK)
-    rc = make_keys(p, protocol);
+  if (rc == PF_OK && !(p->head = make_head(p)))
+    rc = PF_ENOMEM;
   if (rc != PF_OK)
     pf_plan_free(p);
   return rc;
@@ -174,7 +193,7 @@ void pf_plan_free(pf_plan *p) {
   free_prompts(p->xb, p->grid.n_personas);
   free_prompts(p->by, p->grid.n_tasks);
   free_prompts(p->xy, p->n_cells);
-  pf_free(p->unit);
+  pf_controls_free(&p->controls);
   json_decref(p->head);
   pf_ids_free(&p->layers);
   pf_grid_free(&p->grid);

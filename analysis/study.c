@@ -1,42 +1,71 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The paper's additive-substitution study (arXiv 2605.23147). Four runs a cell (B baseline, X
- * persona, Y task): BB, XB, BY, XY. y: the greedy continuation of XY, 12 tokens or fewer at an EOS,
- * with the generation config's repetition penalty. At a site (layer l, position s) the value (h_BB
- * + (h_XB - h_BB)) + (h_BY - h_BB) replaces the input of layer l in the XY run, and KL(clean ||
- * changed) is summed over the next 10 teacher-forced tokens. Sites: p_user_last, p_last, and the
- * residuals of y_0 (g1) and y_1 (g2), which are appended to all four prompts, so positions agree
- * from the right end. cells.c computes; here are the order of the work, its journal, the dry run
- * and the times. */
+ * The study of the paper (arXiv 2605.23147) and of this project's own protocol: which experiments
+ * run on which cells, in what order; the journal, the dry run and the times. Four runs a cell (B
+ * baseline, X persona, Y task): BB, XB, BY, XY. y: the greedy continuation of XY. What is measured
+ * is KL(clean || changed) over tokens of y. experiments.def lists the experiments; those that work
+ * cell by cell share the cell's runs (lab.h), the others take all cells together. */
+#include "analysis/study.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "analysis/cells.h"
+#include "analysis/experiment.h"
 #include "analysis/jsonout.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/par.h"
 #include "base/status.h"
 
-const char *const pf_study_outputs[] = {
-    "journal.jsonl", "results.jsonl", "generated.jsonl", "summary.json",
-    "manifest.json", "timings.json",  "report.html",     NULL};
+#define PAPER (1u << PF_PROTOCOL_PAPER)
+#define FULL  (1u << PF_PROTOCOL_FULL)
+#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, title)                          \
+  {key, title, protocols, parts, cell, together, cost},
+const pf_experiment pf_experiments[] = {
+#include "analysis/experiments.def"
+};
+#undef PF_EXPERIMENT
+const size_t pf_n_experiments = sizeof pf_experiments / sizeof *pf_experiments;
+
+const char *const pf_study_outputs[] = {"journal.jsonl",
+                                        "results.jsonl",
+                                        "generated.jsonl",
+                                        "summary.json",
+                                        "manifest.json",
+                                        "timings.json",
+                                        "report.html",
+                                        "run.json",
+#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, title) key ".jsonl",
+#include "analysis/experiments.def"
+#undef PF_EXPERIMENT
+                                        NULL};
+
+const pf_experiment *pf_experiment_find(const char *key) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (!strcmp(pf_experiments[i].key, key))
+      return &pf_experiments[i];
+  return NULL;
+}
+
+size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p) {
+  return e->parts ? e->parts(p) : 1;
+}
 
 typedef struct study {
-  pf_plan plan;
+  pf_desk d;
   const pf_study_opts *o;
-  pf_work work;
-  pf_journal *journal;
-  size_t together; /* cells */
+  bool *chosen;       /* (pf_n_experiments) */
+  uint64_t lab_units; /* a cell's, of the experiments that work cell by cell */
 } study;
 
 static int threads_of(const study *s) {
   return s->o->threads > 0 ? s->o->threads : pf_par_default();
 }
 
-static bool stopped(const study *s) {
-  return s->o->stop && *s->o->stop;
+bool pf_desk_stopped(const pf_desk *d) {
+  return d->o->stop && *d->o->stop;
 }
 
 PF_PRINTF(2, 3) static void say(const study *s, const char *fmt, ...) {
@@ -50,50 +79,309 @@ PF_PRINTF(2, 3) static void say(const study *s, const char *fmt, ...) {
   s->o->log(s->o->log_user, line);
 }
 
-/* ---- cells ----------------------------------------------------------------------------------- */
+/* ---- units ----------------------------------------------------------------------------------- */
 
-static bool is_done(const study *s, size_t c) {
-  return pf_journal_get(s->journal, s->plan.unit[c]) != NULL;
+int pf_rows_add(json_t *rows, json_t *row) {
+  return row && json_array_append_new(rows, row) == 0 ? PF_OK : PF_ENOMEM;
 }
 
-static int keep_cell(void *user, const pf_cell *c) {
-  study *s = user;
-  json_t *record = pf_cell_record(&s->work, c);
-  return record ? pf_journal_append(s->journal, s->plan.unit[c->index], record) : PF_ENOMEM;
+void pf_desk_progress(pf_desk *d, uint64_t units) {
+  d->done += units;
+  if (d->o->progress && d->done < d->total) /* the end is told once, when it is the end */
+    d->o->progress(d->o->progress_user, "study", d->done, d->total);
 }
 
-static pf_cost cost_left(const study *s) {
-  pf_cost cost = {0};
-  pf_cost_base(&s->work, &cost);
-  for (size_t c = 0; c < s->plan.n_cells; c++)
-    if (!s->journal || !is_done(s, c))
-      pf_cost_cell(&s->work, c, &cost);
-  return cost;
+int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, json_t *data) {
+  char key[65];
+  if (!data)
+    return PF_ENOMEM;
+  int rc = pf_plan_unit(&d->plan, experiment, cell, part, key);
+  if (rc != PF_OK) {
+    json_decref(data);
+    return rc;
+  }
+  d->computed++;
+  return pf_journal_append(d->journal, key, data);
 }
 
-/* The next cells that are not done, as many as go together; returns their number. */
-static size_t next_cells(const study *s, size_t *from, size_t *index) {
+const json_t *pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part) {
+  char key[65];
+  if (!d->journal || pf_plan_unit(&d->plan, experiment, cell, part, key) != PF_OK)
+    return NULL;
+  return pf_journal_get(d->journal, key);
+}
+
+static bool cell_done(const pf_desk *d, const pf_experiment *e, size_t cell) {
+  for (size_t k = 0; k < pf_experiment_parts(e, &d->plan); k++)
+    if (!pf_desk_get(d, e->key, cell, k))
+      return false;
+  return true;
+}
+
+static bool mine(const study *s, size_t cell) {
+  return s->o->shards <= 1 || cell % (size_t)s->o->shards == (size_t)s->o->shard;
+}
+
+/* The cells of this run in which an experiment is not done. */
+static size_t cells_left(const study *s, const pf_experiment *e, size_t *cells) {
   size_t n = 0;
-  for (; *from < s->plan.n_cells && n < s->together; ++*from)
-    if (!is_done(s, *from))
-      index[n++] = *from;
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    if (mine(s, c) && !cell_done(&s->d, e, c))
+      cells[n++] = c;
   return n;
 }
 
+static bool runs(const study *s, const pf_experiment *e) {
+  return s->chosen[e - pf_experiments];
+}
+
+/* ---- choice ---------------------------------------------------------------------------------- */
+
+static int choose_all(study *s) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    s->chosen[i] = pf_experiments[i].protocols >> s->d.plan.protocol & 1;
+  return PF_OK;
+}
+
+static int choose_one(study *s, const char *name, size_t n) {
+  for (size_t i = 0; i < pf_n_experiments; i++) {
+    const pf_experiment *e = &pf_experiments[i];
+    if (strlen(e->key) != n || strncmp(e->key, name, n) != 0)
+      continue;
+    if (!(e->protocols >> s->d.plan.protocol & 1))
+      return pf_fail(PF_EUSAGE, "--only: %s is no experiment of the protocol '%s'", e->key,
+                     pf_protocol_names[s->d.plan.protocol]);
+    s->chosen[i] = true;
+    return PF_OK;
+  }
+  pf_buf b = {0};
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (pf_experiments[i].protocols >> s->d.plan.protocol & 1)
+      pf_buf_printf(&b, " %s", pf_experiments[i].key);
+  int rc =
+      pf_fail(PF_EUSAGE, "--only: no experiment '%.*s'; there are%s", (int)n, name, pf_buf_str(&b));
+  pf_buf_free(&b);
+  return rc;
+}
+
+/* What works cell by cell wants y. */
+static void add_needed(study *s) {
+  bool wanted = false;
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    wanted |= s->chosen[i] && pf_experiments[i].cell;
+  s->chosen[pf_experiment_find("y") - pf_experiments] |= wanted;
+}
+
+static int choose(study *s) {
+  s->chosen = pf_calloc(pf_n_experiments, sizeof *s->chosen);
+  if (!s->chosen)
+    return PF_ENOMEM;
+  if (!s->o->only)
+    return choose_all(s);
+  int rc = PF_OK;
+  for (const char *at = s->o->only; rc == PF_OK; at++) {
+    size_t n = strcspn(at, ",");
+    rc = choose_one(s, at, n);
+    at += n;
+    if (!*at)
+      break;
+  }
+  add_needed(s);
+  return rc;
+}
+
+/* ---- costs ----------------------------------------------------------------------------------- */
+
+static uint64_t lab_units(const study *s, const pf_lab_cost *c) {
+  pf_cost cost = {.base = c->base, .changed = c->changed, .scored = c->scored};
+  return pf_work_units(&s->d.work, &cost);
+}
+
+/* Counts a cell's experiments without running them. */
+static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
+  int rc = pf_lab_cell(dry, cell, y, s->d.plan.y_max);
+  for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++) {
+    const pf_experiment *e = &pf_experiments[i];
+    if (!runs(s, e) || !e->cell)
+      continue;
+    for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan) && rc == PF_OK; k++) {
+      json_t *rows = json_array();
+      rc = rows ? e->cell(dry, k, rows) : PF_ENOMEM;
+      json_decref(rows);
+      pf_lab_clear(dry);
+    }
+  }
+  return rc;
+}
+
+/* The costs of the first n cells, which stand for the others; *memory: what one of them takes. */
+static int lab_costs(study *s, size_t n, pf_lab_cost *cost, uint64_t *memory) {
+  pf_lab *dry;
+  int32_t *y = pf_calloc(s->d.plan.y_max, sizeof *y);
+  pf_lab_opts o = {.threads = s->o->threads, .no_sharing = s->o->no_sharing, .dry = true};
+  int rc = y ? pf_lab_new(&dry, &s->d.plan, &o) : PF_ENOMEM;
+  *memory = 0;
+  if (rc != PF_OK) {
+    pf_free(y);
+    return rc;
+  }
+  for (size_t c = 0; c < n && rc == PF_OK; c++) {
+    rc = lab_plan(s, dry, c, y);
+    uint64_t m = pf_lab_memory(dry, pf_lab_n_tracks(dry));
+    *memory = m > *memory && pf_lab_n_tracks(dry) ? m : *memory;
+  }
+  *cost = *pf_lab_costs(dry);
+  pf_lab_free(dry);
+  pf_free(y);
+  return rc;
+}
+
+/* Of the experiments that take all cells together. */
+static pf_cost together_cost(const study *s) {
+  pf_cost cost = {0};
+  if (runs(s, pf_experiment_find("additive")))
+    pf_cost_base(&s->d.work, &cost);
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    for (size_t c = 0; c < s->d.plan.n_cells; c++)
+      if (runs(s, &pf_experiments[i]) && pf_experiments[i].cost && mine(s, c) &&
+          !cell_done(&s->d, &pf_experiments[i], c))
+        pf_experiments[i].cost(&s->d, c, &cost);
+  return cost;
+}
+
+static bool has_lab_work(const study *s) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell)
+      return true;
+  return false;
+}
+
+/* The progress line's total. A cell's experiments count as those of the first cell. */
+static int plan_total(study *s) {
+  pf_cost cost = together_cost(s);
+  pf_lab_cost one = {0};
+  uint64_t memory, cells = 0;
+  int rc = has_lab_work(s) ? lab_costs(s, 1, &one, &memory) : PF_OK;
+  if (rc == PF_OK && s->o->memory && has_lab_work(s) && memory > s->o->memory)
+    rc = pf_fail(PF_EUSAGE,
+                 "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
+                 (double)s->o->memory / 1e6, (double)memory / 1e6 + 0.5);
+  s->lab_units = lab_units(s, &one);
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    for (size_t i = 0; i < pf_n_experiments; i++)
+      if (mine(s, c) && runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
+          !cell_done(&s->d, &pf_experiments[i], c)) {
+        cells++;
+        break;
+      }
+  s->d.total = pf_work_units(&s->d.work, &cost) + cells * s->lab_units;
+  return rc;
+}
+
+/* ---- work ------------------------------------------------------------------------------------ */
+
+static void work_tick(void *user, uint64_t units) {
+  pf_desk_progress(user, units);
+}
+
+static int run_together(study *s, const pf_experiment *e) {
+  size_t *cells = pf_alloc(s->d.plan.n_cells, sizeof *cells);
+  if (!cells)
+    return PF_ENOMEM;
+  size_t n = cells_left(s, e, cells);
+  int rc = n ? e->together(&s->d, cells, n) : PF_OK;
+  pf_free(cells);
+  return rc;
+}
+
+static int run_unit(study *s, const pf_experiment *e, size_t cell, size_t part) {
+  json_t *rows = json_array();
+  int rc = rows ? e->cell(s->d.lab, part, rows) : PF_ENOMEM;
+  pf_lab_clear(s->d.lab);
+  if (rc != PF_OK) {
+    json_decref(rows);
+    return rc;
+  }
+  return pf_desk_done(&s->d, e->key, cell, part, json_pack("{s:o}", "rows", rows));
+}
+
+static int run_cell(study *s, size_t cell) {
+  bool open = false;
+  pf_ids y = {0};
+  int rc = PF_OK;
+  for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++) {
+    const pf_experiment *e = &pf_experiments[i];
+    if (!runs(s, e) || !e->cell)
+      continue;
+    for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan) && rc == PF_OK; k++) {
+      if (pf_desk_get(&s->d, e->key, cell, k))
+        continue;
+      if (!open)
+        rc = pf_desk_y(&s->d, cell, &y);
+      if (!open && rc == PF_OK)
+        rc = pf_lab_cell(s->d.lab, cell, y.v, y.n);
+      open = true;
+      if (rc == PF_OK)
+        rc = run_unit(s, e, cell, k);
+    }
+  }
+  pf_ids_free(&y);
+  return rc;
+}
+
+/* The lab's costs of the last step on the progress line. */
+typedef struct ticker {
+  study *s;
+  uint64_t seen;
+} ticker;
+
+static void tick(void *user) {
+  ticker *t = user;
+  uint64_t now = lab_units(t->s, pf_lab_costs(t->s->d.lab));
+  pf_desk_progress(&t->s->d, now - t->seen);
+  t->seen = now;
+}
+
 static int run_cells(study *s) {
-  const pf_plan *p = &s->plan;
-  size_t *index = pf_alloc(s->together, sizeof *index), from = 0, n;
-  int rc = index ? PF_OK : PF_ENOMEM;
-  pf_cost left = cost_left(s);
-  s->work.total = pf_work_units(&s->work, &left);
-  while (rc == PF_OK && (n = next_cells(s, &from, index)) > 0)
-    rc = pf_cells_run(&s->work, index, n, keep_cell, s);
-  pf_free(index);
+  ticker t = {s, 0};
+  pf_lab_opts o = {.threads = s->o->threads,
+                   .memory = s->o->memory,
+                   .no_sharing = s->o->no_sharing,
+                   .stop = s->o->stop,
+                   .tick = tick,
+                   .tick_user = &t};
+  int rc = pf_lab_new(&s->d.lab, &s->d.plan, &o);
+  for (size_t c = 0; c < s->d.plan.n_cells && rc == PF_OK; c++)
+    if (mine(s, c))
+      rc = run_cell(s, c);
+  pf_lab_free(s->d.lab);
+  s->d.lab = NULL;
+  return rc;
+}
+
+static size_t units_of(const study *s, bool done) {
+  size_t n = 0;
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    for (size_t c = 0; c < s->d.plan.n_cells && runs(s, &pf_experiments[i]); c++)
+      for (size_t k = 0; k < pf_experiment_parts(&pf_experiments[i], &s->d.plan); k++)
+        n += mine(s, c) && (!done || pf_desk_get(&s->d, pf_experiments[i].key, c, k));
+  return n;
+}
+
+static int run_all(study *s) {
+  int rc = plan_total(s);
+  s->d.work.tick = work_tick;
+  s->d.work.tick_user = &s->d;
+  for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++)
+    if (runs(s, &pf_experiments[i]) && pf_experiments[i].together)
+      rc = run_together(s, &pf_experiments[i]);
+  if (rc == PF_OK && has_lab_work(s))
+    rc = run_cells(s);
   if (rc == PF_OK && s->o->progress)
-    s->o->progress(s->o->progress_user, "study", s->work.total, s->work.total);
-  if (rc == PF_EINCOMPLETE && stopped(s))
-    pf_fail(rc, "%s: stopped: %zu of %zu cells are done and kept: --resume goes on", s->o->out_dir,
-            pf_journal_count(s->journal), p->n_cells);
+    s->o->progress(s->o->progress_user, "study", s->d.total, s->d.total);
+  if (rc == PF_EINCOMPLETE && pf_desk_stopped(&s->d))
+    pf_fail(rc, "%s: stopped: %zu of %zu units are done and kept: run it again to go on",
+            s->o->out_dir, units_of(s, true), units_of(s, false));
   return rc;
 }
 
@@ -102,7 +390,7 @@ static int run_cells(study *s) {
 /* Seconds for `n` rows of the BB prompt's last tokens in `forks` forks with a score for all of
  * them; < 0 on failure. */
 static double time_forks(study *s, size_t forks, int32_t n) {
-  const pf_run *bb = &s->work.bb;
+  const pf_run *bb = &s->d.work.bb;
   int32_t end = (int32_t)bb->q->enc.n;
   pf_seq **f = pf_calloc(forks, sizeof(pf_seq *));
   pf_row *rows = pf_calloc(forks * (size_t)n, sizeof *rows);
@@ -122,7 +410,7 @@ static double time_forks(study *s, size_t forks, int32_t n) {
   }
   double t = pf_seconds();
   if (rc == PF_OK)
-    rc = pf_eval(s->work.ctx, rows, forks * (size_t)n, NULL);
+    rc = pf_eval(s->d.work.ctx, rows, forks * (size_t)n, NULL);
   t = pf_seconds() - t;
   for (size_t i = 0; f && i < forks; i++)
     pf_seq_free(f[i]);
@@ -142,10 +430,23 @@ static double best_time(study *s, size_t forks, int32_t n) {
   return best;
 }
 
+static void say_lab(study *s, const pf_lab_cost *c, uint64_t memory) {
+  if (!c->trials)
+    return;
+  say(s, "trials   %.0f in %zu cells; row-layers %.0f (runs of prompts %.0f), without sharing %.0f",
+      (double)c->trials, s->d.plan.n_cells, (double)c->changed, (double)c->base, (double)c->whole);
+  say(s, "         %.1f MB beside the weights for a cell", (double)memory / 1e6);
+}
+
 static int dry_run(study *s) {
-  const pf_plan *p = &s->plan;
-  pf_cost cost = cost_left(s);
-  int rc = pf_work_bb(&s->work);
+  const pf_plan *p = &s->d.plan;
+  const pf_work *w = &s->d.work;
+  pf_cost cost = together_cost(s);
+  pf_lab_cost lab = {0};
+  uint64_t memory = 0;
+  int rc = pf_work_bb(&s->d.work);
+  if (rc == PF_OK && has_lab_work(s))
+    rc = lab_costs(s, p->n_cells, &lab, &memory);
   if (rc != PF_OK)
     return rc;
   int32_t n = p->bb.enc.n > 11 ? 10 : 1;
@@ -154,8 +455,8 @@ static int dry_run(study *s) {
     return PF_ENOMEM;
   pf_cost sample = {.changed = 16 * (uint64_t)n * (uint64_t)p->info->n_layers,
                     .scored = 16 * (uint64_t)n};
-  double unit = many / (double)pf_work_units(&s->work, &sample),
-         seconds = unit * (double)pf_work_units(&s->work, &cost) +
+  double unit = many / (double)pf_work_units(w, &sample),
+         seconds = unit * (double)(pf_work_units(w, &cost) + lab_units(s, &lab)) +
                    (double)p->n_cells * (PF_Y_MAX - 1) * decode;
   say(s, "model    %s, %d layers, width %d, %.1f MB of weights", p->info->arch, p->info->n_layers,
       p->info->d_model, (double)p->info->weight_bytes / 1e6);
@@ -164,11 +465,13 @@ static int dry_run(study *s) {
       p->n_cells * p->grid.n_probes * p->layers.n);
   say(s, "rows     %.0f; row-layers: prompts and continuations %.0f, substitutions %.0f",
       (double)cost.rows, (double)cost.base, (double)cost.changed);
-  say(s, "sharing  %s; without it the substitutions take %.0f row-layers, %.1f times as many",
-      s->o->no_sharing ? "off" : "on", (double)cost.whole,
-      (double)cost.whole / (double)cost.changed);
+  if (cost.changed)
+    say(s, "sharing  %s; without it the substitutions take %.0f row-layers, %.1f times as many",
+        s->o->no_sharing ? "off" : "on", (double)cost.whole,
+        (double)cost.whole / (double)cost.changed);
   say(s, "memory   %.1f MB beside the weights, %zu cells together",
-      (double)pf_work_memory(&s->work, s->together) / 1e6, s->together);
+      (double)pf_work_memory(w, s->d.together) / 1e6, s->d.together);
+  say_lab(s, &lab, memory);
   say(s,
       "time     about %.0f s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
       "measured now",
@@ -180,21 +483,23 @@ static int dry_run(study *s) {
 
 /* Times, and what took them, stand apart from the results, whose bytes are the same in every run. A
  * run that found all cells done leaves the times of the one that computed them. */
-static int write_timings(const study *s, double load, double work, size_t cells) {
+static int write_timings(const study *s, double load, double seconds, size_t cells) {
   char path[4400];
   pf_buf b = {0};
-  const pf_cost *done = &s->work.done;
+  const pf_work *w = &s->d.work;
+  const pf_cost *done = &w->done;
   snprintf(path, sizeof path, "%s/timings.json", s->o->out_dir);
-  if (cells == 0 && access(path, F_OK) == 0)
+  if (s->d.computed == 0 && access(path, F_OK) == 0)
     return PF_OK;
-  json_t *t = json_pack(
-      "{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:I}", "schema", "personaflow-timings/1",
-      "threads", threads_of(s), "load_seconds", pf_js_num(load), "study_seconds", pf_js_num(work),
-      "base_seconds", pf_js_num(s->work.seconds[PF_PHASE_BASE]), "substitution_seconds",
-      pf_js_num(s->work.seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed", (json_int_t)cells,
-      "rows", (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on", "row_layers_base",
-      (json_int_t)done->base, "row_layers_substitutions", (json_int_t)done->changed,
-      "cells_together", (json_int_t)s->together);
+  json_t *t = json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:s,s:I,s:I,s:I}", "schema",
+                        "personaflow-timings/1", "threads", threads_of(s), "load_seconds",
+                        pf_js_num(load), "study_seconds", pf_js_num(seconds), "base_seconds",
+                        pf_js_num(w->seconds[PF_PHASE_BASE]), "substitution_seconds",
+                        pf_js_num(w->seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed",
+                        (json_int_t)cells, "units_computed", (json_int_t)s->d.computed, "rows",
+                        (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on",
+                        "row_layers_base", (json_int_t)done->base, "row_layers_substitutions",
+                        (json_int_t)done->changed, "cells_together", (json_int_t)s->d.together);
   pf_js_dump(t, 1, &b);
   pf_buf_puts(&b, "\n");
   int rc = t && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;
@@ -203,57 +508,130 @@ static int write_timings(const study *s, double load, double work, size_t cells)
   return rc;
 }
 
+static size_t additive_left(const study *s) {
+  size_t n = 0;
+  const pf_experiment *e = pf_experiment_find("additive");
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    n += mine(s, c) && runs(s, e) && !cell_done(&s->d, e, c);
+  return n;
+}
+
+static int check_finished(const study *s) {
+  size_t done = units_of(s, true), all = units_of(s, false);
+  return done == all ? PF_OK
+                     : pf_fail(PF_EINCOMPLETE, "%s: %zu of %zu units are missing", s->o->out_dir,
+                               all - done, all);
+}
+
+/* The additive sweep is whole: there are tables to show. */
+static bool has_summary(const study *s) {
+  const pf_experiment *e = pf_experiment_find("additive");
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    if (!cell_done(&s->d, e, c))
+      return false;
+  return true;
+}
+
+static pf_journal_mode mode_of(const pf_study_opts *o) {
+  return o->force ? PF_JOURNAL_FORCE : o->no_resume ? PF_JOURNAL_NEW : PF_JOURNAL_RESUME;
+}
+
+/* What was asked for, for `merge`. */
+static int write_run(const study *s) {
+  char path[4400];
+  pf_buf b = {0};
+  const pf_study_opts *o = s->o;
+  json_t *run = json_pack("{s:s,s:s,s:s,s:s?,s:s,s:s?,s:s}", "schema", "personaflow-run/1", "model",
+                          o->model, "grid", o->grid, "layers", o->layers, "protocol",
+                          pf_protocol_names[s->d.plan.protocol], "only", o->only, "precision",
+                          pf_precision_name(s->d.plan.info->precision));
+  snprintf(path, sizeof path, "%s/run.json", o->out_dir);
+  pf_js_dump(run, 1, &b);
+  pf_buf_puts(&b, "\n");
+  int rc = run && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;
+  json_decref(run);
+  pf_buf_free(&b);
+  return rc;
+}
+
 static int compute(study *s, double load) {
-  pf_journal_mode mode = s->o->force    ? PF_JOURNAL_FORCE
-                         : s->o->resume ? PF_JOURNAL_RESUME
-                                        : PF_JOURNAL_NEW;
-  int rc = pf_journal_open(&s->journal, s->o->out_dir, mode, s->plan.head, pf_study_outputs);
+  int rc = pf_journal_open(&s->d.journal, s->o->out_dir, mode_of(s->o), s->d.plan.head,
+                           pf_study_outputs);
   if (rc != PF_OK)
     return rc;
-  size_t before = pf_journal_count(s->journal);
-  if (pf_journal_dropped(s->journal))
+  size_t before = units_of(s, true), cells = additive_left(s);
+  if (pf_journal_dropped(s->d.journal))
     say(s, "journal: %zu bytes of an unfinished record were dropped",
-        pf_journal_dropped(s->journal));
+        pf_journal_dropped(s->d.journal));
   if (before)
-    say(s, "journal: %zu of %zu cells are there already", before, s->plan.n_cells);
+    say(s, "journal: %zu of %zu units are there already", before, units_of(s, false));
   double t = pf_seconds();
-  rc = run_cells(s);
+  rc = write_run(s);
   if (rc == PF_OK)
-    rc = pf_export(&s->plan, s->o, s->journal);
+    rc = s->o->finish ? check_finished(s) : run_all(s);
+  if (rc == PF_OK && s->o->shards > 1)
+    return write_timings(s, load, pf_seconds() - t, cells);
   if (rc == PF_OK)
-    rc = write_timings(s, load, pf_seconds() - t, s->plan.n_cells - before);
-  return rc == PF_OK ? pf_report_make(s->o->out_dir) : rc;
+    rc = pf_export(&s->d.plan, s->o, s->d.journal);
+  if (rc == PF_OK)
+    rc = write_timings(s, load, pf_seconds() - t, cells);
+  return rc == PF_OK && has_summary(s) ? pf_report_make(s->o->out_dir) : rc;
 }
 
 static int check_opts(const pf_study_opts *o) {
   if (!o->model || !o->grid || (!o->out_dir && !o->dry_run))
     return pf_fail(PF_EUSAGE, "a study wants a model, a grid and an output folder");
-  if (o->resume && o->force)
-    return pf_fail(PF_EUSAGE, "--resume and --force exclude each other");
-  if (!o->dry_run && !o->resume && !o->force)
-    return pf_journal_look(o->out_dir, pf_study_outputs);
+  if (o->no_resume && o->force)
+    return pf_fail(PF_EUSAGE, "--no-resume and --force exclude each other");
+  if (o->shards < 0 || o->shard < 0 || (o->shards > 0 && o->shard >= o->shards))
+    return pf_fail(PF_EUSAGE, "a study has no shard %d of %d", o->shard + 1, o->shards);
+  if (!o->dry_run && !o->force)
+    return pf_journal_look(o->out_dir, mode_of(o), pf_study_outputs);
   return PF_OK;
 }
 
-int pf_study_run(const pf_study_opts *o) {
-  study s = {.o = o};
+static int show_results(study *s) {
+  if (s->o->shards > 1) {
+    say(s, "shard %d of %d is done: `personaflow merge` joins them", s->o->shard + 1, s->o->shards);
+    return PF_OK;
+  }
+  if (!has_summary(s))
+    return PF_OK;
+  int rc = pf_export_table(s->o->out_dir, s->o->log, s->o->log_user);
+  say(s, "report: %s/report.html", s->o->out_dir);
+  return rc;
+}
+
+static int run_study(const pf_study_opts *o) {
+  study s = {.o = o, .d.o = o};
   double t = pf_seconds();
   int rc = check_opts(o);
   if (rc == PF_OK)
-    rc = pf_plan_make(&s.plan, o);
+    rc = pf_plan_make(&s.d.plan, o);
   double load = pf_seconds() - t;
   if (rc == PF_OK)
-    rc = pf_work_begin(&s.work, &s.plan, o);
+    rc = choose(&s);
   if (rc == PF_OK)
-    rc = pf_work_fit(&s.work, o->memory, &s.together);
+    rc = pf_work_begin(&s.d.work, &s.d.plan, o);
+  if (rc == PF_OK)
+    rc = pf_work_fit(&s.d.work, o->memory, &s.d.together);
   if (rc == PF_OK)
     rc = o->dry_run ? dry_run(&s) : compute(&s, load);
-  if (rc == PF_OK && !o->dry_run && o->log) {
-    rc = pf_export_table(o->out_dir, o->log, o->log_user);
-    say(&s, "report: %s/report.html", o->out_dir);
-  }
-  pf_work_end(&s.work);
-  pf_journal_close(s.journal);
-  pf_plan_free(&s.plan);
+  if (rc == PF_OK && !o->dry_run && o->log)
+    rc = show_results(&s);
+  pf_work_end(&s.d.work);
+  pf_journal_close(s.d.journal);
+  pf_plan_free(&s.d.plan);
+  pf_free(s.chosen);
   return rc;
+}
+
+int pf_study_run(const pf_study_opts *o) {
+  char dir[4400];
+  pf_study_opts shard = *o;
+  if (o->shards <= 1 || !o->out_dir)
+    return run_study(o);
+  snprintf(dir, sizeof dir, "%s/shard-%d-of-%d", o->out_dir, o->shard + 1, o->shards);
+  shard.out_dir = dir;
+  return run_study(&shard);
 }

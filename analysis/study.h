@@ -3,6 +3,7 @@
 #ifndef PF_ANALYSIS_STUDY_H
 #define PF_ANALYSIS_STUDY_H
 
+#include "analysis/controls.h"
 #include "analysis/grid.h"
 #include "analysis/journal.h"
 
@@ -14,22 +15,40 @@ static inline int32_t pf_probe_prefix(pf_probe p) {
   return p == PF_G1 ? 1 : p == PF_G2 ? 2 : 0;
 }
 
+/* THE list of protocols: the tokens of y that a cell's experiments are scored on, and whether y is
+ * made with the generation config's repetition penalty. F(id, name, y tokens, penalty) */
+#define PF_PROTOCOLS(F)                                                                            \
+  F(PAPER, "paper", PF_Y_MAX, true)                                                                \
+  F(FULL, "full", 64, false)
+typedef enum pf_protocol {
+#define PF_PROTOCOL_ID(id, name, y, penalty) PF_PROTOCOL_##id,
+  PF_PROTOCOLS(PF_PROTOCOL_ID)
+#undef PF_PROTOCOL_ID
+      PF_N_PROTOCOLS
+} pf_protocol;
+extern const char *const pf_protocol_names[PF_N_PROTOCOLS];
+
 /* Everything that fixes a run's bits, and its prompts. Cell c is persona c / n_tasks, task c %
  * n_tasks. */
 typedef struct pf_plan {
+  pf_protocol protocol;
+  size_t y_max;              /* tokens of y */
+  double repetition_penalty; /* with which y is made */
   pf_grid grid;
+  pf_controls controls;
   pf_ids layers; /* tested, ascending */
   pf_model *model;
   pf_tok *tok;
   const pf_model_info *info;
   pf_role_prompt bb, *xb, *by, *xy; /* (n_personas), (n_tasks), (n_cells) */
   size_t n_cells;
-  json_t *head;     /* the journal's */
-  char (*unit)[65]; /* (n_cells) journal keys: SHA-256 of head and the cell's four prompts */
+  json_t *head; /* the journal's */
 } pf_plan;
 
 int pf_plan_make(pf_plan *p, const pf_study_opts *o);
 void pf_plan_free(pf_plan *p);
+/* The journal's key of a unit: SHA-256 of head, experiment, part and the cell's four prompts. */
+int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]);
 /* Position of a probe in a prompt. */
 int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe);
 /* Tokens that two prompts share from the start, at most `limit`. */

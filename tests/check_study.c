@@ -303,8 +303,7 @@ START_TEST(threads_and_stops) {
     if (rc == PF_OK || ++turns > 40)
       break;
     ck_assert_msg(rc == PF_EINCOMPLETE, "%d: %s", rc, pf_last_error());
-    ck_assert(strstr(pf_last_error(), "--resume") != NULL);
-    o.resume = 1;
+    ck_assert(strstr(pf_last_error(), "run it again to go on") != NULL);
     if (turns > 6)
       o.progress = NULL;
   }
@@ -393,7 +392,6 @@ START_TEST(torn_record) {
   ck_assert(stat(path, &st) == 0 && truncate(path, st.st_size - 100) == 0);
   tmp_unlink(out("torn"), "results.jsonl");
   tmp_unlink(out("torn"), "summary.json");
-  o.resume = 1;
   run(&o);
   same_results("whole", "torn");
 }
@@ -405,15 +403,18 @@ START_TEST(nothing_is_overwritten) {
   pf_study_opts o = opts("keep", "3");
   run(&o);
   read_file("keep", "results.jsonl", &before);
+  o.no_resume = 1;
   ck_assert_int_eq(pf_study_run(&o), PF_EEXIST);
-  o.resume = 1;
+  o.no_resume = 0;
   o.layers = "4";
   ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
   ck_assert(strstr(pf_last_error(), "differs in layers") != NULL);
   read_file("keep", "results.jsonl", &after);
   ck_assert(before.n == after.n && !memcmp(before.s, after.s, after.n));
   pf_buf_free(&after);
-  o.resume = 0;
+  tmp_unlink(out("keep"), "journal.jsonl");
+  ck_assert_int_eq(pf_study_run(&o), PF_EEXIST);
+  ck_assert(strstr(pf_last_error(), "without their journal") != NULL);
   o.force = 1;
   run(&o);
   read_file("keep", "results.jsonl", &after);
@@ -439,10 +440,17 @@ START_TEST(wrong_options) {
   ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
   ck_assert(strstr(pf_last_error(), "0 to 7") != NULL);
   o = opts("x", NULL);
-  o.protocol = "full";
+  o.protocol = "papers";
   ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
   o = opts("x", NULL);
-  o.resume = o.force = 1;
+  o.only = "additive,Z9";
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "no experiment 'Z9'") != NULL);
+  o = opts("x", NULL);
+  o.no_resume = o.force = 1;
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  o = opts("x", NULL);
+  o.shard = o.shards = 2;
   ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
   o = opts("x", NULL);
   o.model = "/nonexistent/model";

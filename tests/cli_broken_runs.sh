@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Studies that are broken off: SIGINT, SIGTERM, kill -9 in the middle, a full disk. Each keeps what is finished, says so with
-# the right exit code, and --resume then gives the bytes of a run without a break. Results are never written over unasked.
+# the right exit code, and the same command then gives the bytes of a run without a break. Results are never written over unasked.
 set -u
 : "${srcdir:=.}" "${PF_EMULATOR:=}"
 srcdir=$(cd "$srcdir" && pwd)
@@ -24,7 +24,7 @@ cat >"$T/grid.json" <<'G'
  "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."},
            {"key": "rain", "text": "Describe what a rainy day is like."}]}
 G
-study=(study "$model" --grid "$T/grid.json" -t 1 --quiet)
+study=(study "$model" --protocol paper --grid "$T/grid.json" -t 1 --quiet)
 
 run() { # DIR ARGUMENTS...: exit code in rc, the line in $T/err
   local dir=$1
@@ -55,7 +55,7 @@ broken() {
   # shellcheck disable=SC2086
   interrupt "$1" "$dir" summary.json $PF_EMULATOR ./personaflow "${study[@]}"
   expect "SIG$1 in the middle" "$2" "$3"
-  run "$dir" --resume
+  run "$dir"
   expect "resumed after SIG$1" 0 ''
   same "SIG$1" "$dir"
 }
@@ -69,7 +69,7 @@ full_disk() {
   run "$T/full/r"
   expect 'full disk' 4 'No space left on device.*--resume'
   mount -o remount,size=16m "$T/full"
-  run "$T/full/r" --resume
+  run "$T/full/r"
   expect 'resumed after a full disk' 0 ''
   same 'full disk' "$T/full/r"
 }
@@ -78,7 +78,7 @@ run "$T/whole"
 expect 'a run without a break' 0 ''
 files='results.jsonl journal.jsonl generated.jsonl summary.json manifest.json timings.json report.html'
 sums=$(cd "$T/whole" && sha256sum $files)
-run "$T/whole"
+run "$T/whole" --no-resume
 expect 'results are there' 2 'holds results already'
 run "$T/whole" --resume
 expect 'resume of a finished study' 0 ''
@@ -90,9 +90,28 @@ grep -q '"threads": 1' "$T/whole/timings.json" || bad 'timings.json does not nam
 run "$T/two" -t 2
 same 'two threads' "$T/two"
 cmp "$T/whole/manifest.json" "$T/two/manifest.json" || bad 'the manifest depends on the threads'
-broken INT 4 'resum'
-broken TERM 4 'resum'
+broken INT 4 'run it again to go on'
+broken TERM 4 'run it again to go on'
 broken KILL 137 ''
 full_disk
+for i in 2 3 1; do
+  run "$T/shards" --shard $i/3
+  expect "shard $i of 3" 0 ''
+done
+$PF_EMULATOR ./personaflow merge "$T/shards" --quiet >"$T/out" 2>"$T/err"
+rc=$?
+expect 'merge of the shards' 0 ''
+same 'three shards' "$T/shards"
+SLURM_ARRAY_TASK_ID=4 SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 run "$T/auto" --shard auto
+expect 'a shard of a Slurm array' 0 ''
+$PF_EMULATOR ./personaflow merge "$T/auto" --quiet >"$T/out" 2>"$T/err"
+rc=$?
+expect 'merge without the other shard' 4 'units are missing'
+OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 run "$T/auto" --shard auto
+expect 'a shard of an MPI launcher' 0 ''
+$PF_EMULATOR ./personaflow merge "$T/joined" "$T/auto"/shard-* --quiet >"$T/out" 2>"$T/err"
+rc=$?
+expect 'merge into another folder' 0 ''
+same 'two shards' "$T/joined"
 echo "broken runs: $n_ok ok, $n_bad failed"
 [ $n_bad = 0 ] && [ $n_ok -gt 0 ]

@@ -168,7 +168,8 @@ PF_API int pf_grid_describe(const char *grid, const pf_tok *t, int32_t max_posit
 
 typedef struct pf_study_opts {
   const char *model;    /* directory or org/name[@revision] */
-  const char *protocol; /* "paper" */
+  const char *protocol; /* "paper", "full"; NULL: full */
+  const char *only;     /* experiments by their keys, "y,D1"; NULL: all of the protocol */
   const char *grid;     /* "short", "long", a shipped grid's name, or a file */
   const char *layers;   /* "3,5,7"; NULL = the grid's or the paper's fractions */
   const char *out_dir;
@@ -180,8 +181,14 @@ typedef struct pf_study_opts {
   /* 1: nothing is taken from another run; prompts and substitutions are whole forward passes (for
    * tests and measurements; the results are the same). */
   int no_sharing;
-  int resume;  /* 1: go on with what is there */
-  int force;   /* 1: start again over what is there */
+  /* A run goes on with what out_dir holds of the same study, and refuses what it holds of another.
+   */
+  int no_resume; /* 1: PF_EEXIST if there is anything */
+  int force;     /* 1: start again over what is there */
+  /* shards > 1: the cells whose number is shard modulo shards, from 0; no results are written.
+   * Each has its folder, out_dir/shard-I-of-N with I from 1; pf_study_merge joins them. */
+  int shard, shards;
+  int finish;  /* 1: computes nothing; PF_EINCOMPLETE if units are missing */
   int dry_run; /* 1: say cells, row-layers, memory and time (measured on one prompt); write nothing
                 */
   pf_progress_fn progress;
@@ -193,6 +200,11 @@ typedef struct pf_study_opts {
 } pf_study_opts;
 
 PF_API int pf_study_run(const pf_study_opts *o);
+/* Joins the shards of a study in out (n = 0: out's own shard-*) and finishes it there: the bytes of
+ * one run. model: NULL: that of the shards. Of o: threads, progress and log alone. PF_EINCOMPLETE
+ * when units are missing; what the shards have is kept in out then. */
+PF_API int pf_study_merge(const char *out, const char *const *dirs, size_t n, const char *model,
+                          const pf_study_opts *o);
 /* Makes report.html of a finished study again. */
 PF_API int pf_report_make(const char *dir);
 

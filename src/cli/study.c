@@ -18,9 +18,18 @@ static const char help[] =
     "  --layers LIST      layers to substitute at, such as 3,5,8-10 or all; default: the grid's, "
     "else at 25, 40,\n"
     "                     55, 70 and 85 % of the depth\n"
-    "  --protocol paper   the paper's protocol (the only one)\n"
-    "  --resume           go on with what DIR holds\n"
+    "  --protocol P       full (default): all experiments, 64 tokens of answer; paper: the "
+    "paper's\n"
+    "  --only LIST        these experiments of the protocol, such as additive,y\n"
+    "  --no-resume        refuse a DIR that holds results; without it a study goes on with what "
+    "DIR\n"
+    "                     holds of it (--resume)\n"
     "  --force            start again over what DIR holds\n"
+    "  --shard I/N        every N-th cell, from the I-th (1 to N), into DIR/shard-I-of-N; auto: I "
+    "and N\n"
+    "                     from the environment of a Slurm array or an MPI launcher; `personaflow "
+    "merge\n"
+    "                     DIR` joins the shards\n"
     "  --dry-run          print cells, row-layers, memory and time; write nothing\n"
     "  -t, --threads N    threads; default OMP_NUM_THREADS, else the CPUs of the process\n"
     "  --precision P      f32 (default; the paper's), bf16, bf16-hf or int8; every precision has\n"
@@ -29,9 +38,10 @@ static const char help[] =
     "  --sharing off      whole forward passes for every substitution: slow, the same results\n"
     "  --quiet            no progress and no table\n"
     "  --json             print summary.json instead of the table\n\n"
-    "An interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished cell; --resume gives the "
-    "same bytes as a run\n"
-    "without a break. Exit codes: 0 done, 2 usage or results exist, 3 input or output, 4 "
+    "An interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished unit; the same command "
+    "gives "
+    "the same bytes\n"
+    "as a run without a break. Exit codes: 0 done, 2 usage or results exist, 3 input or output, 4 "
     "incomplete and resumable,\n"
     "5 environment.\n";
 
@@ -45,6 +55,9 @@ enum {
   OPT_LAYERS,
   OPT_PROTOCOL,
   OPT_RESUME,
+  OPT_NO_RESUME,
+  OPT_ONLY,
+  OPT_SHARD,
   OPT_FORCE,
   OPT_DRY,
   OPT_QUIET,
@@ -60,6 +73,9 @@ static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT
                                         {"layers", required_argument, NULL, OPT_LAYERS},
                                         {"protocol", required_argument, NULL, OPT_PROTOCOL},
                                         {"resume", no_argument, NULL, OPT_RESUME},
+                                        {"no-resume", no_argument, NULL, OPT_NO_RESUME},
+                                        {"only", required_argument, NULL, OPT_ONLY},
+                                        {"shard", required_argument, NULL, OPT_SHARD},
                                         {"force", no_argument, NULL, OPT_FORCE},
                                         {"dry-run", no_argument, NULL, OPT_DRY},
                                         {"threads", required_argument, NULL, 't'},
@@ -84,6 +100,58 @@ static bool take_sharing(args *a) {
   return false;
 }
 
+/* The variables in which launchers say which of how many a process is, and where they count from.
+ */
+static const struct {
+  const char *rank, *size, *first;
+} launchers[] = {
+    {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"},
+    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", NULL},
+    {"PMI_RANK", "PMI_SIZE", NULL},
+    {"SLURM_PROCID", "SLURM_NTASKS", NULL},
+};
+
+static bool env_int(const char *name, long *out) {
+  const char *s = name ? getenv(name) : NULL;
+  char *end;
+  if (!s || !*s)
+    return false;
+  *out = strtol(s, &end, 10);
+  return !*end;
+}
+
+static bool take_auto(args *a) {
+  for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
+    long rank, size, first = 0;
+    if (!env_int(launchers[i].rank, &rank) || !env_int(launchers[i].size, &size))
+      continue;
+    env_int(launchers[i].first, &first);
+    rank -= first;
+    if (size < 1 || size > 1 << 20 || rank < 0 || rank >= size)
+      return cli_usage("study", "--shard auto: %s and %s make no shard", launchers[i].rank,
+                       launchers[i].size),
+             false;
+    a->o.shard = (int)rank;
+    a->o.shards = (int)size;
+    return true;
+  }
+  return cli_usage("study", "--shard auto: no Slurm array and no MPI launcher in the environment"),
+         false;
+}
+
+static bool take_shard(args *a) {
+  int i, n, end = 0;
+  if (!strcmp(optarg, "auto"))
+    return take_auto(a);
+  if (sscanf(optarg, "%d/%d%n", &i, &n, &end) != 2 || optarg[end] || n < 1 || n > 1 << 20 ||
+      i < 1 || i > n)
+    return cli_usage("study", "--shard wants I/N with 1 <= I <= N, or auto, not '%s'", optarg),
+           false;
+  a->o.shard = i - 1;
+  a->o.shards = n;
+  return true;
+}
+
 static bool take_option(int c, args *a) {
   long n;
   switch (c) {
@@ -100,8 +168,16 @@ static bool take_option(int c, args *a) {
     a->o.protocol = optarg;
     return true;
   case OPT_RESUME:
-    a->o.resume = 1;
+    a->o.no_resume = 0;
     return true;
+  case OPT_NO_RESUME:
+    a->o.no_resume = 1;
+    return true;
+  case OPT_ONLY:
+    a->o.only = optarg;
+    return true;
+  case OPT_SHARD:
+    return take_shard(a);
   case OPT_FORCE:
     a->o.force = 1;
     return true;
@@ -134,7 +210,7 @@ static bool take_option(int c, args *a) {
 }
 
 static bool take_args(int argc, char **argv, args *a) {
-  *a = (args){.o = {.protocol = "paper", .grid = "short"}};
+  *a = (args){.o = {.grid = "short"}};
   optind = 1;
   for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;)
     if (!take_option(c, a))

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The greedy continuations of all cells' prompts, made together: one decode step reads the weights
+ * once for all of them. Experiments take y from the journal. */
+#include "analysis/experiment.h"
+#include "analysis/jsonout.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+typedef struct work {
+  pf_desk *d;
+  const size_t *cells;
+  pf_branch *b;
+} work;
+
+static json_t *record(const pf_desk *d, const pf_branch *b) {
+  char *text = NULL;
+  size_t n = 0;
+  json_t *ids = json_array(), *lp = json_array(), *margins = json_array();
+  for (size_t i = 0; i < b->out.n; i++) {
+    json_array_append_new(ids, json_integer(b->out.v[i]));
+    json_array_append_new(lp, pf_js_num((double)b->logprobs[i]));
+    json_array_append_new(margins, pf_js_num((double)b->margins[i]));
+  }
+  if (pf_tok_decode(d->plan.tok, b->out.v, b->out.n, 0, &text, &n) != PF_OK)
+    text = NULL;
+  json_t *row = json_pack("{s:o,s:o,s:s,s:o,s:o}", "ids", ids, "text",
+                          text ? json_stringn(text, n) : json_null(), "finish",
+                          pf_finish_name(b->finish), "logprobs", lp, "margins", margins);
+  pf_text_free(text);
+  return json_pack("{s:[o]}", "rows", row);
+}
+
+static int take(void *user, size_t i) {
+  work *w = user;
+  int rc = pf_desk_done(w->d, "y", w->cells[i], 0, record(w->d, &w->b[i]));
+  pf_branch_clear(&w->b[i]);
+  return rc;
+}
+
+/* Continuations are cheap beside what is measured on them; memory for them is what a study has. */
+int pf_continuation(pf_desk *d, const size_t *cells, size_t n) {
+  work w = {d, cells, pf_calloc(n, sizeof *w.b)};
+  pf_ctx *ctx = NULL;
+  int rc =
+      w.b ? pf_ctx_new(&ctx, d->plan.model, &(pf_ctx_opts){.threads = d->o->threads}) : PF_ENOMEM;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    const pf_encoding *e = &d->plan.xy[cells[i]].enc;
+    w.b[i] = (pf_branch){.ids = e->ids, .n = e->n};
+    pf_gen_defaults(&w.b[i].o);
+    w.b[i].o.max_tokens = (int32_t)d->plan.y_max;
+    w.b[i].o.repetition_penalty = d->plan.repetition_penalty;
+  }
+  pf_many_opts o = {.memory = d->o->memory, .on_done = take, .user = &w, .stop = d->o->stop};
+  if (rc == PF_OK && n)
+    rc = pf_generate_many(ctx, w.b, n, &o, NULL);
+  for (size_t i = 0; w.b && i < n; i++)
+    pf_branch_clear(&w.b[i]);
+  pf_free(w.b);
+  pf_ctx_free(ctx);
+  return rc;
+}
+
+void pf_continuation_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
+  uint64_t rows = d->plan.xy[cell].enc.n + d->plan.y_max;
+  cost->rows += rows;
+  cost->base += rows * (uint64_t)d->plan.info->n_layers;
+  cost->scored += d->plan.y_max;
+}
+
+int pf_desk_y(const pf_desk *d, size_t cell, pf_ids *out) {
+  const json_t *data = pf_desk_get(d, "y", cell, 0);
+  const json_t *ids = json_object_get(json_array_get(json_object_get(data, "rows"), 0), "ids");
+  if (!json_is_array(ids))
+    return pf_fail(PF_EINTERNAL, "study: the continuation of cell %zu is not there", cell);
+  for (size_t i = 0; i < json_array_size(ids); i++)
+    if (pf_ids_push(out, (int32_t)json_integer_value(json_array_get(ids, i))) != PF_OK)
+      return PF_ENOMEM;
+  return PF_OK;
+}

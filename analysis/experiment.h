@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The experiments of a study, and what their work runs in. An experiment has one unit of work or
+ * more for each cell; the journal keeps the unit's records, and experiments.def is the one list. */
+#ifndef PF_ANALYSIS_EXPERIMENT_H
+#define PF_ANALYSIS_EXPERIMENT_H
+
+#include "analysis/cells.h"
+#include "analysis/lab.h"
+
+typedef struct pf_experiment pf_experiment;
+
+/* A running study. */
+typedef struct pf_desk {
+  pf_plan plan;
+  const pf_study_opts *o;
+  pf_work work;    /* of the additive sweep */
+  size_t together; /* its cells that go together */
+  pf_journal *journal;
+  pf_lab *lab;
+  uint64_t done, total; /* for the progress line, in multiplications */
+  size_t computed;      /* units, in this run */
+} pf_desk;
+
+/* One line of experiments.def. It has `cell` or `together`. */
+struct pf_experiment {
+  const char *key, *title;
+  unsigned protocols; /* bits 1 << pf_protocol */
+  /* Units of a cell; NULL: one. */
+  size_t (*parts)(const pf_plan *p);
+  /* Records of one unit of the lab's cell: appends objects to rows. */
+  int (*cell)(pf_lab *l, size_t part, json_t *rows);
+  /* All of the cells [0, n), which are not done, in any order; pf_desk_done takes each. */
+  int (*together)(pf_desk *d, const size_t *cells, size_t n);
+  /* Adds what a cell costs with `together`. */
+  void (*cost)(const pf_desk *d, size_t cell, pf_cost *cost);
+};
+
+extern const pf_experiment pf_experiments[];
+extern const size_t pf_n_experiments;
+/* NULL: there is none of this name. */
+const pf_experiment *pf_experiment_find(const char *key);
+size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p);
+
+/* A unit is finished: its data (a new reference, NULL: out of memory) go to the journal. */
+int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, json_t *data);
+/* The data of a finished unit, NULL if it is not. */
+const json_t *pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part);
+/* True when the study is to stop. */
+bool pf_desk_stopped(const pf_desk *d);
+/* Adds to the progress line. */
+void pf_desk_progress(pf_desk *d, uint64_t units);
+/* Appends an object to rows; takes the reference. */
+int pf_rows_add(json_t *rows, json_t *row);
+
+/* continuation.c: the greedy y of every cell, on which all else is scored. */
+int pf_continuation(pf_desk *d, const size_t *cells, size_t n);
+void pf_continuation_cost(const pf_desk *d, size_t cell, pf_cost *cost);
+/* y of a cell from the journal; PF_EINTERNAL if it is not there. */
+int pf_desk_y(const pf_desk *d, size_t cell, pf_ids *out);
+
+/* additive.c: the paper's sweep of the additive value over sites and layers (cells.c). */
+int pf_additive_sweep(pf_desk *d, const size_t *cells, size_t n);
+void pf_additive_cost(const pf_desk *d, size_t cell, pf_cost *cost);
+
+#endif

@@ -1,0 +1,731 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Tracks and trials. A trial forks its track at the layers that its actions, cuts and swaps can
+ * reach (pf_reach_*); the rows that enter there take the track's residuals. By the contract
+ * (simd/CONTRACT.md) it has the bits of a whole run. */
+#include "analysis/lab.h"
+
+#include <string.h>
+
+#include "analysis/controls.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+/* Rows of a call: what pf_eval takes through the weights together. */
+enum { CALL_ROWS = 256, MAX_SEGMENTS = 3 };
+
+typedef struct block {
+  struct block *next;
+} block;
+
+struct pf_lab {
+  const pf_plan *plan;
+  pf_lab_opts o;
+  pf_ctx *ctx;
+  int hook_pre, hook_post;
+  size_t d, vocab;
+  int32_t layers;
+  size_t cell;
+  pf_ids y;
+  pf_track **tracks;
+  size_t n_tracks, cap_tracks;
+  float *clean; /* (n_y, V) */
+  pf_ref *ref;  /* (n_y) */
+  block *blocks;
+  pf_lab_cost cost;
+  uint64_t counted; /* row-layers of the context that stand in cost */
+};
+
+#define PF_SITE_NAME(id, name, prefix) name,
+const char *const pf_site_names[PF_N_SITES] = {PF_SITES(PF_SITE_NAME)};
+#define PF_SITE_PREFIX(id, name, prefix) prefix,
+const int32_t pf_site_prefix[PF_N_SITES] = {PF_SITES(PF_SITE_PREFIX)};
+
+/* ---- access ---------------------------------------------------------------------------------- */
+
+const pf_plan *pf_lab_plan(const pf_lab *l) {
+  return l->plan;
+}
+
+size_t pf_lab_index(const pf_lab *l) {
+  return l->cell;
+}
+
+int pf_lab_persona(const pf_lab *l) {
+  return (int)(l->cell / l->plan->grid.n_tasks);
+}
+
+int pf_lab_task(const pf_lab *l) {
+  return (int)(l->cell % l->plan->grid.n_tasks);
+}
+
+size_t pf_lab_n_y(const pf_lab *l) {
+  return l->y.n;
+}
+
+const int32_t *pf_lab_y(const pf_lab *l) {
+  return l->y.v;
+}
+
+const pf_ref *pf_lab_ref(const pf_lab *l, int32_t step) {
+  return &l->ref[step];
+}
+
+size_t pf_lab_n_tracks(const pf_lab *l) {
+  return l->n_tracks;
+}
+
+size_t pf_lab_d(const pf_lab *l) {
+  return l->d;
+}
+
+int32_t pf_lab_layers(const pf_lab *l) {
+  return l->layers;
+}
+
+int pf_lab_hook(pf_lab *l, const char *name) {
+  int id;
+  int32_t layer;
+  int rc = pf_hook_find(l->plan->model, name, &id, &layer);
+  return rc == PF_OK ? id : rc;
+}
+
+const pf_lab_cost *pf_lab_costs(const pf_lab *l) {
+  return &l->cost;
+}
+
+const float *pf_lab_h(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer) {
+  return t->h + ((size_t)index * ((size_t)l->layers + 1) + (size_t)layer) * l->d;
+}
+
+int32_t pf_track_site(const pf_track *t, pf_site s) {
+  int32_t at;
+  switch (s) {
+  case PF_SITE_PERSONA_LAST:
+    return t->x.hi > t->x.lo ? t->x.hi - 1 : -1;
+  case PF_SITE_TASK_MID:
+    return (t->y.lo + t->y.hi) / 2;
+  case PF_SITE_P_USER_LAST:
+    return t->q->p_user_last;
+  default:
+    at = (int32_t)t->n_prompt - 1 + pf_site_prefix[s];
+    return (size_t)at < t->n ? at : -1;
+  }
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+enum { ALIGN = 64 };
+
+void *pf_lab_alloc(pf_lab *l, size_t n, size_t size) {
+  size_t bytes;
+  if (!pf_mul3(n, size, 1, &bytes) || bytes > SIZE_MAX - ALIGN) {
+    pf_fail(PF_ENOMEM, "out of memory: %zu x %zu bytes", n, size);
+    return NULL;
+  }
+  block *b = pf_calloc(1, bytes + ALIGN);
+  if (!b)
+    return NULL;
+  b->next = l->blocks;
+  l->blocks = b;
+  return (char *)b + ALIGN;
+}
+
+void pf_lab_clear(pf_lab *l) {
+  for (block *b = l->blocks, *next; b; b = next) {
+    next = b->next;
+    pf_free(b);
+  }
+  l->blocks = NULL;
+}
+
+static void track_free(pf_track *t) {
+  if (!t)
+    return;
+  pf_role_prompt_free(&t->own);
+  pf_seq_free(t->seq);
+  pf_free(t->ids);
+  pf_free(t->pos);
+  pf_free(t->h);
+  pf_free(t);
+}
+
+static void drop_cell(pf_lab *l) {
+  for (size_t i = 0; i < l->n_tracks; i++)
+    track_free(l->tracks[i]);
+  l->n_tracks = 0;
+  pf_free(l->clean);
+  pf_free(l->ref);
+  l->clean = NULL;
+  l->ref = NULL;
+  pf_ids_free(&l->y);
+  pf_lab_clear(l);
+}
+
+uint64_t pf_lab_memory(const pf_lab *l, size_t tracks) {
+  const pf_plan *p = l->plan;
+  size_t n = p->bb.enc.n;
+  for (size_t c = 0; c < p->n_cells; c++)
+    n = p->xy[c].enc.n > n ? p->xy[c].enc.n : n;
+  n += p->y_max;
+  uint64_t kv = (uint64_t)(n + 64) * pf_ctx_bytes_per_position(l->ctx),
+           h = (uint64_t)n * ((uint64_t)l->layers + 1) * l->d * sizeof(float),
+           logits = (uint64_t)(p->y_max + 64) * l->vocab * sizeof(float);
+  return pf_ctx_scratch_bytes(l->ctx, CALL_ROWS, (int32_t)n) + logits + tracks * (kv + h) + 2 * kv;
+}
+
+/* ---- prompts --------------------------------------------------------------------------------- */
+
+static const char *persona_text(const pf_lab *l, int persona) {
+  const pf_plan *p = l->plan;
+  return persona >= 0             ? p->grid.personas[persona].text
+         : persona == PF_BASE     ? p->grid.base.key
+         : persona <= PF_BASE_ALT ? p->controls.base_personas[PF_BASE_ALT - persona].text
+                                  : NULL;
+}
+
+static const char *task_text(const pf_lab *l, int task) {
+  const pf_plan *p = l->plan;
+  return task >= 0         ? p->grid.tasks[task].text
+         : task == PF_BASE ? p->grid.base.text
+                           : p->controls.base_tasks[PF_BASE_ALT - task].text;
+}
+
+static const pf_role_prompt *cell_prompt(const pf_lab *l) {
+  return &l->plan->xy[l->cell];
+}
+
+/* The prompt with a neutral persona of as many tokens as the cell's. */
+static int neutral_prompt(const pf_lab *l, pf_who who, pf_role_prompt *out) {
+  const pf_plan *p = l->plan;
+  const pf_span x = cell_prompt(l)->persona;
+  const char *task = task_text(l, who.task);
+  char *text = NULL;
+  int32_t got;
+  int rc = pf_neutral_fit(&p->controls.neutral[PF_NEUTRAL - who.persona], p->tok, p->grid.template_,
+                          task, x.hi - x.lo, &text, &got);
+  if (rc == PF_OK)
+    rc = pf_role_prompt_make(p->tok, p->grid.template_, text, task, out);
+  pf_free(text);
+  return rc;
+}
+
+static bool known(const pf_lab *l, pf_who w) {
+  const pf_controls *c = &l->plan->controls;
+  int np = (int)l->plan->grid.n_personas, nt = (int)l->plan->grid.n_tasks;
+  int neutral = PF_NEUTRAL - w.persona, alt = PF_BASE_ALT - w.persona,
+      alt_task = PF_BASE_ALT - w.task;
+  bool persona = w.persona <= PF_NEUTRAL    ? neutral < (int)c->n_neutral
+                 : w.persona <= PF_BASE_ALT ? alt < (int)c->n_base_personas
+                                            : w.persona >= PF_NOBODY && w.persona < np;
+  bool task =
+      w.task <= PF_BASE_ALT ? alt_task < (int)c->n_base_tasks : w.task >= PF_BASE && w.task < nt;
+  return persona && task;
+}
+
+/* Positions between the baseline persona and what follows it. */
+static int32_t gap_of(const pf_lab *l, pf_who w) {
+  if (w.placing != PF_GAP)
+    return 0;
+  if (w.persona != PF_BASE || w.task < PF_BASE)
+    return -1;
+  const pf_role_prompt *q = w.task < 0 ? &l->plan->bb : &l->plan->by[w.task];
+  return cell_prompt(l)->persona.hi - q->persona.hi;
+}
+
+bool pf_lab_has(const pf_lab *l, pf_who w) {
+  return known(l, w) && gap_of(l, w) >= 0;
+}
+
+static int make_prompt(const pf_lab *l, pf_who w, pf_track *t) {
+  const pf_plan *p = l->plan;
+  size_t nt = p->grid.n_tasks;
+  if (!pf_lab_has(l, w))
+    return pf_fail(PF_EINTERNAL, "study: there is no prompt of persona %d and task %d", w.persona,
+                   w.task);
+  t->q = &t->own;
+  if (w.persona <= PF_NEUTRAL)
+    return neutral_prompt(l, w, &t->own);
+  if (w.persona >= PF_BASE && w.task >= PF_BASE) {
+    t->q = w.persona < 0 ? w.task < 0 ? &p->bb : &p->by[w.task]
+           : w.task < 0 ? &p->xb[w.persona]
+                         : &p->xy[(size_t)w.persona * nt + (size_t)w.task];
+    return PF_OK;
+  }
+  const char *persona = persona_text(l, w.persona);
+  return pf_role_prompt_make(p->tok, p->grid.template_, persona, task_text(l, w.task), &t->own);
+}
+
+/* ---- tracks ---------------------------------------------------------------------------------- */
+
+static bool same_who(pf_who a, pf_who b) {
+  return a.persona == b.persona && a.task == b.task && a.placing == b.placing;
+}
+
+static pf_track *find_track(const pf_lab *l, pf_who w) {
+  for (size_t i = 0; i < l->n_tracks; i++)
+    if (same_who(l->tracks[i]->who, w) && (w.values_only || !l->tracks[i]->who.values_only))
+      return l->tracks[i];
+  return NULL;
+}
+
+/* Spans by index; the persona of a bare task is empty and stands where its task begins. */
+static void take_spans(pf_track *t) {
+  const pf_role_prompt *q = t->q;
+  t->x = q->persona;
+  if (t->who.persona == PF_NOBODY)
+    t->x = (pf_span){q->task.lo, q->task.lo};
+  t->y = (pf_span){t->x.hi, q->task.hi};
+  t->e = (pf_span){q->task.hi, (int32_t)q->enc.n};
+}
+
+static int fill_track(const pf_lab *l, pf_track *t) {
+  take_spans(t);
+  t->n_prompt = t->q->enc.n;
+  t->n = t->n_prompt + l->y.n;
+  t->ids = pf_alloc(t->n, sizeof *t->ids);
+  t->pos = pf_alloc(t->n, sizeof *t->pos);
+  t->h = pf_calloc(t->n * ((size_t)l->layers + 1), l->d * sizeof *t->h);
+  if (!t->ids || !t->pos || !t->h)
+    return PF_ENOMEM;
+  memcpy(t->ids, t->q->enc.ids, t->n_prompt * sizeof *t->ids);
+  memcpy(t->ids + t->n_prompt, l->y.v, l->y.n * sizeof *t->ids);
+  int32_t gap = gap_of(l, t->who);
+  for (size_t i = 0; i < t->n; i++)
+    t->pos[i] = (int32_t)i + ((int32_t)i >= t->x.hi ? gap : 0);
+  if (t->pos[t->n - 1] >= l->plan->info->max_positions)
+    return pf_fail(PF_EINPUT,
+                   "study: a prompt with its answer takes %d positions; the model has %d",
+                   t->pos[t->n - 1] + 1, l->plan->info->max_positions);
+  t->cut = (pf_cut){.layer_hi = l->layers,
+                    .head = -1,
+                    .q_lo = t->x.hi,
+                    .q_hi = t->pos[t->n - 1] + 1,
+                    .k_lo = t->x.lo,
+                    .k_hi = t->x.hi};
+  return PF_OK;
+}
+
+/* Taps that keep the residual entering each layer, and the one that leaves the last, at the indices
+ * [lo, hi), whose positions have no gap. */
+static void capture(const pf_lab *l, const pf_track *t, size_t lo, size_t hi, pf_tap *taps) {
+  for (int32_t k = 0; k <= l->layers; k++)
+    taps[k] = (pf_tap){.hook = k < l->layers ? l->hook_pre : l->hook_post,
+                       .layer = k < l->layers ? k : l->layers - 1,
+                       .head = -1,
+                       .pos_lo = t->pos[lo],
+                       .pos_hi = t->pos[hi - 1] + 1,
+                       .op = PF_OP_CAPTURE,
+                       .out = t->h + (lo * ((size_t)l->layers + 1) + (size_t)k) * l->d,
+                       .out_stride = ((size_t)l->layers + 1) * l->d};
+}
+
+static size_t capture_all(const pf_lab *l, const pf_track *t, pf_tap *taps) {
+  size_t n = 0, per = (size_t)l->layers + 1;
+  for (size_t lo = 0, hi; lo < t->n; lo = hi) {
+    for (hi = lo + 1; hi < t->n && t->pos[hi] == t->pos[hi - 1] + 1;)
+      hi++;
+    capture(l, t, lo, hi, taps + n);
+    n += per;
+  }
+  return n;
+}
+
+static void count(pf_lab *l, uint64_t *to, size_t rows) {
+  uint64_t now = pf_ctx_row_layers(l->ctx);
+  *to += now - l->counted;
+  l->counted = now;
+  l->cost.rows += rows;
+  if (l->o.tick)
+    l->o.tick(l->o.tick_user);
+}
+
+static int eval(pf_lab *l, const pf_row *rows, size_t n, float *logits, uint64_t *to) {
+  if (l->o.stop && *l->o.stop)
+    return PF_EINCOMPLETE;
+  int rc = pf_eval(l->ctx, rows, n, logits);
+  count(l, to, n);
+  return rc;
+}
+
+/* The cell's own prompt gives the clean logits. */
+static bool is_clean(const pf_lab *l, const pf_track *t) {
+  return t->who.persona == pf_lab_persona(l) && t->who.task == pf_lab_task(l) &&
+         t->who.placing == PF_PLAIN && !l->clean;
+}
+
+static size_t track_rows(const pf_lab *l, const pf_track *t, pf_row *rows, bool clean) {
+  for (size_t i = 0; i < t->n; i++) {
+    int32_t step = (int32_t)i - (int32_t)t->n_prompt + 1;
+    bool out = clean && step >= 0 && (size_t)step < l->y.n;
+    rows[i] = (pf_row){.seq = t->seq, .token = t->ids[i], .pos = t->pos[i], .out = out ? step : -1};
+  }
+  return t->n;
+}
+
+static int begin_seq(pf_lab *l, pf_track *t, pf_tap *taps) {
+  int rc = pf_seq_new(&t->seq, l->ctx);
+  if (rc == PF_OK)
+    rc = pf_seq_set_taps(t->seq, taps, capture_all(l, t, taps));
+  if (rc == PF_OK && t->who.placing == PF_MASK)
+    rc = pf_seq_set_cuts(t->seq, &t->cut, 1);
+  return rc;
+}
+
+static int begin_clean(pf_lab *l) {
+  size_t n = l->y.n ? l->y.n : 1;
+  l->clean = pf_alloc(n, l->vocab * sizeof *l->clean);
+  l->ref = pf_calloc(n, sizeof *l->ref);
+  return l->clean && l->ref ? PF_OK : PF_ENOMEM;
+}
+
+static void make_refs(pf_lab *l) {
+  for (size_t t = 0; t < l->y.n; t++)
+    pf_ref_make(&l->ref[t], l->clean + t * l->vocab, l->vocab);
+}
+
+/* Runs new tracks in one call. */
+static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
+  size_t rows = 0, at = 0, per = MAX_SEGMENTS * ((size_t)l->layers + 1);
+  bool clean = false;
+  for (size_t i = 0; i < n; i++)
+    rows += t[i]->n;
+  if (l->o.dry) {
+    l->cost.rows += rows;
+    l->cost.base += rows * (uint64_t)l->layers;
+    return PF_OK;
+  }
+  pf_row *r = pf_alloc(rows, sizeof *r);
+  pf_tap *taps = pf_alloc(n * per, sizeof *taps);
+  int rc = r && taps ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    bool own = is_clean(l, t[i]);
+    clean |= own;
+    rc = own ? begin_clean(l) : PF_OK;
+    if (rc == PF_OK)
+      rc = begin_seq(l, t[i], taps + i * per);
+    if (rc == PF_OK)
+      at += track_rows(l, t[i], r + at, own);
+  }
+  if (rc == PF_OK)
+    rc = eval(l, r, rows, l->clean, &l->cost.base);
+  for (size_t i = 0; i < n && rc == PF_OK; i++)
+    rc = pf_seq_set_taps(t[i]->seq, NULL, 0);
+  for (size_t i = 0; i < n; i++)
+    if (t[i]->who.values_only) {
+      pf_seq_free(t[i]->seq);
+      t[i]->seq = NULL;
+    }
+  if (rc == PF_OK && clean)
+    make_refs(l);
+  pf_free(r);
+  pf_free(taps);
+  return rc;
+}
+
+static int new_track(pf_lab *l, pf_who w, pf_track **out) {
+  pf_track *t = pf_calloc(1, sizeof *t);
+  int rc = t ? PF_OK : PF_ENOMEM;
+  if (rc == PF_OK) {
+    t->who = w;
+    rc = make_prompt(l, w, t);
+  }
+  if (rc == PF_OK)
+    rc = fill_track(l, t);
+  if (rc == PF_OK)
+    rc = pf_grow((void **)&l->tracks, &l->cap_tracks, l->n_tracks + 1, sizeof *l->tracks);
+  if (rc != PF_OK) {
+    track_free(t);
+    return rc;
+  }
+  l->tracks[l->n_tracks++] = *out = t;
+  return PF_OK;
+}
+
+int pf_lab_tracks(pf_lab *l, const pf_who *who, size_t n, const pf_track **out) {
+  size_t had = l->n_tracks;
+  int rc = PF_OK;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    pf_track *t = find_track(l, who[i]);
+    if (!t)
+      rc = new_track(l, who[i], &t);
+    out[i] = t;
+  }
+  if (rc == PF_OK && l->n_tracks > had)
+    rc = run_tracks(l, l->tracks + had, l->n_tracks - had);
+  if (rc != PF_OK)
+    while (l->n_tracks > had)
+      track_free(l->tracks[--l->n_tracks]);
+  return rc;
+}
+
+int pf_lab_track(pf_lab *l, pf_who who, const pf_track **out) {
+  return pf_lab_tracks(l, &who, 1, out);
+}
+
+/* ---- trials ---------------------------------------------------------------------------------- */
+
+pf_tap pf_lab_put(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer, pf_op op,
+                  const float *value) {
+  bool last = layer == l->layers;
+  return (pf_tap){.hook = last ? l->hook_post : l->hook_pre,
+                  .layer = last ? layer - 1 : layer,
+                  .head = -1,
+                  .pos_lo = t->pos[index],
+                  .pos_hi = t->pos[index] + 1,
+                  .op = op,
+                  .value = value};
+}
+
+/* A trial in the running step. */
+typedef struct live {
+  const pf_trial *v;
+  pf_seq *seq;
+  int32_t *layers; /* by position: where its row enters */
+  pf_score *score; /* (to - from) */
+  int32_t to;
+  size_t rows, bytes;
+} live;
+
+static int32_t last_step(const pf_lab *l, const pf_trial *v) {
+  return v->to < (int32_t)l->y.n ? v->to : (int32_t)l->y.n;
+}
+
+/* Index one past the row that gives the last scored token. */
+static int32_t end_index(const pf_lab *l, const pf_trial *v) {
+  return pf_track_row(v->t, last_step(l, v) - 1) + 1;
+}
+
+static bool scored(const live *x, int32_t index) {
+  int32_t step = index - pf_track_row(x->v->t, 0);
+  return step >= x->v->from && step < x->to;
+}
+
+/* Where each row enters. A row is run if a layer of it is new or its logits are wanted. */
+static int reach(const pf_lab *l, live *x) {
+  const pf_trial *v = x->v;
+  int32_t end = end_index(l, v), n = v->t->pos[end - 1] + 1;
+  x->layers = pf_alloc((size_t)n, sizeof *x->layers);
+  if (!x->layers)
+    return PF_ENOMEM;
+  for (int32_t p = 0; p < n; p++)
+    x->layers[p] = l->o.no_sharing ? 0 : l->layers;
+  pf_reach_taps(v->taps, v->n_taps, n, x->layers);
+  pf_reach_cuts(v->cuts, v->n_cuts, n, x->layers);
+  pf_reach_swaps(v->swaps, v->n_swaps, n, x->layers);
+  for (int32_t i = 0; i < end; i++) {
+    int32_t at = x->layers[v->t->pos[i]];
+    x->rows += at < l->layers || scored(x, i);
+    x->bytes += (size_t)(l->layers - at) * pf_ctx_bytes_per_position(l->ctx) / (size_t)l->layers;
+  }
+  return PF_OK;
+}
+
+/* Cuts of the track itself and of the trial. */
+static int set_cuts(const pf_trial *v, pf_seq *s) {
+  bool masked = v->t->who.placing == PF_MASK;
+  if (!masked)
+    return pf_seq_set_cuts(s, v->cuts, v->n_cuts);
+  pf_cut *cuts = pf_alloc(v->n_cuts + 1, sizeof *cuts);
+  if (!cuts)
+    return PF_ENOMEM;
+  cuts[0] = v->t->cut;
+  if (v->n_cuts)
+    memcpy(cuts + 1, v->cuts, v->n_cuts * sizeof *cuts);
+  int rc = pf_seq_set_cuts(s, cuts, v->n_cuts + 1);
+  pf_free(cuts);
+  return rc;
+}
+
+static int fork_track(const pf_lab *l, live *x) {
+  const pf_trial *v = x->v;
+  if (!v->t->seq)
+    return pf_fail(PF_EINTERNAL, "study: a trial of a run without K,V");
+  int32_t n = v->t->pos[end_index(l, v) - 1] + 1;
+  int rc = l->o.no_sharing ? pf_seq_new(&x->seq, l->ctx)
+                           : pf_seq_fork_layers(&x->seq, v->t->seq, n, x->layers);
+  if (rc == PF_OK)
+    rc = pf_seq_set_taps(x->seq, v->taps, v->n_taps);
+  if (rc == PF_OK)
+    rc = set_cuts(v, x->seq);
+  if (rc == PF_OK)
+    rc = pf_seq_set_swaps(x->seq, v->swaps, v->n_swaps);
+  x->score = pf_calloc((size_t)(x->to - v->from), sizeof *x->score);
+  return rc == PF_OK && !x->score ? PF_ENOMEM : rc;
+}
+
+static pf_row row_at(const pf_lab *l, live *x, int32_t i) {
+  const pf_track *t = x->v->t;
+  int32_t at = x->layers[t->pos[i]], step = i - pf_track_row(t, 0);
+  pf_row r = {.seq = x->seq, .token = t->ids[i], .pos = t->pos[i], .out = -1, .layer = at};
+  if (at > 0)
+    r.resid = pf_lab_h(l, t, i, at);
+  if (scored(x, i)) {
+    r.score = &x->score[step - x->v->from];
+    *r.score = (pf_score){.what = PF_SCORE_KL | (x->v->logprob ? PF_SCORE_LOGPROB : 0u),
+                          .ref = &l->ref[step],
+                          .token = l->y.v[step]};
+  }
+  return r;
+}
+
+/* Rows of a step: what comes before the first scored row, trial by trial; then, token by token of
+ * y, the rows of all trials: those that share a reference stand together. */
+static size_t step_rows(const pf_lab *l, live *x, size_t n, pf_row *rows) {
+  size_t k = 0;
+  for (size_t j = 0; j < n; j++)
+    for (int32_t i = 0; i < pf_track_row(x[j].v->t, 0); i++)
+      if (x[j].layers[x[j].v->t->pos[i]] < l->layers)
+        rows[k++] = row_at(l, &x[j], i);
+  for (int32_t step = 0; step < (int32_t)l->y.n; step++)
+    for (size_t j = 0; j < n; j++) {
+      int32_t i = pf_track_row(x[j].v->t, step);
+      if (step < x[j].to && (x[j].layers[x[j].v->t->pos[i]] < l->layers || scored(&x[j], i)))
+        rows[k++] = row_at(l, &x[j], i);
+    }
+  return k;
+}
+
+static int check_taps(const pf_trial *v) {
+  for (size_t i = 0; i < v->n_taps; i++)
+    if (!v->taps[i].fired)
+      return pf_fail(PF_EINTERNAL, "study: an action at layer %d, positions %d to %d met no row",
+                     v->taps[i].layer, v->taps[i].pos_lo, v->taps[i].pos_hi - 1);
+  return PF_OK;
+}
+
+static void take_scores(const live *x) {
+  for (int32_t k = 0; k < x->to - x->v->from; k++) {
+    x->v->kl[k] = x->score[k].kl;
+    if (x->v->logprob)
+      x->v->logprob[k] = x->score[k].logprob;
+  }
+}
+
+static int run_step(pf_lab *l, live *x, size_t n) {
+  size_t n_rows = 0;
+  for (size_t j = 0; j < n; j++)
+    n_rows += x[j].rows;
+  pf_row *rows = pf_alloc(n_rows, sizeof *rows);
+  int rc = rows ? PF_OK : PF_ENOMEM;
+  for (size_t j = 0; j < n && rc == PF_OK; j++)
+    rc = fork_track(l, &x[j]);
+  if (rc == PF_OK)
+    rc = eval(l, rows, step_rows(l, x, n, rows), NULL, &l->cost.changed);
+  for (size_t j = 0; j < n && rc == PF_OK; j++) {
+    rc = check_taps(x[j].v);
+    take_scores(&x[j]);
+  }
+  pf_free(rows);
+  return rc;
+}
+
+static void end_step(live *x, size_t n) {
+  for (size_t j = 0; j < n; j++) {
+    pf_seq_free(x[j].seq);
+    pf_free(x[j].layers);
+    pf_free(x[j].score);
+  }
+}
+
+/* Bytes of branches that a step may own. */
+static size_t in_flight(const pf_lab *l) {
+  uint64_t used = pf_lab_memory(l, l->n_tracks);
+  return l->o.memory == 0 ? SIZE_MAX : l->o.memory > used ? l->o.memory - used : 0;
+}
+
+static void count_trial(pf_lab *l, const live *x) {
+  const pf_trial *v = x->v;
+  int32_t end = end_index(l, v);
+  l->cost.trials++;
+  l->cost.scored += (uint64_t)(x->to - v->from);
+  l->cost.whole += (uint64_t)end * (uint64_t)l->layers;
+  if (!l->o.dry)
+    return;
+  l->cost.rows += x->rows;
+  for (int32_t i = 0; i < end; i++)
+    l->cost.changed += (uint64_t)(l->layers - x->layers[v->t->pos[i]]);
+}
+
+/* Trials from v[*at] on that go together, into x; returns their number. Trials that have nothing to
+ * score, because y ended before, are passed over. */
+static int next_step(const pf_lab *l, const pf_trial *v, size_t n, size_t *at, live *x, size_t *m) {
+  size_t rows = 0, bytes = 0, limit = in_flight(l);
+  for (*m = 0; *at < n && *m < CALL_ROWS; ++*at) {
+    live *e = &x[*m];
+    *e = (live){.v = &v[*at], .to = last_step(l, &v[*at])};
+    if (e->to <= e->v->from)
+      continue;
+    int rc = reach(l, e);
+    bool full = *m && (rows + e->rows > CALL_ROWS || bytes + e->bytes > limit);
+    if (rc != PF_OK || full) {
+      pf_free(e->layers);
+      return rc;
+    }
+    rows += e->rows;
+    bytes += e->bytes;
+    ++*m;
+  }
+  return PF_OK;
+}
+
+int pf_lab_run(pf_lab *l, const pf_trial *v, size_t n) {
+  live *x = pf_calloc(CALL_ROWS, sizeof *x);
+  int rc = x ? PF_OK : PF_ENOMEM;
+  for (size_t at = 0, m = 0; at < n && rc == PF_OK;) {
+    rc = next_step(l, v, n, &at, x, &m);
+    for (size_t j = 0; j < m && rc == PF_OK; j++)
+      count_trial(l, &x[j]);
+    if (rc == PF_OK && m && !l->o.dry)
+      rc = run_step(l, x, m);
+    end_step(x, m);
+  }
+  pf_free(x);
+  return rc;
+}
+
+/* ---- cells ----------------------------------------------------------------------------------- */
+
+int pf_lab_cell(pf_lab *l, size_t cell, const int32_t *y, size_t n_y) {
+  drop_cell(l);
+  l->cell = cell;
+  for (size_t i = 0; i < n_y; i++)
+    if (pf_ids_push(&l->y, y[i]) != PF_OK)
+      return PF_ENOMEM;
+  return PF_OK;
+}
+
+static int find_hook(const pf_lab *l, const char *name, int *id) {
+  int32_t layer;
+  return pf_hook_find(l->plan->model, name, id, &layer);
+}
+
+int pf_lab_new(pf_lab **out, const pf_plan *p, const pf_lab_opts *o) {
+  const pf_model_info *i = p->info;
+  pf_lab *l = *out = pf_calloc(1, sizeof *l);
+  if (!l)
+    return PF_ENOMEM;
+  l->plan = p;
+  l->o = *o;
+  l->d = (size_t)i->d_model;
+  l->vocab = (size_t)i->vocab_size;
+  l->layers = i->n_layers;
+  int rc = find_hook(l, "blocks.0.hook_resid_pre", &l->hook_pre);
+  if (rc == PF_OK)
+    rc = find_hook(l, "blocks.0.hook_resid_post", &l->hook_post);
+  if (rc == PF_OK)
+    rc = pf_ctx_new(&l->ctx, p->model, &(pf_ctx_opts){.threads = o->threads});
+  if (rc != PF_OK) {
+    pf_lab_free(l);
+    *out = NULL;
+  }
+  return rc;
+}
+
+void pf_lab_free(pf_lab *l) {
+  if (!l)
+    return;
+  drop_cell(l);
+  pf_free(l->tracks);
+  pf_ctx_free(l->ctx);
+  pf_free(l);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Joining the shards of a study: their units go into one journal, and the study is finished from
+ * it.
+ */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analysis/experiment.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+#define RUN "run.json"
+enum { PATH = 4400, RUN_LIMIT = 1 << 20 };
+
+static const char *text(const json_t *run, const char *key) {
+  return json_string_value(json_object_get(run, key));
+}
+
+/* What a shard was asked for, as options; strings belong to *run. */
+static int read_run(const char *dir, json_t **run, pf_study_opts *o) {
+  char path[PATH];
+  snprintf(path, sizeof path, "%s/" RUN, dir);
+  int rc = pf_js_file(path, RUN_LIMIT, run);
+  if (rc != PF_OK)
+    return rc;
+  o->model = text(*run, "model");
+  o->grid = text(*run, "grid");
+  o->layers = text(*run, "layers");
+  o->protocol = text(*run, "protocol");
+  o->only = text(*run, "only");
+  const char *precision = text(*run, "precision");
+  if (!o->model || !o->grid || !o->protocol || !precision)
+    return pf_fail(PF_EINPUT, "%s: is not what a study wrote", path);
+  return pf_precision_parse(precision, &o->precision);
+}
+
+static int join(const char *out, const char *const *dirs, size_t n) {
+  json_t *head = NULL;
+  pf_journal *j = NULL;
+  int rc = pf_journal_head(dirs[0], &head);
+  if (rc == PF_OK)
+    rc = pf_journal_open(&j, out, PF_JOURNAL_RESUME, head, pf_study_outputs);
+  for (size_t i = 0; i < n && rc == PF_OK; i++)
+    rc = pf_journal_join(j, dirs[i], head);
+  pf_journal_close(j);
+  json_decref(head);
+  return rc;
+}
+
+static int merge(const char *out, const char *const *dirs, size_t n, const char *model,
+                 const pf_study_opts *given) {
+  json_t *run = NULL;
+  pf_study_opts o = *given;
+  o.out_dir = out;
+  o.finish = 1;
+  int rc = join(out, dirs, n);
+  if (rc == PF_OK)
+    rc = read_run(dirs[0], &run, &o);
+  if (rc == PF_OK) {
+    o.model = model ? model : o.model;
+    rc = pf_study_run(&o);
+  }
+  json_decref(run);
+  return rc;
+}
+
+static int is_shard(const struct dirent *e) {
+  return !strncmp(e->d_name, "shard-", 6);
+}
+
+int pf_study_merge(const char *out, const char *const *dirs, size_t n, const char *model,
+                   const pf_study_opts *o) {
+  struct dirent **list;
+  if (n)
+    return merge(out, dirs, n, model, o);
+  int found = scandir(out, &list, is_shard, alphasort);
+  if (found <= 0) {
+    if (found == 0)
+      free(list);
+    return pf_fail(PF_EINPUT, "%s: holds no shard-I-of-N of a study", out);
+  }
+  char(*paths)[PATH] = pf_calloc((size_t)found, sizeof *paths);
+  const char **at = pf_calloc((size_t)found, sizeof *at);
+  for (int i = 0; i < found; i++) {
+    if (paths && at) {
+      snprintf(paths[i], PATH, "%s/%s", out, list[i]->d_name);
+      at[i] = paths[i];
+    }
+    free(list[i]);
+  }
+  free(list);
+  int rc = paths && at ? merge(out, at, (size_t)found, model, o) : PF_ENOMEM;
+  pf_free(paths);
+  pf_free(at);
+  return rc;
+}
