@@ -62,4 +62,8 @@ int pf_desk_y(const pf_desk *d, size_t cell, pf_ids *out);
 int pf_additive_sweep(pf_desk *d, const size_t *cells, size_t n);
 void pf_additive_cost(const pf_desk *d, size_t cell, pf_cost *cost);
 
+/* c1_local.c: values put at every layer of every site. */
+size_t pf_c1_parts(const pf_plan *p);
+int pf_c1(pf_lab *l, size_t part, json_t *rows);
+
 #endif

@@ -11,7 +11,7 @@
 #include "base/status.h"
 
 /* Rows of a call: what pf_eval takes through the weights together. */
-enum { CALL_ROWS = 256, MAX_SEGMENTS = 3 };
+enum { CALL_ROWS = 256, MAX_SEGMENTS = PF_N_SITES, LAST_PREFIX = 8 };
 
 typedef struct block {
   struct block *next;
@@ -94,7 +94,7 @@ const pf_lab_cost *pf_lab_costs(const pf_lab *l) {
 }
 
 const float *pf_lab_h(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer) {
-  return t->h + ((size_t)index * ((size_t)l->layers + 1) + (size_t)layer) * l->d;
+  return t->h + ((size_t)t->slot[index] * ((size_t)l->layers + 1) + (size_t)layer) * l->d;
 }
 
 int32_t pf_track_site(const pf_track *t, pf_site s) {
@@ -145,6 +145,7 @@ static void track_free(pf_track *t) {
   pf_seq_free(t->seq);
   pf_free(t->ids);
   pf_free(t->pos);
+  pf_free(t->slot);
   pf_free(t->h);
   pf_free(t);
 }
@@ -278,52 +279,77 @@ static void take_spans(pf_track *t) {
   t->e = (pf_span){q->task.hi, (int32_t)q->enc.n};
 }
 
+/* The indices whose residuals are kept get a place. */
+static void take_slots(pf_track *t) {
+  for (size_t i = 0; i < t->n; i++)
+    t->slot[i] = t->who.values_only ? -1 : (int32_t)t->n_slots++;
+  for (int s = 0; s < PF_N_SITES && t->who.values_only; s++) {
+    int32_t at = pf_track_site(t, (pf_site)s);
+    if (at >= 0 && t->slot[at] < 0)
+      t->slot[at] = (int32_t)t->n_slots++;
+  }
+}
+
+static int check_length(const pf_lab *l, const pf_track *t) {
+  int32_t end = t->pos[t->n - 1] + 1;
+  return end <= l->plan->info->max_positions
+             ? PF_OK
+             : pf_fail(PF_EINPUT,
+                       "study: a prompt with its answer takes %d positions; the model has %d", end,
+                       l->plan->info->max_positions);
+}
+
 static int fill_track(const pf_lab *l, pf_track *t) {
+  size_t n_y = l->y.n;
   take_spans(t);
+  if (t->who.values_only && n_y > LAST_PREFIX)
+    n_y = LAST_PREFIX;
   t->n_prompt = t->q->enc.n;
-  t->n = t->n_prompt + l->y.n;
+  t->n = t->n_prompt + n_y;
   t->ids = pf_alloc(t->n, sizeof *t->ids);
   t->pos = pf_alloc(t->n, sizeof *t->pos);
-  t->h = pf_calloc(t->n * ((size_t)l->layers + 1), l->d * sizeof *t->h);
-  if (!t->ids || !t->pos || !t->h)
+  t->slot = pf_alloc(t->n, sizeof *t->slot);
+  if (!t->ids || !t->pos || !t->slot)
     return PF_ENOMEM;
   memcpy(t->ids, t->q->enc.ids, t->n_prompt * sizeof *t->ids);
-  memcpy(t->ids + t->n_prompt, l->y.v, l->y.n * sizeof *t->ids);
+  memcpy(t->ids + t->n_prompt, l->y.v, n_y * sizeof *t->ids);
   int32_t gap = gap_of(l, t->who);
   for (size_t i = 0; i < t->n; i++)
     t->pos[i] = (int32_t)i + ((int32_t)i >= t->x.hi ? gap : 0);
-  if (t->pos[t->n - 1] >= l->plan->info->max_positions)
-    return pf_fail(PF_EINPUT,
-                   "study: a prompt with its answer takes %d positions; the model has %d",
-                   t->pos[t->n - 1] + 1, l->plan->info->max_positions);
+  take_slots(t);
+  t->h = pf_calloc(t->n_slots * ((size_t)l->layers + 1), l->d * sizeof *t->h);
   t->cut = (pf_cut){.layer_hi = l->layers,
                     .head = -1,
                     .q_lo = t->x.hi,
                     .q_hi = t->pos[t->n - 1] + 1,
                     .k_lo = t->x.lo,
                     .k_hi = t->x.hi};
-  return PF_OK;
+  return t->h ? check_length(l, t) : PF_ENOMEM;
 }
 
 /* Taps that keep the residual entering each layer, and the one that leaves the last, at the indices
- * [lo, hi), whose positions have no gap. */
+ * [lo, hi), whose positions and slots have no gap. */
 static void capture(const pf_lab *l, const pf_track *t, size_t lo, size_t hi, pf_tap *taps) {
   for (int32_t k = 0; k <= l->layers; k++)
-    taps[k] = (pf_tap){.hook = k < l->layers ? l->hook_pre : l->hook_post,
-                       .layer = k < l->layers ? k : l->layers - 1,
-                       .head = -1,
-                       .pos_lo = t->pos[lo],
-                       .pos_hi = t->pos[hi - 1] + 1,
-                       .op = PF_OP_CAPTURE,
-                       .out = t->h + (lo * ((size_t)l->layers + 1) + (size_t)k) * l->d,
-                       .out_stride = ((size_t)l->layers + 1) * l->d};
+    taps[k] =
+        (pf_tap){.hook = k < l->layers ? l->hook_pre : l->hook_post,
+                 .layer = k < l->layers ? k : l->layers - 1,
+                 .head = -1,
+                 .pos_lo = t->pos[lo],
+                 .pos_hi = t->pos[hi - 1] + 1,
+                 .op = PF_OP_CAPTURE,
+                 .out = t->h + ((size_t)t->slot[lo] * ((size_t)l->layers + 1) + (size_t)k) * l->d,
+                 .out_stride = ((size_t)l->layers + 1) * l->d};
 }
 
 static size_t capture_all(const pf_lab *l, const pf_track *t, pf_tap *taps) {
   size_t n = 0, per = (size_t)l->layers + 1;
   for (size_t lo = 0, hi; lo < t->n; lo = hi) {
-    for (hi = lo + 1; hi < t->n && t->pos[hi] == t->pos[hi - 1] + 1;)
+    for (hi = lo + 1;
+         hi < t->n && t->pos[hi] == t->pos[hi - 1] + 1 && t->slot[hi] == t->slot[hi - 1] + 1;)
       hi++;
+    if (t->slot[lo] < 0)
+      continue;
     capture(l, t, lo, hi, taps + n);
     n += per;
   }
@@ -350,7 +376,7 @@ static int eval(pf_lab *l, const pf_row *rows, size_t n, float *logits, uint64_t
 /* The cell's own prompt gives the clean logits. */
 static bool is_clean(const pf_lab *l, const pf_track *t) {
   return t->who.persona == pf_lab_persona(l) && t->who.task == pf_lab_task(l) &&
-         t->who.placing == PF_PLAIN && !l->clean;
+         t->who.placing == PF_PLAIN && !t->who.values_only && !l->clean;
 }
 
 static size_t track_rows(const pf_lab *l, const pf_track *t, pf_row *rows, bool clean) {

@@ -26,7 +26,8 @@ typedef enum pf_placing {
 typedef struct pf_who {
   int persona, task;
   pf_placing placing;
-  bool values_only; /* no K,V are wanted: it can be read, but no trial forks it */
+  bool values_only; /* residuals at the sites are all that is wanted: no K,V, so no trials, and y
+                       only as far as sites go */
 } pf_who;
 
 /* ---- tracks -----------------------------------------------------------------------------------
@@ -43,10 +44,12 @@ typedef struct pf_track {
   /* By index: persona (empty for PF_NOBODY), task with what joins it to the persona, from there the
    * end of the turn and the generation header. */
   pf_span x, y, e;
-  pf_cut cut;  /* of PF_MASK */
-  pf_seq *seq; /* NULL: values only */
-  float
-      *h; /* (n, L+1, d): the residual that enters each layer; at L the one that leaves the last */
+  pf_cut cut;    /* of PF_MASK */
+  pf_seq *seq;   /* NULL: values only */
+  int32_t *slot; /* by index: its place in h, -1: not kept */
+  size_t n_slots;
+  float *h; /* (n_slots, L+1, d): the residual that enters each layer; at L the one that leaves the
+               last */
 } pf_track;
 
 /* THE list of sites, and how many tokens of y stand before the first scored one. F(id, name,
@@ -117,7 +120,7 @@ int pf_lab_track(pf_lab *l, pf_who who, const pf_track **out);
 /* False where the controls have no such persona or task, or the persona is too short for a gap
  * (PF_GAP, of the baseline persona only). */
 bool pf_lab_has(const pf_lab *l, pf_who who);
-/* The residual that enters a layer at an index. */
+/* The residual that enters a layer at an index that is kept: any, or of values only a site. */
 const float *pf_lab_h(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer);
 
 /* Memory that lasts until pf_lab_clear or the next cell; zero. NULL without memory. */

@@ -31,6 +31,7 @@ static int read_run(const char *dir, json_t **run, pf_study_opts *o) {
   o->layers = text(*run, "layers");
   o->protocol = text(*run, "protocol");
   o->only = text(*run, "only");
+  o->all_draws = json_is_true(json_object_get(*run, "all_draws"));
   const char *precision = text(*run, "precision");
   if (!o->model || !o->grid || !o->protocol || !precision)
     return pf_fail(PF_EINPUT, "%s: is not what a study wrote", path);

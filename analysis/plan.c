@@ -89,12 +89,12 @@ static json_t *controls_sum(const pf_plan *p) {
 
 /* The names of the members stand in the line that refuses to mix runs ("differs in grid"). */
 static json_t *make_head(const pf_plan *p) {
-  return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:o,s:o,s:o}", "schema", "personaflow-journal/1",
-                   "protocol", pf_protocol_names[p->protocol], "model", p->info->weights_sha256,
-                   "tokenizer", pf_tok_sha256(p->tok), "contract", pf_contract_version(),
-                   "precision", pf_precision_name(p->info->precision), "grid", p->grid.sha256,
-                   "controls", controls_sum(p), "layers", int_list(&p->layers), "probes",
-                   probe_list(&p->grid));
+  return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:b,s:o,s:o,s:o}", "schema",
+                   "personaflow-journal/1", "protocol", pf_protocol_names[p->protocol], "model",
+                   p->info->weights_sha256, "tokenizer", pf_tok_sha256(p->tok), "contract",
+                   pf_contract_version(), "precision", pf_precision_name(p->info->precision),
+                   "grid", p->grid.sha256, "all_draws", p->all_draws, "controls", controls_sum(p),
+                   "layers", int_list(&p->layers), "probes", probe_list(&p->grid));
 }
 
 static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
@@ -151,6 +151,7 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
   pf_model *config = NULL;
   *p = (pf_plan){0};
   int rc = take_protocol(p, o->protocol ? o->protocol : "full");
+  p->all_draws = o->all_draws;
   if (rc == PF_OK)
     rc = pf_grid_open(&p->grid, o->grid);
   if (rc == PF_OK)

@@ -541,10 +541,11 @@ static int write_run(const study *s) {
   char path[4400];
   pf_buf b = {0};
   const pf_study_opts *o = s->o;
-  json_t *run = json_pack("{s:s,s:s,s:s,s:s?,s:s,s:s?,s:s}", "schema", "personaflow-run/1", "model",
-                          o->model, "grid", o->grid, "layers", o->layers, "protocol",
-                          pf_protocol_names[s->d.plan.protocol], "only", o->only, "precision",
-                          pf_precision_name(s->d.plan.info->precision));
+  json_t *run =
+      json_pack("{s:s,s:s,s:s,s:s?,s:s,s:s?,s:b,s:s}", "schema", "personaflow-run/1", "model",
+                o->model, "grid", o->grid, "layers", o->layers, "protocol",
+                pf_protocol_names[s->d.plan.protocol], "only", o->only, "all_draws",
+                o->all_draws != 0, "precision", pf_precision_name(s->d.plan.info->precision));
   snprintf(path, sizeof path, "%s/run.json", o->out_dir);
   pf_js_dump(run, 1, &b);
   pf_buf_puts(&b, "\n");

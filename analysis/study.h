@@ -34,6 +34,7 @@ typedef struct pf_plan {
   pf_protocol protocol;
   size_t y_max;              /* tokens of y */
   double repetition_penalty; /* with which y is made */
+  bool all_draws;            /* C1 draws at every site and layer as often as at the paper's */
   pf_grid grid;
   pf_controls controls;
   pf_ids layers; /* tested, ascending */

@@ -171,7 +171,8 @@ typedef struct pf_study_opts {
   const char *protocol; /* "paper", "full"; NULL: full */
   const char *only;     /* experiments by their keys, "y,D1"; NULL: all of the protocol */
   const char *grid;     /* "short", "long", a shipped grid's name, or a file */
-  const char *layers;   /* "3,5,7"; NULL = the grid's or the paper's fractions */
+  int all_draws; /* 1: C1 repeats its draws at every site and layer, not at the paper's alone */
+  const char *layers; /* "3,5,7"; NULL = the grid's or the paper's fractions */
   const char *out_dir;
   int threads;
   pf_precision precision;

@@ -21,6 +21,9 @@ static const char help[] =
     "  --protocol P       full (default): all experiments, 64 tokens of answer; paper: the "
     "paper's\n"
     "  --only LIST        these experiments of the protocol, such as additive,y\n"
+    "  --draws all        repeat the random draws of C1 at every site and layer; default paper: at "
+    "the\n"
+    "                     paper's alone\n"
     "  --no-resume        refuse a DIR that holds results; without it a study goes on with what "
     "DIR\n"
     "                     holds of it (--resume)\n"
@@ -57,6 +60,7 @@ enum {
   OPT_RESUME,
   OPT_NO_RESUME,
   OPT_ONLY,
+  OPT_DRAWS,
   OPT_SHARD,
   OPT_FORCE,
   OPT_DRY,
@@ -75,6 +79,7 @@ static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT
                                         {"resume", no_argument, NULL, OPT_RESUME},
                                         {"no-resume", no_argument, NULL, OPT_NO_RESUME},
                                         {"only", required_argument, NULL, OPT_ONLY},
+                                        {"draws", required_argument, NULL, OPT_DRAWS},
                                         {"shard", required_argument, NULL, OPT_SHARD},
                                         {"force", no_argument, NULL, OPT_FORCE},
                                         {"dry-run", no_argument, NULL, OPT_DRY},
@@ -91,6 +96,14 @@ typedef struct args {
   pf_study_opts o;
   bool quiet, json, help;
 } args;
+
+static bool take_draws(args *a) {
+  a->o.all_draws = !strcmp(optarg, "all");
+  if (a->o.all_draws || !strcmp(optarg, "paper"))
+    return true;
+  cli_usage("study", "--draws wants all or paper, not '%s'", optarg);
+  return false;
+}
 
 static bool take_sharing(args *a) {
   a->o.no_sharing = !strcmp(optarg, "off");
@@ -176,6 +189,8 @@ static bool take_option(int c, args *a) {
   case OPT_ONLY:
     a->o.only = optarg;
     return true;
+  case OPT_DRAWS:
+    return take_draws(a);
   case OPT_SHARD:
     return take_shard(a);
   case OPT_FORCE:
