@@ -65,5 +65,19 @@ void pf_additive_cost(const pf_desk *d, size_t cell, pf_cost *cost);
 /* c1_local.c: values put at every layer of every site. */
 size_t pf_c1_parts(const pf_plan *p);
 int pf_c1(pf_lab *l, size_t part, json_t *rows);
+/* c3_inject.c: residuals put into hosts without the persona; the paper's two tests of it, and all.
+ * A layer of the paper's 26 in a model of n_layers: layer / 26 n_layers, half to even. */
+int32_t pf_paper_layer(int32_t layer, int32_t n_layers);
+int pf_injection(pf_lab *l, size_t part, json_t *rows);
+int pf_layer_sets(pf_lab *l, size_t part, json_t *rows);
+int pf_c3(pf_lab *l, size_t part, json_t *rows);
+/* d1_cuts.c, d2_transplant.c: which reads of the persona are needed, which K,V suffice. */
+int pf_d1(pf_lab *l, size_t part, json_t *rows);
+int pf_d2(pf_lab *l, size_t part, json_t *rows);
+/* d3_heads.c, d4_mass.c, d5_delta.c: which heads and tokens, what their attention tells, what it
+ * brings. */
+int pf_d3(pf_lab *l, size_t part, json_t *rows);
+int pf_d4(pf_lab *l, size_t part, json_t *rows);
+int pf_d5(pf_lab *l, size_t part, json_t *rows);
 
 #endif

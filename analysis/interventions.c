@@ -751,7 +751,7 @@ static int bind_swap(pf_interventions *iv, item *it, pf_ctx *c, const pf_tok *t,
   size_t heads = it->n_heads ? it->n_heads : 1;
   for (size_t i = 0; rc == PF_OK && i < it->n_layers * heads; i++) {
     int32_t l = it->layers[i / heads], h = it->n_heads ? it->heads[i % heads] : -1;
-    pf_swap w = {l, l + 1, h, at.lo, at.hi, from.lo, it->what, src};
+    pf_swap w = {l, l + 1, h, at.lo, at.hi, from.lo, it->what, src, 0, 0};
     rc = APPEND(iv, swaps, n_swaps, cap_swaps, w);
   }
   pf_ids_free(&ids);

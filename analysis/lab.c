@@ -31,6 +31,14 @@ struct pf_lab {
   float *clean; /* (n_y, V) */
   pf_ref *ref;  /* (n_y) */
   block *blocks;
+  pf_seq **donors;
+  size_t n_donors, cap_donors;
+  struct refs {
+    const pf_track *t;
+    float *logits;
+    pf_ref *ref;
+  } * refs;
+  size_t n_refs, cap_refs;
   pf_lab_cost cost;
   uint64_t counted; /* row-layers of the context that stand in cost */
 };
@@ -154,6 +162,14 @@ static void drop_cell(pf_lab *l) {
   for (size_t i = 0; i < l->n_tracks; i++)
     track_free(l->tracks[i]);
   l->n_tracks = 0;
+  for (size_t i = 0; i < l->n_donors; i++)
+    pf_seq_free(l->donors[i]);
+  l->n_donors = 0;
+  for (size_t i = 0; i < l->n_refs; i++) {
+    pf_free(l->refs[i].logits);
+    pf_free(l->refs[i].ref);
+  }
+  l->n_refs = 0;
   pf_free(l->clean);
   pf_free(l->ref);
   l->clean = NULL;
@@ -223,9 +239,10 @@ static bool known(const pf_lab *l, pf_who w) {
   return persona && task;
 }
 
-/* Positions between the baseline persona and what follows it. */
+/* Positions between the persona of a prompt with PF_GAP and what follows it; the baseline's lengths
+ * are known before the prompt is made. */
 static int32_t gap_of(const pf_lab *l, pf_who w) {
-  if (w.placing != PF_GAP)
+  if (w.placing != PF_GAP || w.persona <= PF_NEUTRAL)
     return 0;
   if (w.persona != PF_BASE || w.task < PF_BASE)
     return -1;
@@ -313,7 +330,7 @@ static int fill_track(const pf_lab *l, pf_track *t) {
     return PF_ENOMEM;
   memcpy(t->ids, t->q->enc.ids, t->n_prompt * sizeof *t->ids);
   memcpy(t->ids + t->n_prompt, l->y.v, n_y * sizeof *t->ids);
-  int32_t gap = gap_of(l, t->who);
+  int32_t gap = t->who.placing == PF_GAP ? cell_prompt(l)->persona.hi - t->x.hi : 0;
   for (size_t i = 0; i < t->n; i++)
     t->pos[i] = (int32_t)i + ((int32_t)i >= t->x.hi ? gap : 0);
   take_slots(t);
@@ -488,6 +505,85 @@ int pf_lab_track(pf_lab *l, pf_who who, const pf_track **out) {
   return pf_lab_tracks(l, &who, 1, out);
 }
 
+/* ---- donors and references ------------------------------------------------------------------- */
+
+static int run_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t n_taps,
+                     pf_seq **out) {
+  pf_row *rows = pf_alloc((size_t)end, sizeof *rows);
+  int rc = rows ? pf_seq_new(out, l->ctx) : PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = pf_seq_set_taps(*out, taps, n_taps);
+  for (int32_t i = 0; i < end && rc == PF_OK; i++)
+    rows[i] = (pf_row){.seq = *out, .token = t->ids[i], .pos = t->pos[i], .out = -1};
+  if (rc == PF_OK)
+    rc = eval(l, rows, (size_t)end, NULL, &l->cost.base);
+  if (rc == PF_OK)
+    rc = pf_seq_set_taps(*out, NULL, 0);
+  pf_free(rows);
+  return rc;
+}
+
+int pf_lab_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t n_taps,
+                 const pf_seq **out) {
+  *out = NULL;
+  if (l->o.dry) {
+    l->cost.rows += (uint64_t)end;
+    l->cost.base += (uint64_t)end * (uint64_t)l->layers;
+    return PF_OK;
+  }
+  int rc = pf_grow((void **)&l->donors, &l->cap_donors, l->n_donors + 1, sizeof *l->donors);
+  if (rc != PF_OK)
+    return rc;
+  pf_seq **s = &l->donors[l->n_donors++];
+  *s = NULL;
+  rc = run_donor(l, t, end, taps, n_taps, s);
+  *out = *s;
+  return rc;
+}
+
+/* Logits from the residuals that leave the last layer. */
+static int run_refs(pf_lab *l, const pf_track *t, struct refs *r) {
+  pf_row *rows = pf_alloc(l->y.n, sizeof *rows);
+  pf_seq *s = NULL;
+  int32_t end = t->pos[pf_track_row(t, (int32_t)l->y.n - 1)] + 1;
+  int rc = rows ? pf_seq_fork_layers(&s, t->seq, end, NULL) : PF_ENOMEM;
+  for (size_t k = 0; k < l->y.n && rc == PF_OK; k++) {
+    int32_t i = pf_track_row(t, (int32_t)k);
+    rows[k] = (pf_row){.seq = s,
+                       .token = t->ids[i],
+                       .pos = t->pos[i],
+                       .out = (int32_t)k,
+                       .layer = l->layers,
+                       .resid = pf_lab_h(l, t, i, l->layers)};
+  }
+  if (rc == PF_OK)
+    rc = eval(l, rows, l->y.n, r->logits, &l->cost.base);
+  for (size_t k = 0; k < l->y.n && rc == PF_OK; k++)
+    pf_ref_make(&r->ref[k], r->logits + k * l->vocab, l->vocab);
+  pf_seq_free(s);
+  pf_free(rows);
+  return rc;
+}
+
+int pf_lab_refs(pf_lab *l, const pf_track *t, const pf_ref **out) {
+  for (size_t i = 0; i < l->n_refs; i++)
+    if (l->refs[i].t == t) {
+      *out = l->refs[i].ref;
+      return PF_OK;
+    }
+  size_t n = l->y.n ? l->y.n : 1;
+  int rc = pf_grow((void **)&l->refs, &l->cap_refs, l->n_refs + 1, sizeof *l->refs);
+  if (rc != PF_OK)
+    return rc;
+  struct refs *r = &l->refs[l->n_refs++];
+  *r = (struct refs){t, l->o.dry ? NULL : pf_alloc(n, l->vocab * sizeof(float)),
+                     pf_calloc(n, sizeof(pf_ref))};
+  *out = r->ref;
+  if (!r->ref || (!l->o.dry && !r->logits))
+    return PF_ENOMEM;
+  return l->o.dry || l->y.n == 0 ? PF_OK : run_refs(l, t, r);
+}
+
 /* ---- trials ---------------------------------------------------------------------------------- */
 
 pf_tap pf_lab_put(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer, pf_op op,
@@ -588,7 +684,7 @@ static pf_row row_at(const pf_lab *l, live *x, int32_t i) {
   if (scored(x, i)) {
     r.score = &x->score[step - x->v->from];
     *r.score = (pf_score){.what = PF_SCORE_KL | (x->v->logprob ? PF_SCORE_LOGPROB : 0u),
-                          .ref = &l->ref[step],
+                          .ref = x->v->ref ? &x->v->ref[step] : &l->ref[step],
                           .token = l->y.v[step]};
   }
   return r;
@@ -752,6 +848,8 @@ void pf_lab_free(pf_lab *l) {
     return;
   drop_cell(l);
   pf_free(l->tracks);
+  pf_free(l->donors);
+  pf_free(l->refs);
   pf_ctx_free(l->ctx);
   pf_free(l);
 }

@@ -117,9 +117,16 @@ int pf_lab_hook(pf_lab *l, const char *name);            /* id of "blocks.0.hook
  * until the next cell). The cell's own prompt, with y scored, is {persona, task}. */
 int pf_lab_tracks(pf_lab *l, const pf_who *who, size_t n, const pf_track **out);
 int pf_lab_track(pf_lab *l, pf_who who, const pf_track **out);
-/* False where the controls have no such persona or task, or the persona is too short for a gap
- * (PF_GAP, of the baseline persona only). */
+/* False where the controls have no such persona or task, or the cell's persona is too short for a
+ * gap (PF_GAP: of the baseline persona, or of a neutral one, which always fits). */
 bool pf_lab_has(const pf_lab *l, pf_who who);
+/* A sequence that holds the track's positions below index `end`, run with the taps (source of
+ * swaps). The lab's, until the next cell; NULL in a dry lab. */
+int pf_lab_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t n_taps,
+                 const pf_seq **out);
+/* Logits of a track at the steps of y, as references for trials (pf_trial.ref): (n_y), the lab's.
+ */
+int pf_lab_refs(pf_lab *l, const pf_track *t, const pf_ref **out);
 /* The residual that enters a layer at an index that is kept: any, or of values only a site. */
 const float *pf_lab_h(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer);
 
@@ -139,9 +146,10 @@ typedef struct pf_trial {
   const pf_cut *cuts;
   const pf_swap *swaps;
   size_t n_taps, n_cuts, n_swaps;
-  int32_t from, to; /* to is cut to the number of y's tokens */
-  double *kl;       /* (to - from) */
-  double *logprob;  /* (to - from) of y_t; NULL: not wanted */
+  int32_t from, to;  /* to is cut to the number of y's tokens */
+  double *kl;        /* (to - from) */
+  double *logprob;   /* (to - from) of y_t; NULL: not wanted */
+  const pf_ref *ref; /* (n_y), by step: the logits to measure against; NULL: the clean ones */
 } pf_trial;
 
 /* Runs all of them, as many rows together as memory allows. A tap that acts on no row is

@@ -234,10 +234,14 @@ static void swap_span(const item *i, const pf_swap *w) {
   }
 }
 
+static bool sees(const pf_swap *w, int32_t pos) {
+  return pos >= w->pos_hi && pos >= w->q_lo && (!w->q_hi || pos < w->q_hi);
+}
+
 static void apply_swaps(const item *i) {
   for (size_t n = 0; n < i->seq->n_swaps; n++) {
     const pf_swap *w = &i->seq->swaps[n];
-    if (i->t->layer >= w->layer_lo && i->t->layer < w->layer_hi && i->pos >= w->pos_hi &&
+    if (i->t->layer >= w->layer_lo && i->t->layer < w->layer_hi && sees(w, i->pos) &&
         (w->head < 0 || w->head == i->kv_head))
       swap_span(i, w);
   }

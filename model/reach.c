@@ -43,6 +43,11 @@ void pf_reach_cuts(const pf_cut *cuts, size_t n_cuts, int32_t n, int32_t *layers
 }
 
 void pf_reach_swaps(const pf_swap *swaps, size_t n_swaps, int32_t n, int32_t *layers) {
-  for (size_t i = 0; i < n_swaps; i++)
-    lower(layers, below(swaps[i].pos_hi, n), n, swaps[i].layer_lo);
+  for (size_t i = 0; i < n_swaps; i++) {
+    const pf_swap *w = &swaps[i];
+    int64_t lo = w->q_lo > w->pos_hi ? w->q_lo : w->pos_hi;
+    lower(layers, below(lo, n), w->q_hi ? below(w->q_hi, n) : n, w->layer_lo);
+    if (!w->q_hi || lo < w->q_hi)
+      lower(layers, below(lo + 1, n), n, w->layer_lo + 1);
+  }
 }

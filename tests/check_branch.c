@@ -152,7 +152,7 @@ START_TEST(full_transplant_gives_the_source) {
   fix f = open_fix(_i);
   int32_t layers = pf_model_get_info(f.m)->n_layers;
   tu_run(f.c, f.t, f.m, 2, 0, LEN - 1, NULL);
-  pf_swap w = {0, layers, -1, 0, LEN - 1, 0, PF_SWAP_K | PF_SWAP_V, f.t};
+  pf_swap w = {0, layers, -1, 0, LEN - 1, 0, PF_SWAP_K | PF_SWAP_V, f.t, 0, 0};
   tu_run(f.c, f.s, f.m, 1, 0, LEN - 1, NULL);
   ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_OK);
   tu_run(f.c, f.s, f.m, 3, LEN - 1, LEN, f.x);
@@ -178,7 +178,7 @@ START_TEST(moved_keys_equal_keys_computed_in_place) {
         .seq = native, .token = tu_token(f.m, 1, i), .pos = 40 + i, .out = i == 5 ? 0 : -1};
   ck_assert_int_eq(pf_eval(f.c, rows, 6, f.x), PF_OK);
   tu_run(f.c, f.t, f.m, 1, 0, 5, NULL);
-  pf_swap w = {0, 1, -1, 40, 45, 0, PF_SWAP_K | PF_SWAP_V, f.t};
+  pf_swap w = {0, 1, -1, 40, 45, 0, PF_SWAP_K | PF_SWAP_V, f.t, 0, 0};
   ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_OK);
   rows[5].seq = f.s;
   ck_assert_int_eq(pf_eval(f.c, &rows[5], 1, f.y), PF_OK);
@@ -363,7 +363,7 @@ START_TEST(misuse_is_refused) {
   ck_assert_ptr_null(k);
   pf_cut c = {0, 99, -1, 0, 1, 0, 1};
   ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_EUSAGE);
-  pf_swap w = {0, 1, -1, 0, 1, 0, PF_SWAP_K, f.t};
+  pf_swap w = {0, 1, -1, 0, 1, 0, PF_SWAP_K, f.t, 0, 0};
   ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_EUSAGE); /* the source holds nothing */
   close_fix(&f);
 }

@@ -178,7 +178,7 @@ START_TEST(actions_equal_taps_cuts_and_swaps) {
     sprintf(text + strlen(text), "%s%d", i ? "," : "", (int)tu_token(model, 2, i));
   strcat(text, "]}}");
   tu_run(ctx, src, model, 2, 0, 36, NULL);
-  pf_swap w = {1, 2, -1, 33, 36, 33, PF_SWAP_K | PF_SWAP_V, src};
+  pf_swap w = {1, 2, -1, 33, 36, 33, PF_SWAP_K | PF_SWAP_V, src, 0, 0};
   compare(text, NULL, 0, NULL, 0, &w, 1);
   pf_seq_free(src);
 }

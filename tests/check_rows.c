@@ -197,11 +197,19 @@ START_TEST(swaps_reach_what_follows) {
   int32_t layers[LEN];
   pf_seq *other = tu_seq(f.c);
   tu_run(f.c, other, f.m, 2, 0, LEN, NULL);
-  pf_swap w = {1, f.i->n_layers, -1, 8, 14, 3, PF_SWAP_K | PF_SWAP_V, other};
+  pf_swap w = {1, f.i->n_layers, -1, 8, 14, 3, PF_SWAP_K | PF_SWAP_V, other, 0, 0};
   all_layers(&f, layers);
   pf_reach_swaps(&w, 1, LEN, layers);
   ck_assert_int_eq(layers[13], f.i->n_layers);
   fork_equals_whole(&f, set_swap, &w, layers, "moved keys of another branch");
+  w.q_lo = 20;
+  w.q_hi = 22;
+  all_layers(&f, layers);
+  pf_reach_swaps(&w, 1, LEN, layers);
+  ck_assert_int_eq(layers[19], f.i->n_layers);
+  ck_assert_int_eq(layers[20], 1);
+  ck_assert_int_eq(layers[22], f.i->n_layers > 1 ? 2 : 1);
+  fork_equals_whole(&f, set_swap, &w, layers, "a swap that some queries see");
   pf_seq_free(other);
   close_fix(&f);
 }
@@ -424,7 +432,7 @@ START_TEST(misuse_is_refused) {
   refused(&f, r, "position 30: no log-probability of token");
   bad = (pf_score){.what = PF_SCORE_TOP, .n_top = 1};
   refused(&f, r, "position 30: the best 1 of");
-  pf_swap w = {0, 1, -1, 30, 31, 30, PF_SWAP_K, s};
+  pf_swap w = {0, 1, -1, 30, 31, 30, PF_SWAP_K, s, 0, 0};
   ck_assert_int_eq(pf_seq_set_swaps(f.base, &w, 1), PF_EUSAGE); /* unfinished */
   layers[3] = f.i->n_layers + 1;
   ck_assert_int_eq(pf_seq_fork_layers(&k, f.base, LEN, layers), PF_EUSAGE);

@@ -132,6 +132,8 @@ static bool random_swap(int32_t end, pf_swap *w) {
   w->pos_lo = draw(2) && from + n <= end ? from : between(0, end - n);
   w->pos_hi = w->pos_lo + n;
   w->what = 1 + draw(3);
+  w->q_lo = draw(3) ? 0 : between(0, end + 8);
+  w->q_hi = draw(3) ? 0 : between(1, end + 8);
   return true;
 }
 

@@ -253,14 +253,15 @@ typedef struct pf_cut {
 PF_API int pf_seq_set_cuts(pf_seq *s, const pf_cut *cuts, size_t n); /* copied */
 
 enum { PF_SWAP_K = 1, PF_SWAP_V = 2 };
-/* Queries at positions >= pos_hi see, for keys at [pos_lo,pos_hi) in layers [layer_lo,layer_hi), K
- * and/or V of src's positions [src_lo, src_lo + pos_hi - pos_lo); rows inside the span keep their
- * own. src must stay alive. Moving keys (src_lo != pos_lo) needs keep_raw_k. head: a K,V head, -1
- * for all. */
+/* Queries at positions >= pos_hi (and in [q_lo, q_hi)) see, for keys at [pos_lo,pos_hi) in layers
+ * [layer_lo,layer_hi), K and/or V of src's positions [src_lo, src_lo + pos_hi - pos_lo); rows
+ * inside the span keep their own. src must stay alive. Moving keys (src_lo != pos_lo) needs
+ * keep_raw_k. head: a K,V head, -1 for all. */
 typedef struct pf_swap {
   int32_t layer_lo, layer_hi, head, pos_lo, pos_hi, src_lo;
   unsigned what;
   const pf_seq *src;
+  int32_t q_lo, q_hi; /* only queries at positions from q_lo on and, unless it is 0, below q_hi */
 } pf_swap;
 PF_API int pf_seq_set_swaps(pf_seq *s, const pf_swap *swaps, size_t n); /* copied */
 

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * D1: which reads of the persona carry it to the answer? Edges into the persona's keys are taken
+ * away by kind of query: a, the later prompt (persona is written into it); b, p_last; c, generated
+ * tokens. K1 = b + c leaves the indirect route, K2 = a the direct one, K3 = a + b + c nothing.
+ * Closure = 1 - KL / KL(K3 of the same ablation). doc/STUDY.md, D1. */
+#include <string.h>
+
+#include "analysis/experiment.h"
+#include "analysis/flow.h"
+#include "base/rng.h"
+#include "base/status.h"
+
+enum { K1 = PF_READ_B | PF_READ_C, K2 = PF_READ_A, K3 = PF_READ_A | PF_READ_B | PF_READ_C };
+enum { CONTROL_DRAWS = 5 };
+static const uint64_t SEED = 2605;
+
+static const struct {
+  const char *name;
+  int reads;
+} cuts[] = {{"K1", K1}, {"K1p", PF_READ_B}, {"K1g", PF_READ_C}, {"K2", K2}, {"K3", K3}};
+enum { N_CUTS = sizeof cuts / sizeof *cuts };
+static const char *const layered[] = {"K1", "K2", "K3"};
+
+static int reads_of(const char *name) {
+  for (int i = 0; i < N_CUTS; i++)
+    if (!strcmp(cuts[i].name, name))
+      return cuts[i].reads;
+  return 0;
+}
+
+/* One condition; base NULL: it is its own. */
+static int add(pf_flow *f, const char *name, pf_ablation how, int32_t lo, int32_t hi,
+               const double *base, const double **kl) {
+  pf_line *x;
+  int rc = pf_sheet_add(&f->s, f->xy, name, &x);
+  if (rc != PF_OK)
+    return rc;
+  json_object_set_new(x->row, "ablation", json_string(pf_ablation_names[how]));
+  pf_line_layers(x, lo, hi);
+  x->base = base ? base : x->v.kl;
+  if (kl)
+    *kl = x->v.kl;
+  return pf_flow_ablate(f, x, reads_of(name), how, lo, hi);
+}
+
+/* All cuts over all layers, by each ablation, and the layer profiles of the mask. */
+static int factorial(pf_flow *f, const double **floor) {
+  int32_t layers = pf_lab_layers(f->s.l);
+  int rc = PF_OK;
+  for (int how = 0; how < PF_N_ABLATIONS && rc == PF_OK; how++) {
+    bool needs_neutral = how != PF_ABLATE_MASK && how != PF_ABLATE_ZERO_V;
+    const double *base = NULL;
+    if (needs_neutral && !f->neutral)
+      continue;
+    rc = add(f, "K3", (pf_ablation)how, 0, layers, NULL, &base);
+    for (int i = 0; i < N_CUTS && rc == PF_OK; i++)
+      if (cuts[i].reads != K3)
+        rc = add(f, cuts[i].name, (pf_ablation)how, 0, layers, base, NULL);
+    if (how == PF_ABLATE_MASK)
+      *floor = base;
+  }
+  return rc;
+}
+
+static int profile(pf_flow *f, const double *floor) {
+  int32_t layers = pf_lab_layers(f->s.l);
+  int rc = PF_OK;
+  for (size_t i = 0; i < sizeof layered / sizeof *layered; i++)
+    for (int32_t k = 0; k < layers && rc == PF_OK; k++) {
+      const int32_t spans[][2] = {
+          {k, k + 1}, {k > 2 ? k - 2 : 0, k + 3 < layers ? k + 3 : layers}, {k, layers}, {0, k}};
+      static const char *const kinds[] = {"window1", "window5", "from", "below"};
+      for (int s = 0; s < 4 && rc == PF_OK; s++) {
+        if (spans[s][0] == spans[s][1])
+          continue;
+        rc = add(f, layered[i], PF_ABLATE_MASK, spans[s][0], spans[s][1], floor, NULL);
+        json_t *row = rc == PF_OK ? f->s.v[f->s.n - 1]->row : NULL;
+        json_object_set_new(row, "profile", json_string(kinds[s]));
+        json_object_set_new(row, "layer", json_integer(k));
+      }
+    }
+  return rc;
+}
+
+/* Reads by the rows that give y_t are cut for t >= tau only. */
+static int time_profile(pf_flow *f, const double *floor) {
+  static const int32_t taus[] = {0, 1, 2, 4, 8, 16, 32};
+  int rc = PF_OK;
+  for (size_t i = 0; i < sizeof taus / sizeof *taus && rc == PF_OK; i++) {
+    pf_line *x;
+    if ((size_t)taus[i] >= pf_lab_n_y(f->s.l))
+      break;
+    rc = pf_sheet_add(&f->s, f->xy, "late", &x);
+    if (rc != PF_OK)
+      return rc;
+    json_object_set_new(x->row, "tau", json_integer(taus[i]));
+    x->base = floor;
+    x->steps = true;
+    rc = pf_line_cut(&f->s, x,
+                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
+                              .head = -1,
+                              .q_lo = f->p_last + taus[i],
+                              .q_hi = f->end,
+                              .k_lo = f->x_lo,
+                              .k_hi = f->x_hi});
+  }
+  return rc;
+}
+
+/* `n` of the keys [lo, hi) without repetition, in ascending order, cut from p_last on. */
+static int cut_some(pf_flow *f, pf_line *x, int32_t lo, int32_t hi, int32_t n, uint64_t stream) {
+  int rc = PF_OK;
+  for (int32_t k = lo, left = hi - lo; k < hi && n > 0 && rc == PF_OK; k++, left--) {
+    if (pf_uniform(SEED, stream, (uint64_t)k) * left >= n)
+      continue;
+    n--;
+    rc = pf_line_cut(&f->s, x,
+                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
+                              .head = -1,
+                              .q_lo = f->p_last,
+                              .q_hi = f->end,
+                              .k_lo = k,
+                              .k_hi = k + 1});
+  }
+  return rc;
+}
+
+/* The reads of K1 from as many other keys: of the task; of what stands before the persona, without
+ * the first token, on which attention rests. */
+static int other_keys(pf_flow *f, const double *floor) {
+  const pf_track *t = f->xy;
+  const struct {
+    const char *name;
+    int32_t lo, hi;
+  } regions[] = {{"Kc_task", t->pos[t->y.lo], t->pos[t->y.hi]}, {"Kc_before", 1, f->x_lo}};
+  int rc = PF_OK;
+  for (int r = 0; r < 2; r++)
+    for (uint64_t draw = 0; draw < CONTROL_DRAWS && rc == PF_OK; draw++) {
+      int32_t there = regions[r].hi - regions[r].lo, n = f->x_hi - f->x_lo;
+      pf_line *x;
+      if (there <= 0)
+        break;
+      n = n < there ? n : there;
+      rc = pf_sheet_add(&f->s, t, regions[r].name, &x);
+      if (rc != PF_OK)
+        return rc;
+      json_object_set_new(x->row, "draw", json_integer((json_int_t)draw));
+      json_object_set_new(x->row, "n_keys", json_integer(n));
+      x->base = floor;
+      rc = cut_some(f, x, regions[r].lo, regions[r].hi, n,
+                    (uint64_t)(r + 1) << 56 ^ (uint64_t)pf_lab_index(f->s.l) << 16 ^ draw);
+      if (n == there)
+        break; /* all of them: every draw is the same */
+    }
+  return rc;
+}
+
+/* The same cut of a neutral persona's keys in its own prompt, against that prompt's own answer. */
+static int neutral_keys(pf_flow *f) {
+  pf_line *x;
+  const pf_ref *ref;
+  if (!f->neutral)
+    return PF_OK;
+  int rc = pf_lab_refs(f->s.l, f->neutral, &ref);
+  if (rc == PF_OK)
+    rc = pf_sheet_add(&f->s, f->neutral, "Kc_neutral", &x);
+  if (rc != PF_OK)
+    return rc;
+  x->v.ref = ref;
+  return pf_line_cut(&f->s, x,
+                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
+                              .head = -1,
+                              .q_lo = f->p_last,
+                              .q_hi = f->end,
+                              .k_lo = f->x_lo,
+                              .k_hi = f->neutral->pos[f->neutral->x.hi - 1] + 1});
+}
+
+int pf_d1(pf_lab *l, size_t part, json_t *rows) {
+  pf_flow f;
+  const double *floor = NULL;
+  (void)part;
+  int rc = pf_flow_open(&f, l, rows);
+  if (rc == PF_OK && pf_lab_n_y(l) > 0)
+    rc = factorial(&f, &floor);
+  if (rc == PF_OK && floor)
+    rc = profile(&f, floor);
+  if (rc == PF_OK && floor)
+    rc = time_profile(&f, floor);
+  if (rc == PF_OK && floor)
+    rc = other_keys(&f, floor);
+  if (rc == PF_OK && floor)
+    rc = neutral_keys(&f);
+  if (rc == PF_OK)
+    rc = pf_sheet_run(&f.s);
+  pf_flow_close(&f);
+  return rc;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What each head takes from some keys: attention mass and the sum of weighted values. */
+#ifndef PF_ANALYSIS_HEADS_H
+#define PF_ANALYSIS_HEADS_H
+
+#include "analysis/flow.h"
+
+/* Of a track, at the rows that give y_0, y_1, ...: everything in the lab's memory. */
+typedef struct pf_heads {
+  const pf_track *t;
+  size_t layers, heads, group, d_head, rows;
+  size_t n_keys;  /* of a pattern */
+  float *pattern; /* (layers, rows, heads, n_keys) */
+  float *v;       /* (layers, kv heads, prompt tokens, d_head): values of the prompt's keys */
+} pf_heads;
+
+int pf_heads_read(pf_heads *h, pf_flow *f, const pf_track *t);
+/* Mean over rows of the mass on the keys [lo, hi), indices of the prompt: out (layers, heads). */
+void pf_heads_mass(const pf_heads *h, int32_t lo, int32_t hi, double *out);
+/* sum_j alpha_j v_j over the keys [lo, hi): out (layers, rows, heads, d_head). */
+void pf_heads_values(const pf_heads *h, int32_t lo, int32_t hi, float *out);
+/* Mean over rows of |W_O z| for such sums z: out (layers, heads). */
+int pf_heads_norms(const pf_heads *h, pf_flow *f, const float *z, double *out);
+
+#endif
