@@ -65,6 +65,11 @@ void pf_additive_cost(const pf_desk *d, size_t cell, pf_cost *cost);
 /* c1_local.c: values put at every layer of every site. */
 size_t pf_c1_parts(const pf_plan *p);
 int pf_c1(pf_lab *l, size_t part, json_t *rows);
+/* c2_behaviour.c: texts under each value; the paper's four conditions, and all. */
+int pf_c2_markers(pf_desk *d, const size_t *cells, size_t n);
+void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost);
+int pf_c2(pf_desk *d, const size_t *cells, size_t n);
+void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost);
 /* c3_inject.c: residuals put into hosts without the persona; the paper's two tests of it, and all.
  * A layer of the paper's 26 in a model of n_layers: layer / 26 n_layers, half to even. */
 int32_t pf_paper_layer(int32_t layer, int32_t n_layers);

@@ -1,0 +1,679 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * C2: what the model says under each value. 80 greedy tokens, with a value put at the layer of the
+ * paper's test: once at p_last; at p_last, g1 and g2; or at every step, where the runs that the
+ * value comes from are fed the text generated so far. Texts are scored on marker lists and by the
+ * model itself: which persona makes the text most likely? `markers` is the paper's own test. All
+ * cells' texts grow together, so that a step reads the weights once for many. doc/STUDY.md, C2. */
+#include <math.h>
+#include <string.h>
+
+#include "analysis/direction.h"
+#include "analysis/experiment.h"
+#include "analysis/geometry.h"
+#include "analysis/jsonout.h"
+#include "analysis/markers.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96 };
+
+/* ---- conditions ------------------------------------------------------------------------------ */
+
+/* Runs that a value is made of. */
+typedef enum source { FROM_BB, FROM_XB, FROM_BY, FROM_XY, FROM_OTHER, N_SOURCES } source;
+typedef enum schedule { ONCE, WINDOW, EVERY_STEP, N_SCHEDULES } schedule;
+static const char *const schedule_names[N_SCHEDULES] = {"once", "window", "every_step"};
+static const int32_t schedule_steps[N_SCHEDULES] = {1, 3, TOKENS};
+
+typedef enum value { V_NONE, V_A1, V_A2, V_RMX, V_SX, V_N1 } value;
+typedef struct condition {
+  const char *name;
+  value v;
+  unsigned sources; /* bits of source */
+  int persona;      /* of the prompt: OWN, PF_BASE, PF_NOBODY */
+  bool paper;       /* of the paper's test, under its own name */
+  bool schedules;   /* all of them; else once */
+} condition;
+enum { OWN = 0 };
+#define BIT(s) (1u << (s))
+static const condition conditions[] = {
+    {"clean", V_NONE, 0, OWN, true, false},
+    {"additive", V_A1, BIT(FROM_BB) | BIT(FROM_XB) | BIT(FROM_BY), OWN, true, true},
+    {"remove_X", V_RMX, BIT(FROM_BB) | BIT(FROM_XB) | BIT(FROM_XY), OWN, true, true},
+    {"bare", V_NONE, 0, PF_NOBODY, true, false},
+    {"A2", V_A2, 0, OWN, false, false},
+    {"S_X", V_SX, BIT(FROM_BY), OWN, false, true},
+    {"N1", V_N1, BIT(FROM_BB) | BIT(FROM_BY) | BIT(FROM_OTHER), OWN, false, true},
+    {"host", V_NONE, 0, PF_BASE, false, false}};
+enum { N_CONDITIONS = sizeof conditions / sizeof *conditions };
+
+/* ---- prompts that are there ------------------------------------------------------------------ */
+
+/* A prompt, run once for all texts that begin with it; h: what enters the layer at p_last. */
+typedef struct base {
+  int persona, task;
+  const pf_role_prompt *q;
+  pf_role_prompt own;
+  pf_seq *seq;
+  pf_tap tap;
+  float *h;
+} base;
+
+/* A text in the making. */
+typedef struct text {
+  size_t cell;
+  const condition *c;
+  schedule s;
+  base *b;
+  pf_seq *seq, *from[N_SOURCES];
+  const base *of[N_SOURCES];
+  float *value, *h[N_SOURCES];
+  pf_tap tap, taps[N_SOURCES];
+  pf_ids out;
+  float least_margin;
+  const char *finish; /* NULL: it goes on */
+  double *llr;        /* (n_personas) */
+} text;
+
+typedef struct work {
+  pf_desk *d;
+  const pf_plan *p;
+  bool full;
+  pf_ctx *ctx;
+  int hook;
+  int32_t layer;
+  size_t width, vocab;
+  base **b;
+  size_t n_b, cap_b;
+  text *t;
+  size_t n_t;
+  float *logits; /* (AT_ONCE, V) */
+  pf_markers grid_markers, task_markers;
+} work;
+
+static void base_free(base *b) {
+  if (!b)
+    return;
+  pf_seq_free(b->seq);
+  pf_role_prompt_free(&b->own);
+  pf_free(b->h);
+  pf_free(b);
+}
+
+static int eval(work *w, const pf_row *rows, size_t n, float *logits) {
+  if (pf_desk_stopped(w->d))
+    return PF_EINCOMPLETE;
+  pf_cost before = {.base = pf_ctx_row_layers(w->ctx)};
+  int rc = n ? pf_eval(w->ctx, rows, n, logits) : PF_OK;
+  pf_cost now = {.base = pf_ctx_row_layers(w->ctx) - before.base};
+  pf_desk_progress(w->d, pf_work_units(&w->d->work, &now));
+  return rc;
+}
+
+static const pf_role_prompt *prompt_of(const pf_plan *p, int persona, int task) {
+  return persona == PF_BASE ? task < 0 ? &p->bb : &p->by[task]
+         : task < 0 ? &p->xb[persona]
+                            : &p->xy[(size_t)persona * p->grid.n_tasks + (size_t)task];
+}
+
+static int want_base(work *w, int persona, int task, base **out) {
+  const pf_plan *p = w->p;
+  for (size_t i = 0; i < w->n_b; i++)
+    if (w->b[i]->persona == persona && w->b[i]->task == task) {
+      *out = w->b[i];
+      return PF_OK;
+    }
+  int rc = pf_grow((void **)&w->b, &w->cap_b, w->n_b + 1, sizeof(base *));
+  base *b = rc == PF_OK ? pf_calloc(1, sizeof *b) : NULL;
+  if (!b)
+    return PF_ENOMEM;
+  w->b[w->n_b++] = *out = b;
+  *b = (base){.persona = persona, .task = task, .q = &b->own};
+  if (persona == PF_NOBODY)
+    rc = pf_role_prompt_make(p->tok, p->grid.template_, NULL, p->grid.tasks[task].text, &b->own);
+  else
+    b->q = prompt_of(p, persona, task);
+  b->h = pf_calloc(w->width, sizeof *b->h);
+  return rc == PF_OK && !b->h ? PF_ENOMEM : rc;
+}
+
+/* Runs the prompts from the first one that has not been run. */
+static int run_bases(work *w) {
+  size_t n = 0, rows = 0;
+  for (size_t i = 0; i < w->n_b; i++)
+    rows += w->b[i]->seq ? 0 : w->b[i]->q->enc.n;
+  pf_row *r = pf_alloc(rows, sizeof *r);
+  int rc = r ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < w->n_b && rc == PF_OK; i++) {
+    base *b = w->b[i];
+    if (b->seq)
+      continue;
+    b->tap = (pf_tap){.hook = w->hook,
+                      .layer = w->layer,
+                      .head = -1,
+                      .pos_lo = b->q->p_last,
+                      .pos_hi = b->q->p_last + 1,
+                      .op = PF_OP_CAPTURE,
+                      .out = b->h};
+    rc = pf_seq_new(&b->seq, w->ctx);
+    if (rc == PF_OK)
+      rc = pf_seq_set_taps(b->seq, &b->tap, 1);
+    for (size_t k = 0; k < b->q->enc.n && rc == PF_OK; k++)
+      r[n++] = (pf_row){.seq = b->seq, .token = b->q->enc.ids[k], .pos = (int32_t)k, .out = -1};
+  }
+  if (rc == PF_OK)
+    rc = eval(w, r, n, NULL);
+  for (size_t i = 0; i < w->n_b && rc == PF_OK; i++)
+    rc = pf_seq_set_taps(w->b[i]->seq, NULL, 0);
+  pf_free(r);
+  return rc;
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static int persona_of(const work *w, const text *t) {
+  return (int)(t->cell / w->p->grid.n_tasks);
+}
+
+static int task_of(const work *w, const text *t) {
+  return (int)(t->cell % w->p->grid.n_tasks);
+}
+
+/* Who stands behind a source. */
+static void source_who(const work *w, const text *t, source s, int *persona, int *task) {
+  int x = persona_of(w, t);
+  *persona = s == FROM_BB || s == FROM_BY ? PF_BASE
+             : s == FROM_OTHER            ? (x + 1) % (int)w->p->grid.n_personas
+                                          : x;
+  *task = s == FROM_BY || s == FROM_XY ? task_of(w, t) : PF_BASE;
+}
+
+/* A2 at p_last, from the prompts of the whole grid. */
+static bool two_way(const work *w, const text *t, float *out) {
+  size_t n = w->p->n_cells;
+  const float **h = pf_calloc(n, sizeof *h);
+  bool there = h != NULL;
+  for (size_t i = 0; i < w->n_b && there; i++)
+    if (w->b[i]->persona >= 0 && w->b[i]->task >= 0)
+      h[(size_t)w->b[i]->persona * w->p->grid.n_tasks + (size_t)w->b[i]->task] = w->b[i]->h;
+  for (size_t c = 0; c < n && there; c++)
+    there = h[c] != NULL;
+  there = there && pf_two_way_fit(h, w->p->grid.n_personas, w->p->grid.n_tasks,
+                                  (size_t)persona_of(w, t), (size_t)task_of(w, t), w->width, out);
+  pf_free(h);
+  return there;
+}
+
+/* The value from what its runs have at this step; false: it does not exist. */
+static bool make_value(const work *w, const text *t) {
+  float *out = t->value;
+  switch (t->c->v) {
+  case V_A1:
+    pf_additive(t->h[FROM_BB], t->h[FROM_XB], t->h[FROM_BY], w->width, out);
+    return true;
+  case V_N1:
+    pf_additive(t->h[FROM_BB], t->h[FROM_OTHER], t->h[FROM_BY], w->width, out);
+    return true;
+  case V_SX:
+    memcpy(out, t->h[FROM_BY], w->width * sizeof *out);
+    return true;
+  case V_RMX:
+    for (size_t e = 0; e < w->width; e++)
+      out[e] = t->h[FROM_XY][e] - (t->h[FROM_XB][e] - t->h[FROM_BB][e]);
+    return true;
+  case V_A2:
+    return two_way(w, t, out);
+  default:
+    return false;
+  }
+}
+
+static bool acts(const text *t, int32_t step) {
+  return t->c->v != V_NONE && step < schedule_steps[t->s];
+}
+
+/* ---- texts ----------------------------------------------------------------------------------- */
+
+static void text_free(text *t) {
+  pf_seq_free(t->seq);
+  for (int s = 0; s < N_SOURCES; s++) {
+    pf_seq_free(t->from[s]);
+    pf_free(t->h[s]);
+  }
+  pf_free(t->value);
+  pf_free(t->llr);
+  pf_ids_free(&t->out);
+  *t = (text){0};
+}
+
+/* Branches of the prompts: the text's own lacks p_last, at which a value may act. */
+static int text_begin(work *w, text *t) {
+  int32_t n = (int32_t)t->b->q->enc.n;
+  t->value = pf_calloc(w->width, sizeof *t->value);
+  t->llr = pf_calloc(w->p->grid.n_personas, sizeof *t->llr);
+  t->least_margin = INFINITY;
+  int rc = t->value && t->llr ? pf_seq_fork(&t->seq, t->b->seq, n - 1) : PF_ENOMEM;
+  for (int s = 0; s < N_SOURCES && rc == PF_OK; s++) {
+    if (!(t->c->sources & BIT(s)))
+      continue;
+    t->h[s] = pf_alloc(w->width, sizeof(float));
+    if (!t->h[s])
+      return PF_ENOMEM;
+    memcpy(t->h[s], t->of[s]->h, w->width * sizeof(float));
+    if (schedule_steps[t->s] > 1)
+      rc = pf_seq_fork(&t->from[s], t->of[s]->seq, (int32_t)t->of[s]->q->enc.n);
+  }
+  return rc;
+}
+
+/* Feeds the last token to the runs that the values of this step come from. */
+static int feed_sources(work *w, int32_t step) {
+  pf_row *rows = pf_alloc(w->n_t * N_SOURCES, sizeof *rows);
+  size_t n = 0;
+  int rc = rows ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < w->n_t && rc == PF_OK && step > 0; i++) {
+    text *t = &w->t[i];
+    for (int s = 0; s < N_SOURCES && rc == PF_OK && !t->finish && acts(t, step); s++) {
+      if (!t->from[s])
+        continue;
+      int32_t pos = (int32_t)t->of[s]->q->enc.n - 1 + step;
+      t->taps[s] = (pf_tap){.hook = w->hook,
+                            .layer = w->layer,
+                            .head = -1,
+                            .pos_lo = pos,
+                            .pos_hi = pos + 1,
+                            .op = PF_OP_CAPTURE,
+                            .out = t->h[s]};
+      rc = pf_seq_set_taps(t->from[s], &t->taps[s], 1);
+      rows[n++] = (pf_row){.seq = t->from[s], .token = t->out.v[step - 1], .pos = pos, .out = -1};
+    }
+  }
+  if (rc == PF_OK)
+    rc = eval(w, rows, n, NULL);
+  pf_free(rows);
+  return rc;
+}
+
+/* Scores as generate's: the penalty once for each token of prompt and text. */
+static void penalise(const work *w, const text *t, float *x) {
+  float p = (float)w->p->repetition_penalty;
+  bool *seen = w->p->repetition_penalty == 1 ? NULL : pf_calloc(w->vocab, sizeof *seen);
+  const pf_encoding *e = &t->b->q->enc;
+  for (size_t i = 0; seen && i < e->n + t->out.n; i++) {
+    int32_t id = i < e->n ? e->ids[i] : t->out.v[i - e->n];
+    if (!seen[id])
+      x[id] = x[id] > 0 ? x[id] / p : x[id] * p;
+    seen[id] = true;
+  }
+  pf_free(seen);
+}
+
+static int take_token(const work *w, text *t, float *x, int32_t step) {
+  float margin;
+  penalise(w, t, x);
+  int32_t id = pf_argmax(x, w->vocab, &margin);
+  t->least_margin = margin < t->least_margin ? margin : t->least_margin;
+  int rc = pf_ids_push(&t->out, id);
+  for (int32_t i = 0; i < w->p->info->n_eos; i++)
+    if (w->p->info->eos[i] == id)
+      t->finish = "eos";
+  if (!t->finish && step + 1 == TOKENS)
+    t->finish = "length";
+  if (!t->finish && (int32_t)t->b->q->enc.n + step + 1 >= w->p->info->max_positions)
+    t->finish = "positions";
+  return rc;
+}
+
+/* One token of every text that goes on. */
+static int step_texts(work *w, int32_t step, bool *more) {
+  pf_row *rows = pf_alloc(w->n_t, sizeof *rows);
+  size_t n = 0;
+  int rc = rows ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < w->n_t && rc == PF_OK; i++) {
+    text *t = &w->t[i];
+    int32_t pos = (int32_t)t->b->q->enc.n - 1 + step;
+    if (t->finish)
+      continue;
+    bool put = acts(t, step) && make_value(w, t);
+    t->tap = (pf_tap){.hook = w->hook,
+                      .layer = w->layer,
+                      .head = -1,
+                      .pos_lo = pos,
+                      .pos_hi = pos + 1,
+                      .op = PF_OP_REPLACE,
+                      .value = t->value};
+    rc = pf_seq_set_taps(t->seq, &t->tap, put);
+    rows[n] = (pf_row){.seq = t->seq,
+                       .token = step ? t->out.v[step - 1] : t->b->q->enc.ids[pos],
+                       .pos = pos,
+                       .out = (int32_t)n};
+    n++;
+  }
+  if (rc == PF_OK)
+    rc = eval(w, rows, n, w->logits);
+  *more = false;
+  for (size_t i = 0, k = 0; i < w->n_t && rc == PF_OK; i++) {
+    if (w->t[i].finish)
+      continue;
+    rc = take_token(w, &w->t[i], w->logits + k++ * w->vocab, step);
+    *more |= !w->t[i].finish;
+  }
+  pf_free(rows);
+  return rc;
+}
+
+static int grow_texts(work *w) {
+  bool more = true;
+  int rc = PF_OK;
+  for (size_t i = 0; i < w->n_t && rc == PF_OK; i++)
+    rc = text_begin(w, &w->t[i]);
+  for (int32_t step = 0; more && rc == PF_OK; step++) {
+    rc = feed_sources(w, step);
+    if (rc == PF_OK)
+      rc = step_texts(w, step, &more);
+  }
+  return rc;
+}
+
+/* ---- whose text is it? ----------------------------------------------------------------------- */
+
+/* log p of a text's tokens behind a prompt, mean over tokens. */
+static int mean_logprob(work *w, const text *t, const base *b, double *out) {
+  size_t n = t->out.n;
+  pf_row rows[TOKENS];
+  pf_score score[TOKENS];
+  pf_seq *s = NULL;
+  int32_t last = (int32_t)b->q->enc.n - 1;
+  int rc = pf_seq_fork(&s, b->seq, last);
+  for (size_t k = 0; k < n && rc == PF_OK; k++) {
+    score[k] = (pf_score){.what = PF_SCORE_LOGPROB, .token = t->out.v[k]};
+    rows[k] = (pf_row){.seq = s,
+                       .token = k ? t->out.v[k - 1] : b->q->enc.ids[last],
+                       .pos = last + (int32_t)k,
+                       .out = -1,
+                       .score = &score[k]};
+  }
+  if (rc == PF_OK)
+    rc = eval(w, rows, n, NULL);
+  *out = 0;
+  for (size_t k = 0; k < n && rc == PF_OK; k++)
+    *out += score[k].logprob / (double)n;
+  pf_seq_free(s);
+  return rc;
+}
+
+/* (log p(z | persona, task) - log p(z | baseline, task)) / |z| for every persona. */
+static int persona_scores(work *w, text *t) {
+  double plain, one;
+  base *b;
+  int rc = want_base(w, PF_BASE, task_of(w, t), &b);
+  if (rc == PF_OK)
+    rc = mean_logprob(w, t, b, &plain);
+  for (size_t x = 0; x < w->p->grid.n_personas && rc == PF_OK; x++) {
+    rc = want_base(w, (int)x, task_of(w, t), &b);
+    if (rc == PF_OK)
+      rc = mean_logprob(w, t, b, &one);
+    t->llr[x] = one - plain;
+  }
+  return rc;
+}
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+/* Scores of a text on the persona's own list, and the mean over the others'. */
+static int put_markers(const work *w, const text *t, const char *z, json_t *row) {
+  const pf_grid *g = &w->p->grid;
+  size_t own = (size_t)persona_of(w, t);
+  double *distinct = pf_alloc(2 * g->n_personas, sizeof *distinct),
+         *fresh = distinct + g->n_personas;
+  int rc = distinct ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < g->n_personas && rc == PF_OK; i++) {
+    const pf_marker_list *l = pf_markers_persona(&w->grid_markers, g->personas[i].key);
+    pf_marker_score score = {0};
+    if (l)
+      rc =
+          pf_markers_score(l, z, g->personas[own].text, g->tasks[task_of(w, t)].text, &score, NULL);
+    distinct[i] = l ? (double)score.distinct : (double)NAN;
+    fresh[i] = l ? (double)score.own : (double)NAN;
+  }
+  if (rc == PF_OK) {
+    json_object_set_new(row, "markers", pf_js_num(distinct[own]));
+    json_object_set_new(row, "markers_not_verbatim", pf_js_num(fresh[own]));
+    json_object_set_new(row, "own_minus_others",
+                        pf_js_num(pf_own_minus_others(distinct, g->n_personas, own)));
+    json_object_set_new(row, "own_minus_others_not_verbatim",
+                        pf_js_num(pf_own_minus_others(fresh, g->n_personas, own)));
+  }
+  pf_free(distinct);
+  return rc;
+}
+
+static int put_task_markers(const work *w, const text *t, const char *z, json_t *row) {
+  const pf_grid_item *task = &w->p->grid.tasks[task_of(w, t)];
+  const pf_marker_list *l = pf_markers_task(&w->task_markers, task->key);
+  pf_marker_score score;
+  if (!l)
+    return PF_OK;
+  int rc = pf_markers_score(l, z, NULL, task->text, &score, NULL);
+  if (rc == PF_OK)
+    json_object_set_new(row, "task_markers", json_integer((json_int_t)score.distinct));
+  return rc;
+}
+
+static void put_persona_scores(const work *w, const text *t, json_t *row) {
+  const pf_grid *g = &w->p->grid;
+  json_t *all = json_array();
+  size_t best = 0;
+  for (size_t x = 0; x < g->n_personas; x++) {
+    json_array_append_new(all, pf_js_num(t->llr[x]));
+    best = t->llr[x] > t->llr[best] ? x : best;
+  }
+  json_object_set_new(row, "llr", all);
+  json_object_set_new(row, "llr_own", pf_js_num(t->llr[persona_of(w, t)]));
+  json_object_set_new(row, "identified", json_string(g->personas[best].key));
+}
+
+static json_t *ids_json(const pf_ids *v) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < v->n; i++)
+    json_array_append_new(a, json_integer(v->v[i]));
+  return a;
+}
+
+static int text_row(const work *w, const text *t, json_t *rows) {
+  char *z = NULL;
+  size_t n;
+  int rc = pf_tok_decode(w->p->tok, t->out.v, t->out.n, 0, &z, &n);
+  if (rc != PF_OK)
+    return rc;
+  json_t *row =
+      json_pack("{s:s,s:s,s:o,s:o,s:s,s:o}", "condition", t->c->name, "schedule",
+                schedule_names[t->s], "ids", ids_json(&t->out), "text", json_stringn(z, n),
+                "finish", t->finish, "least_margin", pf_js_num((double)t->least_margin));
+  rc = row ? put_markers(w, t, z, row) : PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = put_task_markers(w, t, z, row);
+  if (rc == PF_OK && w->full)
+    put_persona_scores(w, t, row);
+  pf_text_free(z);
+  if (rc == PF_OK)
+    return pf_rows_add(rows, row);
+  json_decref(row);
+  return rc;
+}
+
+/* ---- cells ----------------------------------------------------------------------------------- */
+
+static int add_text(work *w, size_t cell, const condition *c, schedule s) {
+  text *t = &w->t[w->n_t++];
+  *t = (text){.cell = cell, .c = c, .s = s};
+  int persona = c->persona == OWN ? persona_of(w, t) : c->persona;
+  int rc = want_base(w, persona, task_of(w, t), &t->b);
+  for (int k = 0; k < N_SOURCES && rc == PF_OK; k++) {
+    int x, y;
+    base *b;
+    if (!(c->sources & BIT(k)))
+      continue;
+    source_who(w, t, (source)k, &x, &y);
+    rc = want_base(w, x, y, &b);
+    t->of[k] = b;
+  }
+  return rc;
+}
+
+static bool applies(const work *w, const condition *c) {
+  const pf_grid *g = &w->p->grid;
+  bool grid =
+      c->v == V_A2 ? g->n_personas > 1 && g->n_tasks > 1 : c->v != V_N1 || g->n_personas > 1;
+  return grid && (w->full || c->paper);
+}
+
+static int add_cell(work *w, size_t cell) {
+  int rc = PF_OK;
+  for (int i = 0; i < N_CONDITIONS; i++) {
+    const condition *c = &conditions[i];
+    int n = w->full && c->schedules ? N_SCHEDULES : 1;
+    for (int s = 0; s < n && rc == PF_OK && applies(w, c); s++)
+      rc = add_text(w, cell, c, (schedule)s);
+  }
+  return rc;
+}
+
+static size_t texts_of_a_cell(const work *w) {
+  size_t n = 0;
+  for (int i = 0; i < N_CONDITIONS; i++)
+    if (applies(w, &conditions[i]))
+      n += w->full && conditions[i].schedules ? N_SCHEDULES : 1;
+  return n;
+}
+
+static int keep_cells(work *w, const size_t *cells, size_t n) {
+  const char *key = w->full ? "C2" : "markers";
+  int rc = PF_OK;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    json_t *rows = json_array();
+    rc = rows ? PF_OK : PF_ENOMEM;
+    for (size_t k = 0; k < w->n_t && rc == PF_OK; k++)
+      if (w->t[k].cell == cells[i])
+        rc = text_row(w, &w->t[k], rows);
+    if (rc == PF_OK)
+      rc = pf_desk_done(w->d, key, cells[i], 0, json_pack("{s:o}", "rows", rows));
+    else
+      json_decref(rows);
+  }
+  return rc;
+}
+
+static void drop_bases(work *w) {
+  for (size_t i = 0; i < w->n_b; i++)
+    base_free(w->b[i]);
+  w->n_b = 0;
+}
+
+/* The prompts of the whole grid, which A2 is fitted to. */
+static int whole_grid(work *w) {
+  base *b;
+  int rc = PF_OK;
+  for (size_t c = 0; c < w->p->n_cells && rc == PF_OK; c++)
+    rc = want_base(w, (int)(c / w->p->grid.n_tasks), (int)(c % w->p->grid.n_tasks), &b);
+  return rc;
+}
+
+/* What persona_scores will ask for, so that it is run in one call. */
+static int judges(work *w, const size_t *cells, size_t n) {
+  base *b;
+  int rc = PF_OK;
+  for (size_t i = 0; i < n && rc == PF_OK; i++)
+    rc = want_base(w, PF_BASE, (int)(cells[i] % w->p->grid.n_tasks), &b);
+  return rc;
+}
+
+static int run_group(work *w, const size_t *cells, size_t n) {
+  int rc = PF_OK;
+  w->n_t = 0;
+  for (size_t i = 0; i < n && rc == PF_OK; i++)
+    rc = add_cell(w, cells[i]);
+  if (rc == PF_OK && w->full)
+    rc = whole_grid(w);
+  if (rc == PF_OK && w->full)
+    rc = judges(w, cells, n);
+  if (rc == PF_OK)
+    rc = run_bases(w);
+  if (rc == PF_OK)
+    rc = grow_texts(w);
+  for (size_t i = 0; i < w->n_t && rc == PF_OK && w->full; i++)
+    rc = persona_scores(w, &w->t[i]);
+  if (rc == PF_OK)
+    rc = keep_cells(w, cells, n);
+  for (size_t i = 0; i < w->n_t; i++)
+    text_free(&w->t[i]);
+  w->n_t = 0;
+  if (!w->full)
+    drop_bases(w);
+  return rc;
+}
+
+static int open_markers(work *w) {
+  pf_markers_of_grid(&w->grid_markers, &w->p->grid);
+  int rc = PF_OK;
+  if (w->grid_markers.n_personas == 0) {
+    pf_markers_free(&w->grid_markers);
+    rc = pf_markers_open(&w->grid_markers, "paper");
+  }
+  return rc == PF_OK ? pf_markers_open(&w->task_markers, "full") : rc;
+}
+
+static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
+  const pf_plan *p = &d->plan;
+  work w = {.d = d, .p = p, .full = full, .width = (size_t)p->info->d_model};
+  int32_t layer;
+  w.vocab = (size_t)p->info->vocab_size;
+  w.layer = pf_paper_layer(PAPER_LAYER, p->info->n_layers);
+  size_t per = texts_of_a_cell(&w), together = AT_ONCE / per ? AT_ONCE / per : 1;
+  int rc = pf_hook_find(p->model, "blocks.0.hook_resid_pre", &w.hook, &layer);
+  if (rc == PF_OK)
+    rc = open_markers(&w);
+  if (rc == PF_OK)
+    rc = pf_ctx_new(&w.ctx, p->model, &(pf_ctx_opts){.threads = d->o->threads});
+  w.t = pf_calloc(together * per, sizeof *w.t);
+  w.logits = pf_alloc(together * per, w.vocab * sizeof *w.logits);
+  if (rc == PF_OK && (!w.t || !w.logits))
+    rc = PF_ENOMEM;
+  for (size_t at = 0, m; at < n && rc == PF_OK; at += m) {
+    m = n - at < together ? n - at : together;
+    rc = run_group(&w, cells + at, m);
+  }
+  drop_bases(&w);
+  pf_free(w.b);
+  pf_free(w.t);
+  pf_free(w.logits);
+  pf_markers_free(&w.grid_markers);
+  pf_markers_free(&w.task_markers);
+  pf_ctx_free(w.ctx);
+  return rc;
+}
+
+int pf_c2_markers(pf_desk *d, const size_t *cells, size_t n) {
+  return behaviour(d, cells, n, false);
+}
+
+int pf_c2(pf_desk *d, const size_t *cells, size_t n) {
+  return behaviour(d, cells, n, true);
+}
+
+/* Prompts, tokens of texts and of the runs beside them; of C2 what judges read too. */
+static void add_cost(const pf_desk *d, size_t cell, size_t texts, size_t beside, size_t judged,
+                     pf_cost *cost) {
+  uint64_t layers = (uint64_t)d->plan.info->n_layers,
+           rows = 4 * d->plan.xy[cell].enc.n + TOKENS * (texts + beside + judged);
+  cost->rows += rows;
+  cost->base += rows * layers;
+}
+
+void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
+  add_cost(d, cell, 4, 0, 0, cost);
+}
+
+void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
+  add_cost(d, cell, 16, 10, 16 * (d->plan.grid.n_personas + 1), cost);
+}
