@@ -14,7 +14,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 
-enum { RANDOM_KV = 5, RANDOM_SETS = 5, MAX_KEYS = 512 };
+enum { RANDOM_KV = 5, RANDOM_SETS = 20, MAX_KEYS = 512 };
 static const uint64_t SEED = 2605;
 
 typedef struct d2 {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
 #include "analysis/study.h"
 #include "analysis/svg.h"
@@ -775,6 +776,8 @@ static int write_page(page *g) {
   if (rc == PF_OK)
     rc = geometry_figure(g);
   heat_figure(g);
+  if (rc == PF_OK)
+    rc = pf_full_page(g->dir, &g->b);
   prompt_echo(g);
   texts_table(g);
   run_table(g);

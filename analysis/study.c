@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "analysis/experiment.h"
+#include "analysis/findings.h"
 #include "analysis/jsonout.h"
 #include "base/io.h"
 #include "base/mem.h"
@@ -37,6 +38,7 @@ const char *const pf_study_outputs[] = {"journal.jsonl",
                                         "timings.json",
                                         "report.html",
                                         "run.json",
+                                        "findings.json",
 #define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, title) key ".jsonl",
 #include "analysis/experiments.def"
 #undef PF_EXPERIMENT
@@ -576,6 +578,8 @@ static int compute(study *s, double load) {
     rc = pf_export(&s->d.plan, s->o, s->d.journal);
   if (rc == PF_OK)
     rc = write_timings(s, load, pf_seconds() - t, cells);
+  if (rc == PF_OK)
+    rc = pf_findings_make(s->o->out_dir);
   return rc == PF_OK && has_summary(s) ? pf_report_make(s->o->out_dir) : rc;
 }
 
@@ -592,13 +596,15 @@ static int check_opts(const pf_study_opts *o) {
 }
 
 static int show_results(study *s) {
+  int rc;
   if (s->o->shards > 1) {
     say(s, "shard %d of %d is done: `personaflow merge` joins them", s->o->shard + 1, s->o->shards);
     return PF_OK;
   }
-  if (!has_summary(s))
-    return PF_OK;
-  int rc = pf_export_table(s->o->out_dir, s->o->log, s->o->log_user);
+  rc = pf_findings_print(s->o->out_dir, s->o->log, s->o->log_user);
+  if (rc != PF_OK || !has_summary(s))
+    return rc;
+  rc = pf_export_table(s->o->out_dir, s->o->log, s->o->log_user);
   say(s, "report: %s/report.html", s->o->out_dir);
   return rc;
 }

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Records of a study's folder. */
+#include "analysis/records.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+static const size_t FILE_LIMIT = (size_t)1 << 32;
+
+static int take_keys(const json_t *list, const char ***out, size_t *n) {
+  *n = json_array_size(list);
+  *out = pf_calloc(*n, sizeof **out);
+  for (size_t i = 0; *out && i < *n; i++) {
+    (*out)[i] = json_string_value(json_object_get(json_array_get(list, i), "key"));
+    if (!(*out)[i])
+      return PF_EINPUT;
+  }
+  return *out ? PF_OK : PF_ENOMEM;
+}
+
+int pf_records_open(pf_records *r, const char *dir) {
+  char path[4400];
+  *r = (pf_records){.dir = dir, .files = json_object()};
+  snprintf(path, sizeof path, "%s/manifest.json", dir);
+  int rc = r->files ? pf_js_file(path, FILE_LIMIT, &r->manifest) : PF_ENOMEM;
+  const json_t *grid = json_object_get(r->manifest, "grid");
+  if (rc == PF_OK)
+    rc = take_keys(json_object_get(grid, "personas"), &r->personas, &r->n_personas);
+  if (rc == PF_OK)
+    rc = take_keys(json_object_get(grid, "tasks"), &r->tasks, &r->n_tasks);
+  if (rc == PF_EINPUT && r->manifest)
+    pf_fail(rc, "%s: is not of a study", path);
+  if (rc != PF_OK)
+    pf_records_close(r);
+  return rc;
+}
+
+void pf_records_close(pf_records *r) {
+  json_decref(r->manifest);
+  json_decref(r->files);
+  pf_free(r->personas);
+  pf_free(r->tasks);
+  *r = (pf_records){0};
+}
+
+static int parse_lines(const char *path, const pf_buf *b, json_t *list) {
+  int rc = PF_OK;
+  for (size_t at = 0; rc == PF_OK && at < b->n;) {
+    const char *end = memchr(b->s + at, '\n', b->n - at);
+    size_t n = end ? (size_t)(end - b->s) - at : b->n - at;
+    json_t *line = NULL;
+    rc = pf_js_text(path, b->s + at, n, &line);
+    if (rc == PF_OK && json_array_append_new(list, line) != 0)
+      rc = PF_ENOMEM;
+    at += n + 1;
+  }
+  return rc;
+}
+
+const json_t *pf_records_of(pf_records *r, const char *experiment, int *rc) {
+  char path[4400];
+  pf_buf b = {0};
+  const json_t *there = json_object_get(r->files, experiment);
+  snprintf(path, sizeof path, "%s/%s.jsonl", r->dir, experiment);
+  if (there || *rc != PF_OK || access(path, F_OK) != 0)
+    return there;
+  json_t *list = json_array();
+  *rc = list ? pf_read_file(path, FILE_LIMIT, &b) : PF_ENOMEM;
+  if (*rc == PF_OK)
+    *rc = parse_lines(path, &b, list);
+  pf_buf_free(&b);
+  if (*rc == PF_OK && json_object_set(r->files, experiment, list) != 0)
+    *rc = PF_ENOMEM;
+  json_decref(list); /* files holds it */
+  return *rc == PF_OK ? list : NULL;
+}
+
+static size_t index_of(const char *const *keys, size_t n, const char *key) {
+  size_t i = 0;
+  while (i < n && (!key || strcmp(keys[i], key) != 0))
+    i++;
+  return i;
+}
+
+size_t pf_record_cell(const pf_records *r, const json_t *row) {
+  size_t x = index_of(r->personas, r->n_personas,
+                      json_string_value(json_object_get(row, "persona"))),
+         y = index_of(r->tasks, r->n_tasks, json_string_value(json_object_get(row, "task")));
+  return x < r->n_personas && y < r->n_tasks ? x * r->n_tasks + y : r->n_personas * r->n_tasks;
+}
+
+/* One "key=value" or "!key" of n bytes. */
+static int holds(const json_t *row, const char *s, size_t n) {
+  char key[64], number[32];
+  const char *eq = memchr(s, '=', n);
+  size_t len = *s == '!' ? n - 1 : eq ? (size_t)(eq - s) : n;
+  if (len >= sizeof key)
+    return 0;
+  memcpy(key, *s == '!' ? s + 1 : s, len);
+  key[len] = '\0';
+  const json_t *v = json_object_get(row, key);
+  if (*s == '!' || !eq)
+    return *s == '!' ? !v : v != NULL;
+  const char *text = json_string_value(v);
+  if (json_is_integer(v)) {
+    snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
+    text = number;
+  }
+  return text && strlen(text) == n - len - 1 && !memcmp(text, eq + 1, n - len - 1);
+}
+
+int pf_record_is(const json_t *row, const char *query) {
+  for (const char *at = query; *at;) {
+    size_t n = strcspn(at, " ");
+    if (n && !holds(row, at, n))
+      return 0;
+    at += n + (at[n] == ' ');
+  }
+  return 1;
+}
+
+double *pf_records_table(pf_records *r, const char *experiment, const char *query,
+                         const char *field, int *rc) {
+  size_t n = r->n_personas * r->n_tasks, i;
+  const json_t *rows = pf_records_of(r, experiment, rc), *row;
+  double *x = pf_alloc(n, sizeof *x), *count = pf_calloc(n, sizeof *count);
+  for (size_t c = 0; x && c < n; c++)
+    x[c] = NAN;
+  json_array_foreach(rows, i, row) {
+    const json_t *v = json_object_get(row, field);
+    size_t c = pf_record_cell(r, row);
+    if (!x || !count || c >= n || !json_is_number(v) || !pf_record_is(row, query))
+      continue;
+    x[c] = count[c] == 0 ? json_number_value(v) : x[c] + json_number_value(v);
+    count[c]++;
+  }
+  for (size_t c = 0; x && count && c < n; c++)
+    if (count[c] > 1)
+      x[c] /= count[c];
+  if (*rc == PF_OK && (!x || !count))
+    *rc = PF_ENOMEM;
+  pf_free(count);
+  if (*rc != PF_OK) {
+    pf_free(x);
+    x = NULL;
+  }
+  return x;
+}
