@@ -219,7 +219,8 @@ int main(void) {
   tcase_add_test(t, random_directions);
   tcase_add_test(t, covariance_draws);
   tcase_add_test(t, jitter_is_one_unit);
-  tcase_add_test(t, values_of_c1);
+  if (!tu_tier("small"))
+    tcase_add_test(t, values_of_c1);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
 }

@@ -54,6 +54,7 @@ static const char *out(const char *name) {
 static pf_study_opts opts(const char *name, const char *layers) {
   return (pf_study_opts){.model = model,
                          .protocol = "paper",
+                         .only = "additive",
                          .grid = grid,
                          .layers = layers,
                          .out_dir = out(name),

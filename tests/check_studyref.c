@@ -159,7 +159,7 @@ START_TEST(study_equals_pytorch) {
   const char *model = fixture_model_dir(text(fixture, "model"));
   ck_assert_msg(model != NULL, "the model %s of a fixture is missing", text(fixture, "model"));
   fixture_check_model(model, json_object_get(fixture, "model_sha256"));
-  pf_study_opts o = {.model = model, .protocol = "paper", .out_dir = out};
+  pf_study_opts o = {.model = model, .protocol = "paper", .only = "additive", .out_dir = out};
   o.grid = src_path("data/grids/%s.json", text(fixture, "grid"));
   ck_assert_msg(pf_study_run(&o) == PF_OK, "%s", pf_last_error());
   results = lines_by_key(out, "results.jsonl");

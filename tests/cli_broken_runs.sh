@@ -24,7 +24,7 @@ cat >"$T/grid.json" <<'G'
  "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."},
            {"key": "rain", "text": "Describe what a rainy day is like."}]}
 G
-study=(study "$model" --protocol paper --grid "$T/grid.json" -t 1 --quiet)
+study=(study "$model" --protocol paper --only additive --grid "$T/grid.json" -t 1 --quiet)
 
 run() { # DIR ARGUMENTS...: exit code in rc, the line in $T/err
   local dir=$1
