@@ -390,18 +390,7 @@ static int describe(bisect *b, json_t *o, const pf_operation *op) {
 }
 
 static int write_result(const bisect *b) {
-  char path[4500];
-  pf_buf text = {0};
-  if (b->temporary)
-    return PF_OK;
-  snprintf(path, sizeof path, "%s/bisect.json", b->folder);
-  pf_js_dump(b->result, 1, &text);
-  pf_buf_puts(&text, "\n");
-  int rc = pf_buf_status(&text);
-  if (rc == PF_OK)
-    rc = pf_write_file(path, text.s, text.n);
-  pf_buf_free(&text);
-  return rc;
+  return b->temporary ? PF_OK : pf_js_write(b->folder, "bisect.json", b->result);
 }
 
 static json_t *setting_json(const setting *s) {

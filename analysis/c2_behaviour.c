@@ -473,23 +473,16 @@ static void put_persona_scores(const work *w, const text *t, json_t *row) {
   json_object_set_new(row, "identified", json_string(g->personas[best].key));
 }
 
-static json_t *ids_json(const pf_ids *v) {
-  json_t *a = json_array();
-  for (size_t i = 0; i < v->n; i++)
-    json_array_append_new(a, json_integer(v->v[i]));
-  return a;
-}
-
 static int text_row(const work *w, const text *t, json_t *rows) {
   char *z = NULL;
   size_t n;
   int rc = pf_tok_decode(w->p->tok, t->out.v, t->out.n, 0, &z, &n);
   if (rc != PF_OK)
     return rc;
-  json_t *row =
-      json_pack("{s:s,s:s,s:o,s:o,s:s,s:o}", "condition", t->c->name, "schedule",
-                schedule_names[t->s], "ids", ids_json(&t->out), "text", json_stringn(z, n),
-                "finish", t->finish, "least_margin", pf_js_num((double)t->least_margin));
+  json_t *row = json_pack("{s:s,s:s,s:o,s:o,s:s,s:o}", "condition", t->c->name, "schedule",
+                          schedule_names[t->s], "ids", pf_js_ints(t->out.v, t->out.n), "text",
+                          json_stringn(z, n), "finish", t->finish, "least_margin",
+                          pf_js_num((double)t->least_margin));
   rc = row ? put_markers(w, t, z, row) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = put_task_markers(w, t, z, row);

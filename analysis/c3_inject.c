@@ -203,16 +203,14 @@ static int put(c3 *c, const plan *p, const double **kl) {
     c->s.n--;
     return PF_OK;
   }
-  json_t *layers = json_array();
-  for (size_t k = 0; k < p->n_layers && p->what != IN_NONE; k++)
-    json_array_append_new(layers, json_integer(p->layers[k]));
   json_object_set_new(x->row, "host", json_string(p->host_name));
   json_object_set_new(x->row, "op", json_string(p->alpha != 0 ? "add" : "overwrite"));
   if (p->alpha != 0)
     json_object_set_new(x->row, "alpha", pf_js_num(p->alpha));
   json_object_set_new(x->row, "positions", json_string(p->positions));
   json_object_set_new(x->row, "set", json_string(p->set));
-  json_object_set_new(x->row, "layers", layers);
+  json_object_set_new(x->row, "layers",
+                      pf_js_ints(p->layers, p->what == IN_NONE ? 0 : p->n_layers));
   if (p->what == IN_RANDOM)
     json_object_set_new(x->row, "draw", json_integer(p->draw));
   if (degenerate(c, p))

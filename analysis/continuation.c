@@ -15,15 +15,14 @@ typedef struct work {
 static json_t *record(const pf_desk *d, const pf_branch *b) {
   char *text = NULL;
   size_t n = 0;
-  json_t *ids = json_array(), *lp = json_array(), *margins = json_array();
+  json_t *lp = json_array(), *margins = json_array();
   for (size_t i = 0; i < b->out.n; i++) {
-    json_array_append_new(ids, json_integer(b->out.v[i]));
     json_array_append_new(lp, pf_js_num((double)b->logprobs[i]));
     json_array_append_new(margins, pf_js_num((double)b->margins[i]));
   }
   if (pf_tok_decode(d->plan.tok, b->out.v, b->out.n, 0, &text, &n) != PF_OK)
     text = NULL;
-  json_t *row = json_pack("{s:o,s:o,s:s,s:o,s:o}", "ids", ids, "text",
+  json_t *row = json_pack("{s:o,s:o,s:s,s:o,s:o}", "ids", pf_js_ints(b->out.v, b->out.n), "text",
                           text ? json_stringn(text, n) : json_null(), "finish",
                           pf_finish_name(b->finish), "logprobs", lp, "margins", margins);
   pf_text_free(text);

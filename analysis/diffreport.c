@@ -6,11 +6,7 @@
 #include <string.h>
 
 #include "analysis/jsonout.h"
-
-static const char *text(const json_t *o, const char *key) {
-  const char *s = json_string_value(json_object_get(o, key));
-  return s ? s : "";
-}
+#include "base/js.h"
 
 static long long whole(const json_t *o, const char *key) {
   return (long long)json_integer_value(json_object_get(o, key));
@@ -32,14 +28,14 @@ void pf_diff_place(const json_t *p, pf_buf *out) {
   const json_t *span = json_object_get(p, "positions"), *pos = json_object_get(p, "position");
   long long lo = json_integer_value(json_array_get(span, 0)),
             hi = json_integer_value(json_array_get(span, 1));
-  pf_buf_puts(out, text(p, "hook"));
+  pf_buf_puts(out, pf_js_str(p, "hook"));
   if (pos)
     pf_buf_printf(out, ", position %lld", (long long)json_integer_value(pos));
   else if (lo == hi)
     pf_buf_printf(out, ", position %lld", lo);
   else
     pf_buf_printf(out, ", positions %lld to %lld", lo, hi);
-  if (!strcmp(text(p, "phase"), "generation"))
+  if (!strcmp(pf_js_str(p, "phase"), "generation"))
     pf_buf_puts(out, " (generated)");
   if (json_is_integer(json_object_get(p, "head")))
     pf_buf_printf(out, ", head %lld", whole(p, "head"));
@@ -67,11 +63,11 @@ static void put_first(const json_t *p, pf_buf *out) {
   pf_diff_place(p, out);
   pf_buf_puts(out, "\n");
   if (json_object_get(p, "sha256_a"))
-    pf_buf_printf(out, "    sha256  A %s\n            B %s\n", text(p, "sha256_a"),
-                  text(p, "sha256_b"));
+    pf_buf_printf(out, "    sha256  A %s\n            B %s\n", pf_js_str(p, "sha256_a"),
+                  pf_js_str(p, "sha256_b"));
   if (!json_object_get(p, "a_hex"))
     return;
-  pf_buf_printf(out, "    value   A %s  B %s  (", text(p, "a_hex"), text(p, "b_hex"));
+  pf_buf_printf(out, "    value   A %s  B %s  (", pf_js_str(p, "a_hex"), pf_js_str(p, "b_hex"));
   put_ulp(p, "ulp", out);
   pf_buf_puts(out, ", ");
   put_number(p, "abs", out);
@@ -102,9 +98,9 @@ static void put_spread(const json_t *p, pf_buf *out) {
 }
 
 static void put_prompt(const json_t *p, pf_buf *out) {
-  const char *note = text(p, "note");
+  const char *note = pf_js_str(p, "note");
   bool same = json_is_true(json_object_get(p, "same"));
-  pf_buf_printf(out, "prompt '%s': %s", text(p, "id"), same ? "same" : "different");
+  pf_buf_printf(out, "prompt '%s': %s", pf_js_str(p, "id"), same ? "same" : "different");
   if (*note)
     pf_buf_printf(out, ": %s\n", note);
   else
@@ -121,12 +117,13 @@ static void put_tensors(const json_t *t, pf_buf *out) {
   const json_t *f = json_object_get(t, "first"), *a = json_object_get(f, "a"),
                *b = json_object_get(f, "b");
   pf_buf_printf(out, "tensors of the weights that differ: %lld; the first in order of use: %s\n",
-                whole(t, "different"), text(f, "name"));
+                whole(t, "different"), pf_js_str(f, "name"));
   const json_t *sides[] = {a, b};
   for (int i = 0; i < 2; i++)
     if (json_is_object(sides[i]))
-      pf_buf_printf(out, "    %c %s [%lld, %lld] sha256 %s\n", 'A' + i, text(sides[i], "dtype"),
-                    whole(sides[i], "rows"), whole(sides[i], "cols"), text(sides[i], "sha256"));
+      pf_buf_printf(out, "    %c %s [%lld, %lld] sha256 %s\n", 'A' + i,
+                    pf_js_str(sides[i], "dtype"), whole(sides[i], "rows"), whole(sides[i], "cols"),
+                    pf_js_str(sides[i], "sha256"));
     else
       pf_buf_printf(out, "    %c has none\n", 'A' + i);
 }
@@ -136,10 +133,10 @@ static void put_text(const json_t *r, pf_buf *out) {
   json_t *v;
   const json_t *ignored = json_object_get(r, "ignored"), *prompts = json_object_get(r, "prompts");
   pf_buf_printf(out, "%s\n  A %s\n  B %s\n",
-                json_is_true(json_object_get(r, "same")) ? "same" : "different", text(r, "a"),
-                text(r, "b"));
+                json_is_true(json_object_get(r, "same")) ? "same" : "different", pf_js_str(r, "a"),
+                pf_js_str(r, "b"));
   json_array_foreach(json_object_get(r, "settings"), i, v) {
-    pf_buf_printf(out, "%s: A ", text(v, "key"));
+    pf_buf_printf(out, "%s: A ", pf_js_str(v, "key"));
     put_value(json_object_get(v, "a"), out);
     pf_buf_puts(out, ", B ");
     put_value(json_object_get(v, "b"), out);
@@ -164,19 +161,19 @@ static void put_text(const json_t *r, pf_buf *out) {
 static void put_setting(const char *what, const json_t *s, pf_buf *out) {
   if (!json_is_object(s))
     return;
-  pf_buf_printf(out, "%s %s, %s, isa %s, threads %lld, chunk %lld\n", what, text(s, "model"),
-                text(s, "precision"), *text(s, "isa") ? text(s, "isa") : "(best)",
+  pf_buf_printf(out, "%s %s, %s, isa %s, threads %lld, chunk %lld\n", what, pf_js_str(s, "model"),
+                pf_js_str(s, "precision"), *pf_js_str(s, "isa") ? pf_js_str(s, "isa") : "(best)",
                 whole(s, "threads"), whole(s, "chunk"));
 }
 
 static void put_tensor(const char *what, const json_t *t, pf_buf *out) {
-  pf_buf_printf(out, "  %s %s %s ", what, text(t, "name"), text(t, "dtype"));
+  pf_buf_printf(out, "  %s %s %s ", what, pf_js_str(t, "name"), pf_js_str(t, "dtype"));
   pf_js_dump(json_object_get(t, "shape"), 0, out);
-  pf_buf_printf(out, "\n    sha256    %s", text(t, "sha256"));
+  pf_buf_printf(out, "\n    sha256    %s", pf_js_str(t, "sha256"));
   if (json_is_true(json_object_get(t, "same")))
     pf_buf_puts(out, " on both sides");
   else if (json_object_get(t, "same"))
-    pf_buf_printf(out, "\n    reference %s", text(t, "sha256_reference"));
+    pf_buf_printf(out, "\n    reference %s", pf_js_str(t, "sha256_reference"));
   pf_buf_puts(out, "\n");
 }
 
@@ -184,9 +181,9 @@ static void put_operation(const json_t *o, pf_buf *out) {
   size_t i;
   json_t *v;
   json_array_foreach(json_object_get(o, "kernels"), i, v) {
-    pf_buf_printf(out, "  operation %s: %s", text(v, "operation"), text(v, "candidate"));
-    if (*text(v, "reference"))
-      pf_buf_printf(out, " against %s", text(v, "reference"));
+    pf_buf_printf(out, "  operation %s: %s", pf_js_str(v, "operation"), pf_js_str(v, "candidate"));
+    if (*pf_js_str(v, "reference"))
+      pf_buf_printf(out, " against %s", pf_js_str(v, "reference"));
     pf_buf_puts(out, "\n");
   }
   json_array_foreach(json_object_get(o, "operands"), i, v) put_tensor("operand", v, out);
@@ -199,7 +196,7 @@ static void put_bisect(const json_t *r, pf_buf *out) {
   const json_t *first = json_object_get(r, "first"), *place = json_object_get(first, "place"),
                *tensors = json_object_get(r, "tensors"), *t = json_object_get(tensors, "first");
   bool same = json_is_true(json_object_get(r, "same"));
-  pf_buf_printf(out, "%s: A is %s\n", same ? "same" : "different", text(r, "snapshot"));
+  pf_buf_printf(out, "%s: A is %s\n", same ? "same" : "different", pf_js_str(r, "snapshot"));
   put_setting("candidate B:", json_object_get(r, "candidate"), out);
   put_setting("reference A:", json_object_get(r, "reference"), out);
   if (tensors)
@@ -207,7 +204,7 @@ static void put_bisect(const json_t *r, pf_buf *out) {
   if (json_object_get(t, "element")) {
     pf_buf_puts(out, "    first element ");
     pf_js_dump(json_object_get(t, "element"), 0, out);
-    pf_buf_printf(out, ": A %s, B %s\n", text(t, "a_hex"), text(t, "b_hex"));
+    pf_buf_printf(out, ": A %s, B %s\n", pf_js_str(t, "a_hex"), pf_js_str(t, "b_hex"));
   }
   if (!first) {
     pf_buf_puts(out, same ? "no operation differs\n" : "no recorded value shows it\n");
@@ -217,7 +214,7 @@ static void put_bisect(const json_t *r, pf_buf *out) {
     pf_buf_puts(out,
                 "no reference: nothing on this machine reproduces the snapshot, so only what it "
                 "recorded was compared\n");
-  pf_buf_printf(out, "prompt '%s'\n", text(first, "prompt"));
+  pf_buf_printf(out, "prompt '%s'\n", pf_js_str(first, "prompt"));
   put_first(place, out);
   put_operation(json_object_get(r, "operation"), out);
 }
@@ -244,8 +241,8 @@ void pf_xml_text(pf_buf *out, const char *s) {
 static void put_reason(const json_t *p, pf_buf *out) {
   if (json_object_get(p, "first"))
     pf_diff_place(json_object_get(p, "first"), out);
-  else if (*text(p, "note"))
-    pf_buf_puts(out, text(p, "note"));
+  else if (*pf_js_str(p, "note"))
+    pf_buf_puts(out, pf_js_str(p, "note"));
   else
     pf_buf_puts(out, "generated tokens");
 }
@@ -255,7 +252,7 @@ static void put_case(const char *suite, const json_t *p, pf_buf *out) {
   pf_buf_puts(out, "  <testcase classname=\"");
   pf_xml_text(out, suite);
   pf_buf_puts(out, "\" name=\"");
-  pf_xml_text(out, text(p, "id"));
+  pf_xml_text(out, pf_js_str(p, "id"));
   if (json_is_true(json_object_get(p, "same"))) {
     pf_buf_puts(out, "\"/>\n");
     return;
@@ -275,7 +272,7 @@ static void put_case(const char *suite, const json_t *p, pf_buf *out) {
 static void put_weights_case(const json_t *r, pf_buf *out) {
   pf_buf detail = {0};
   pf_buf_puts(out, "  <testcase classname=\"");
-  pf_xml_text(out, text(r, "a"));
+  pf_xml_text(out, pf_js_str(r, "a"));
   pf_buf_puts(out, "\" name=\"weights\">\n    <failure message=\"weights differ\">");
   put_tensors(json_object_get(r, "tensors"), &detail);
   pf_xml_text(out, pf_buf_str(&detail));
@@ -296,7 +293,7 @@ static void put_junit(const json_t *r, pf_buf *out) {
                 n + weights, bad + weights);
   if (weights)
     put_weights_case(r, out);
-  json_array_foreach((json_t *)prompts, i, p) put_case(text(r, "a"), p, out);
+  json_array_foreach((json_t *)prompts, i, p) put_case(pf_js_str(r, "a"), p, out);
   pf_buf_puts(out, " </testsuite>\n</testsuites>\n");
 }
 
@@ -306,7 +303,7 @@ void pf_diff_write(const json_t *r, pf_format format, pf_buf *out) {
   } else if (format == PF_FORMAT_JSON) {
     pf_js_dump(r, 1, out);
     pf_buf_puts(out, "\n");
-  } else if (!strcmp(text(r, "schema"), "personaflow-bisect/1")) {
+  } else if (!strcmp(pf_js_str(r, "schema"), "personaflow-bisect/1")) {
     put_bisect(r, out);
   } else {
     put_text(r, out);

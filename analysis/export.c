@@ -29,12 +29,8 @@ static int write_text(const char *dir, const char *name, const pf_buf *b) {
 
 /* Takes the reference. */
 static int write_json(const char *dir, const char *name, json_t *v) {
-  pf_buf b = {0};
-  pf_js_dump(v, 1, &b);
-  pf_buf_puts(&b, "\n");
-  int rc = v ? write_text(dir, name, &b) : PF_ENOMEM;
+  int rc = pf_js_write(dir, name, v);
   json_decref(v);
-  pf_buf_free(&b);
   return rc;
 }
 

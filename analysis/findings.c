@@ -705,8 +705,6 @@ static void mass(work *w) {
 /* ---- all ------------------------------------------------------------------------------------- */
 
 static int write_all(work *w) {
-  char path[4400];
-  pf_buf b = {0};
   json_t *thresholds = json_array();
   double value;
   const char *what;
@@ -716,12 +714,8 @@ static int write_all(work *w) {
   json_t *all = json_pack("{s:s,s:s,s:O,s:O,s:o}", "schema", "personaflow-findings/1", "model",
                           w->model, "precision", json_object_get(w->r.manifest, "precision"),
                           "findings", w->out, "thresholds", thresholds);
-  snprintf(path, sizeof path, "%s/findings.json", w->r.dir);
-  pf_js_dump(all, 1, &b);
-  pf_buf_puts(&b, "\n");
-  int rc = all && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;
+  int rc = pf_js_write(w->r.dir, "findings.json", all);
   json_decref(all);
-  pf_buf_free(&b);
   return rc;
 }
 

@@ -66,11 +66,6 @@ static void spread(page *g, const pf_stats *s) {
   pf_buf_puts(g->b, "</td>");
 }
 
-static const char *str(const json_t *o, const char *key) {
-  const char *s = json_string_value(json_object_get(o, key));
-  return s ? s : "";
-}
-
 /* Rows of the table of C3. */
 static const struct {
   const char *what, *query;
@@ -118,7 +113,7 @@ static void where_text(page *g, const json_t *w) {
 
 /* What a line says between the model's name and the verdict. */
 static void criteria_text(page *g, const json_t *f) {
-  const char *line = str(f, "line"), *from = strstr(line, " cells: "),
+  const char *line = pf_js_str(f, "line"), *from = strstr(line, " cells: "),
              *to = strstr(line, " \xe2\x86\x92 ");
   char *part = from && to && to > from ? strndup(from + 8, (size_t)(to - from) - 8) : NULL;
   text(g, part ? part : line);
@@ -127,16 +122,16 @@ static void criteria_text(page *g, const json_t *f) {
 
 static void finding_row(page *g, const json_t *f) {
   pf_buf_puts(g->b, "<tr><td class=\"t\"><b>");
-  text(g, str(f, "id"));
+  text(g, pf_js_str(f, "id"));
   pf_buf_puts(g->b, "</b> ");
-  text(g, str(f, "title"));
+  text(g, pf_js_str(f, "title"));
   pf_buf_puts(g->b, "<br><small>");
   where_text(g, json_object_get(f, "where"));
   pf_buf_puts(g->b, "</small></td><td class=\"t\"><b>");
-  text(g, str(f, "verdict"));
-  if (*str(f, "kind")) {
+  text(g, pf_js_str(f, "verdict"));
+  if (*pf_js_str(f, "kind")) {
     pf_buf_puts(g->b, "</b>, ");
-    text(g, str(f, "kind"));
+    text(g, pf_js_str(f, "kind"));
     pf_buf_puts(g->b, "<b>");
   }
   pf_buf_puts(g->b, "</b></td><td class=\"t\"><small>");
@@ -329,7 +324,7 @@ static size_t identified(page *g, const char *q) {
   size_t i, n = 0;
   const json_t *rows = pf_records_of(&g->r, "C2", &g->rc), *row;
   json_array_foreach(rows, i, row) n +=
-      pf_record_is(row, q) && !strcmp(str(row, "identified"), str(row, "persona"));
+      pf_record_is(row, q) && !strcmp(pf_js_str(row, "identified"), pf_js_str(row, "persona"));
   return n;
 }
 
@@ -374,11 +369,11 @@ static void texts_of_cell(page *g, size_t c) {
     if (pf_record_cell(&g->r, row) != c)
       continue;
     pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    text(g, str(row, "condition"));
+    text(g, pf_js_str(row, "condition"));
     pf_buf_puts(g->b, "<br><small>");
-    text(g, str(row, "schedule"));
+    text(g, pf_js_str(row, "schedule"));
     pf_buf_puts(g->b, "</small></td><td class=\"t\">");
-    text(g, str(row, "text"));
+    text(g, pf_js_str(row, "text"));
     pf_buf_puts(g->b, "</td></tr>\n");
   }
   pf_buf_puts(g->b, "</table></details>\n");

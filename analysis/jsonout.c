@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/io.h"
+#include "base/status.h"
+
 void pf_format_double(double x, char *out, size_t size) {
   for (int digits = 1; digits <= 17; digits++) {
     snprintf(out, size, "%.*g", digits, x);
@@ -113,4 +116,24 @@ static void dump(const json_t *v, int indent, int depth, pf_buf *b) {
 
 void pf_js_dump(const json_t *v, int indent, pf_buf *b) {
   dump(v, indent, 0, b);
+}
+
+int pf_js_write(const char *dir, const char *name, const json_t *v) {
+  char path[4500];
+  pf_buf b = {0};
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  pf_js_dump(v, 1, &b);
+  pf_buf_puts(&b, "\n");
+  int rc = v ? pf_buf_status(&b) : PF_ENOMEM;
+  if (rc == PF_OK)
+    rc = pf_write_file(path, b.s, b.n);
+  pf_buf_free(&b);
+  return rc;
+}
+
+json_t *pf_js_ints(const int32_t *v, size_t n) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < n; i++)
+    json_array_append_new(a, json_integer(v[i]));
+  return a;
 }

@@ -5,6 +5,7 @@
 #define PF_ANALYSIS_JSONOUT_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 
@@ -14,5 +15,9 @@ void pf_format_double(double x, char *out, size_t size);
 json_t *pf_js_num(double x);
 /* indent 0: one line without spaces; else as many spaces a level. Appends to *b. */
 void pf_js_dump(const json_t *v, int indent, pf_buf *b);
+/* DIR/NAME: the value over lines. v NULL: PF_ENOMEM. */
+int pf_js_write(const char *dir, const char *name, const json_t *v);
+/* A new array of n integers. */
+json_t *pf_js_ints(const int32_t *v, size_t n);
 
 #endif

@@ -149,13 +149,6 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static json_t *id_list(const pf_ids *ids) {
-  json_t *a = json_array();
-  for (size_t i = 0; i < ids->n; i++)
-    json_array_append_new(a, json_integer(ids->v[i]));
-  return a;
-}
-
 /* Nine digits bring every fp32 back. */
 static json_t *float_list(const float *x, size_t n) {
   json_t *a = json_array();
@@ -186,10 +179,11 @@ static json_t *id_of(const run *g, const pf_prompt *l) {
 
 static json_t *record_of(const run *g, const pf_prompt *l, const pf_branch *b) {
   return json_pack("{s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:s}", "id", id_of(g, l), "precision",
-                   pf_precision_name(g->info->precision), "prompt_ids", id_list(&l->ids), "ids",
-                   id_list(&b->out), "text", text_of(g->f->tok, &b->out), "logprobs",
-                   float_list(b->logprobs, b->out.n), "margins", float_list(b->margins, b->out.n),
-                   "finish", pf_finish_name(b->finish));
+                   pf_precision_name(g->info->precision), "prompt_ids",
+                   pf_js_ints(l->ids.v, l->ids.n), "ids", pf_js_ints(b->out.v, b->out.n), "text",
+                   text_of(g->f->tok, &b->out), "logprobs", float_list(b->logprobs, b->out.n),
+                   "margins", float_list(b->margins, b->out.n), "finish",
+                   pf_finish_name(b->finish));
 }
 
 static int write_record(const run *g, const json_t *r) {

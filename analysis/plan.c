@@ -62,13 +62,6 @@ static int make_prompts(pf_plan *p) {
  * ---------------------------------------------------------------------------------------------------------
  */
 
-static json_t *int_list(const pf_ids *v) {
-  json_t *a = json_array();
-  for (size_t i = 0; i < v->n; i++)
-    json_array_append_new(a, json_integer(v->v[i]));
-  return a;
-}
-
 static json_t *probe_list(const pf_grid *g) {
   json_t *a = json_array();
   for (size_t i = 0; i < g->n_probes; i++)
@@ -94,7 +87,7 @@ static json_t *make_head(const pf_plan *p) {
                    p->info->weights_sha256, "tokenizer", pf_tok_sha256(p->tok), "contract",
                    pf_contract_version(), "precision", pf_precision_name(p->info->precision),
                    "grid", p->grid.sha256, "all_draws", p->all_draws, "controls", controls_sum(p),
-                   "layers", int_list(&p->layers), "probes", probe_list(&p->grid));
+                   "layers", pf_js_ints(p->layers.v, p->layers.n), "probes", probe_list(&p->grid));
 }
 
 static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {

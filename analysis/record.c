@@ -30,15 +30,14 @@ static json_t *prompt_json(const pf_role_prompt *q) {
 static json_t *y_json(const pf_work *w, const pf_cell *c) {
   char *text = NULL;
   size_t n = 0;
-  json_t *ids = json_array(), *lp = json_array();
+  json_t *lp = json_array();
   for (size_t i = 0; i < c->y.n; i++) {
-    json_array_append_new(ids, json_integer(c->y.v[i]));
     json_array_append_new(
         lp, pf_js_num((double)c->clean[i * w->vocab + (size_t)c->y.v[i]] - c->ref[i].lse));
   }
   if (pf_tok_decode(w->plan->tok, c->y.v, c->y.n, 1, &text, &n) != PF_OK)
     text = NULL;
-  json_t *out = json_pack("{s:o,s:o,s:o}", "ids", ids, "text",
+  json_t *out = json_pack("{s:o,s:o,s:o}", "ids", pf_js_ints(c->y.v, c->y.n), "text",
                           text ? json_stringn(text, n) : json_null(), "logprobs", lp);
   pf_text_free(text);
   return out;

@@ -50,35 +50,16 @@ void pf_records_close(pf_records *r) {
   *r = (pf_records){0};
 }
 
-static int parse_lines(const char *path, const pf_buf *b, json_t *list) {
-  int rc = PF_OK;
-  for (size_t at = 0; rc == PF_OK && at < b->n;) {
-    const char *end = memchr(b->s + at, '\n', b->n - at);
-    size_t n = end ? (size_t)(end - b->s) - at : b->n - at;
-    json_t *line = NULL;
-    rc = pf_js_text(path, b->s + at, n, &line);
-    if (rc == PF_OK && json_array_append_new(list, line) != 0)
-      rc = PF_ENOMEM;
-    at += n + 1;
-  }
-  return rc;
-}
-
 const json_t *pf_records_of(pf_records *r, const char *experiment, int *rc) {
   char path[4400];
-  pf_buf b = {0};
+  json_t *list;
   const json_t *there = json_object_get(r->files, experiment);
   snprintf(path, sizeof path, "%s/%s.jsonl", r->dir, experiment);
   if (there || *rc != PF_OK || access(path, F_OK) != 0)
     return there;
-  json_t *list = json_array();
-  *rc = list ? pf_read_file(path, FILE_LIMIT, &b) : PF_ENOMEM;
-  if (*rc == PF_OK)
-    *rc = parse_lines(path, &b, list);
-  pf_buf_free(&b);
-  if (*rc == PF_OK && json_object_set(r->files, experiment, list) != 0)
+  *rc = pf_js_lines(path, FILE_LIMIT, &list);
+  if (*rc == PF_OK && json_object_set_new(r->files, experiment, list) != 0)
     *rc = PF_ENOMEM;
-  json_decref(list); /* files holds it */
   return *rc == PF_OK ? list : NULL;
 }
 

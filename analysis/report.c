@@ -113,11 +113,6 @@ static void puts_(page *g, const char *s) {
   pf_buf_puts(&g->b, s);
 }
 
-static const char *str(const json_t *o, const char *key) {
-  const char *s = json_string_value(json_object_get(o, key));
-  return s ? s : "";
-}
-
 /* NaN when it is not a number. */
 static double num(const json_t *v) {
   return json_is_number(v) ? json_number_value(v) : NAN;
@@ -188,15 +183,15 @@ static void head(page *g) {
   puts_(g, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
            "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
            "<meta name=\"color-scheme\" content=\"light dark\">\n<title>Persona + task: ");
-  text(g, str(m, "name"));
+  text(g, pf_js_str(m, "name"));
   puts_(g, "</title>\n");
   puts_(g, style);
   puts_(g, "</head><body><main>\n<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
-  text(g, str(m, "name"));
+  text(g, pf_js_str(m, "name"));
   pf_buf_printf(&g->b,
                 " &middot; grid %s &middot; %d cells &middot; protocol of the paper &ldquo;As X, "
                 "Do Y&rdquo; (",
-                str(grid, "name"), g->n_cells);
+                pf_js_str(grid, "name"), g->n_cells);
   puts_(g, "arXiv 2605.23147)</p>\n");
 }
 
@@ -204,7 +199,7 @@ static void question(page *g) {
   const json_t *grid = json_object_get(g->manifest, "grid"),
                *base = json_object_get(grid, "baseline");
   puts_(g, "<h2>What was asked</h2>\n<p>A prompt such as &ldquo;");
-  text(g, str(grid, "template"));
+  text(g, pf_js_str(grid, "template"));
   puts_(g, "&rdquo; gives a model a persona X and a task Y. Inside the model, at one token and one "
            "layer, the prompt has become a vector. "
            "Is that vector the sum of a persona part and a task part, near enough that the answer "
@@ -212,9 +207,9 @@ static void question(page *g) {
            "in its place?</p>\n<p>Four prompts are run for every cell: baseline persona and task "
            "(BB), persona only (XB), task only "
            "(BY), both (XY). The baselines are &ldquo;");
-  text(g, str(base, "persona"));
+  text(g, pf_js_str(base, "persona"));
   puts_(g, "&rdquo; and &ldquo;");
-  text(g, str(base, "task"));
+  text(g, pf_js_str(base, "task"));
   puts_(g, "&rdquo; In the XY run one vector is replaced by h<sub>BB</sub> + (h<sub>XB</sub> "
            "&minus; h<sub>BB</sub>) + "
            "(h<sub>BY</sub> &minus; h<sub>BB</sub>), and the change is measured as the "
@@ -596,14 +591,14 @@ static void published_table(page *g) {
   if (!g->published)
     return;
   puts_(g, "<h2>Next to the paper</h2>\n<p>The configuration and every tensor shape are those of ");
-  text(g, str(m, "shaped_as"));
+  text(g, pf_js_str(m, "shaped_as"));
   pf_buf_printf(&g->b,
                 ", one of the paper&rsquo;s models. Whether the weights are the same cannot be "
                 "checked against a published "
                 "value; theirs here hash to <code>%s</code>. This run computes in precision %s; "
                 "the paper ran Gemma in "
                 "float32 and Qwen in bfloat16.</p>\n",
-                str(m, "weights_sha256"), str(g->manifest, "precision"));
+                pf_js_str(m, "weights_sha256"), pf_js_str(g->manifest, "precision"));
   puts_(g, "<table><tr><th class=\"t\">position</th><th>layer</th><th>median KL "
            "here</th><th>published</th><th>ratio</th></tr>\n");
   for (size_t i = 0; i < json_array_size(g->probes); i++)
@@ -618,7 +613,7 @@ static void prompt_echo(page *g) {
   puts_(g, "<h2>The prompt and its parts</h2>\n<div class=\"prompt\">");
   for (int i = 0; i < 5; i++) {
     pf_buf_printf(&g->b, "<span class=\"s%d\">", i);
-    text(g, str(json_object_get(q, parts[i]), "text"));
+    text(g, pf_js_str(json_object_get(q, parts[i]), "text"));
     puts_(g, "</span>");
   }
   puts_(g, "</div>\n<p class=\"sub\">The first cell&rsquo;s prompt in this model&rsquo;s chat "
@@ -646,13 +641,13 @@ static void texts_table(page *g) {
   for (size_t i = 0; i < json_array_size(g->texts); i++) {
     const json_t *e = json_array_get(g->texts, i);
     puts_(g, "<tr><td class=\"t\">");
-    text(g, str(e, "persona"));
+    text(g, pf_js_str(e, "persona"));
     puts_(g, "</td><td class=\"t\">");
-    text(g, str(e, "task"));
+    text(g, pf_js_str(e, "task"));
     puts_(g, json_is_true(json_object_get(e, "held_out"))
                  ? " <span class=\"tag\">held out</span></td><td class=\"t\">"
                  : "</td><td class=\"t\">");
-    text(g, str(json_object_get(e, "y"), "text"));
+    text(g, pf_js_str(json_object_get(e, "y"), "text"));
     puts_(g, "</td></tr>\n");
   }
   puts_(g, "</table></div>\n");
@@ -673,26 +668,27 @@ static void run_table(page *g) {
   pf_buf b = {0};
   puts_(g, "<h2>This run</h2>\n<table>\n");
   pf_buf_printf(&b, "%s: %s, %d layers, width %d, %d query and %d key heads, vocabulary %d, %s",
-                str(m, "name"), str(m, "arch"), g->n_layers,
+                pf_js_str(m, "name"), pf_js_str(m, "arch"), g->n_layers,
                 (int)json_integer_value(json_object_get(m, "d_model")),
                 (int)json_integer_value(json_object_get(m, "n_heads")),
                 (int)json_integer_value(json_object_get(m, "n_kv_heads")),
-                (int)json_integer_value(json_object_get(m, "vocab_size")), str(m, "weights_dtype"));
+                (int)json_integer_value(json_object_get(m, "vocab_size")),
+                pf_js_str(m, "weights_dtype"));
   row(g, "model", pf_buf_str(&b));
-  row(g, "weights, SHA-256", str(m, "weights_sha256"));
-  row(g, "tokenizer, SHA-256", str(json_object_get(g->manifest, "tokenizer"), "sha256"));
-  row(g, "grid, SHA-256", str(json_object_get(g->manifest, "grid"), "sha256"));
+  row(g, "weights, SHA-256", pf_js_str(m, "weights_sha256"));
+  row(g, "tokenizer, SHA-256", pf_js_str(json_object_get(g->manifest, "tokenizer"), "sha256"));
+  row(g, "grid, SHA-256", pf_js_str(json_object_get(g->manifest, "grid"), "sha256"));
   pf_buf_free(&b);
   char number[32];
   pf_format_double(num(json_object_get(m, "repetition_penalty")), number, sizeof number);
   pf_buf_printf(&b, "%s (in the clean continuation; not in the scored log-probabilities)", number);
   row(g, "repetition penalty", pf_buf_str(&b));
   pf_buf_free(&b);
-  pf_buf_printf(&b, "personaflow %s, numerics contract %d, precision %s", str(p, "version"),
+  pf_buf_printf(&b, "personaflow %s, numerics contract %d, precision %s", pf_js_str(p, "version"),
                 (int)json_integer_value(json_object_get(p, "contract")),
-                str(g->manifest, "precision"));
+                pf_js_str(g->manifest, "precision"));
   row(g, "program", pf_buf_str(&b));
-  row(g, "processor", str(cpu, "name"));
+  row(g, "processor", pf_js_str(cpu, "name"));
   pf_buf_free(&b);
   puts_(
       g,
@@ -716,21 +712,8 @@ static int read_part(const page *g, const char *name, json_t **out) {
 
 static int read_lines(page *g) {
   char path[4400];
-  pf_buf b;
   snprintf(path, sizeof path, "%s/generated.jsonl", g->dir);
-  int rc = pf_read_file(path, FILE_LIMIT, &b);
-  g->texts = json_array();
-  for (size_t at = 0; rc == PF_OK && at < b.n;) {
-    const char *end = memchr(b.s + at, '\n', b.n - at);
-    size_t n = end ? (size_t)(end - b.s) - at : b.n - at;
-    json_t *line = NULL;
-    rc = pf_js_text(path, b.s + at, n, &line);
-    if (rc == PF_OK && json_array_append_new(g->texts, line) != 0)
-      rc = PF_ENOMEM;
-    at += n + 1;
-  }
-  pf_buf_free(&b);
-  return rc;
+  return pf_js_lines(path, FILE_LIMIT, &g->texts);
 }
 
 /* A manifest made by hand may hold anything: what the page indexes with must be sane. */
@@ -756,9 +739,9 @@ static int read_all(page *g) {
   if (rc == PF_OK)
     rc = check_parts(g);
   const json_t *m = json_object_get(g->manifest, "model");
-  if (rc == PF_OK && *str(m, "shaped_as_key") &&
-      pf_published_load(str(m, "shaped_as_key"),
-                        str(json_object_get(g->manifest, "grid"), "sha256"),
+  if (rc == PF_OK && *pf_js_str(m, "shaped_as_key") &&
+      pf_published_load(pf_js_str(m, "shaped_as_key"),
+                        pf_js_str(json_object_get(g->manifest, "grid"), "sha256"),
                         &g->published) != PF_OK)
     g->published =
         NULL; /* another grid, or the data files are not here: the page stands without them */

@@ -52,16 +52,6 @@ static char *prompt_path(const snap *s, size_t k, const char *ext, char buf[4400
   return buf;
 }
 
-static int write_json(const snap *s, const char *name, const json_t *v) {
-  char path[4400];
-  pf_buf b = {0};
-  pf_js_dump(v, 1, &b);
-  pf_buf_puts(&b, "\n");
-  int rc = v && !b.failed ? pf_write_file(path_of(s, name, path), b.s, b.n) : PF_ENOMEM;
-  pf_buf_free(&b);
-  return rc;
-}
-
 /* Names that a snapshot leaves beside its partial.json. */
 static bool ours(const char *name) {
   return !strcmp(name, MANIFEST) || !strcmp(name, CONFIG) || !strncmp(name, "prompt-", 7);
@@ -201,7 +191,7 @@ static int copy_config(const snap *s) {
 static int begin(snap *s) {
   json_t *partial = json_pack("{s:s s:O}", "schema", PF_SNAP_SCHEMA, "head", s->head);
   bool go_on = s->o->resume && pf_snap_is(s->o->out_dir);
-  int rc = write_json(s, PARTIAL, partial);
+  int rc = pf_js_write(s->o->out_dir, PARTIAL, partial);
   if (rc == PF_OK && !go_on)
     rc = clear(s);
   if (rc == PF_OK)
@@ -429,7 +419,7 @@ static int finish(snap *s, char digest[65]) {
   json_t *m = json_pack("{s:s s:s s:O s:s s:O s:o s:o}", "schema", PF_SNAP_SCHEMA, "digest", digest,
                         "head", s->head, "model", s->o->model, "files", s->files, "made_by", by,
                         "tensors", pf_tensors_json(s->model));
-  int rc = write_json(s, MANIFEST, m);
+  int rc = pf_js_write(s->o->out_dir, MANIFEST, m);
   json_decref(m);
   if (rc == PF_OK)
     unlink(path_of(s, PARTIAL, path));

@@ -58,8 +58,7 @@ size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p) {
 typedef struct study {
   pf_desk d;
   const pf_study_opts *o;
-  bool *chosen;       /* (pf_n_experiments) */
-  uint64_t lab_units; /* a cell's, of the experiments that work cell by cell */
+  bool *chosen; /* (pf_n_experiments) */
 } study;
 
 static int threads_of(const study *s) {
@@ -124,12 +123,15 @@ static bool mine(const study *s, size_t cell) {
   return s->o->shards <= 1 || cell % (size_t)s->o->shards == (size_t)s->o->shard;
 }
 
-/* The cells of this run in which an experiment is not done. */
+/* The cells of this run in which an experiment is not done; cells NULL: their number alone. */
 static size_t cells_left(const study *s, const pf_experiment *e, size_t *cells) {
   size_t n = 0;
   for (size_t c = 0; c < s->d.plan.n_cells; c++)
-    if (mine(s, c) && !cell_done(&s->d, e, c))
-      cells[n++] = c;
+    if (mine(s, c) && !cell_done(&s->d, e, c)) {
+      if (cells)
+        cells[n] = c;
+      n++;
+    }
   return n;
 }
 
@@ -268,7 +270,6 @@ static int plan_total(study *s) {
     rc = pf_fail(PF_EUSAGE,
                  "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
                  (double)s->o->memory / 1e6, (double)memory / 1e6 + 0.5);
-  s->lab_units = lab_units(s, &one);
   for (size_t c = 0; c < s->d.plan.n_cells; c++)
     for (size_t i = 0; i < pf_n_experiments; i++)
       if (mine(s, c) && runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
@@ -276,7 +277,7 @@ static int plan_total(study *s) {
         cells++;
         break;
       }
-  s->d.total = pf_work_units(&s->d.work, &cost) + cells * s->lab_units;
+  s->d.total = pf_work_units(&s->d.work, &cost) + cells * lab_units(s, &one);
   return rc;
 }
 
@@ -487,7 +488,6 @@ static int dry_run(study *s) {
  * run that found all cells done leaves the times of the one that computed them. */
 static int write_timings(const study *s, double load, double seconds, size_t cells) {
   char path[4400];
-  pf_buf b = {0};
   const pf_work *w = &s->d.work;
   const pf_cost *done = &w->done;
   snprintf(path, sizeof path, "%s/timings.json", s->o->out_dir);
@@ -502,20 +502,9 @@ static int write_timings(const study *s, double load, double seconds, size_t cel
                         (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on",
                         "row_layers_base", (json_int_t)done->base, "row_layers_substitutions",
                         (json_int_t)done->changed, "cells_together", (json_int_t)s->d.together);
-  pf_js_dump(t, 1, &b);
-  pf_buf_puts(&b, "\n");
-  int rc = t && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;
+  int rc = pf_js_write(s->o->out_dir, "timings.json", t);
   json_decref(t);
-  pf_buf_free(&b);
   return rc;
-}
-
-static size_t additive_left(const study *s) {
-  size_t n = 0;
-  const pf_experiment *e = pf_experiment_find("additive");
-  for (size_t c = 0; c < s->d.plan.n_cells; c++)
-    n += mine(s, c) && runs(s, e) && !cell_done(&s->d, e, c);
-  return n;
 }
 
 static int check_finished(const study *s) {
@@ -527,11 +516,7 @@ static int check_finished(const study *s) {
 
 /* The additive sweep is whole: there are tables to show. */
 static bool has_summary(const study *s) {
-  const pf_experiment *e = pf_experiment_find("additive");
-  for (size_t c = 0; c < s->d.plan.n_cells; c++)
-    if (!cell_done(&s->d, e, c))
-      return false;
-  return true;
+  return cells_left(s, pf_experiment_find("additive"), NULL) == 0;
 }
 
 static pf_journal_mode mode_of(const pf_study_opts *o) {
@@ -540,20 +525,14 @@ static pf_journal_mode mode_of(const pf_study_opts *o) {
 
 /* What was asked for, for `merge`. */
 static int write_run(const study *s) {
-  char path[4400];
-  pf_buf b = {0};
   const pf_study_opts *o = s->o;
   json_t *run =
       json_pack("{s:s,s:s,s:s,s:s?,s:s,s:s?,s:b,s:s}", "schema", "personaflow-run/1", "model",
                 o->model, "grid", o->grid, "layers", o->layers, "protocol",
                 pf_protocol_names[s->d.plan.protocol], "only", o->only, "all_draws",
                 o->all_draws != 0, "precision", pf_precision_name(s->d.plan.info->precision));
-  snprintf(path, sizeof path, "%s/run.json", o->out_dir);
-  pf_js_dump(run, 1, &b);
-  pf_buf_puts(&b, "\n");
-  int rc = run && !b.failed ? pf_write_file(path, b.s, b.n) : PF_ENOMEM;
+  int rc = pf_js_write(o->out_dir, "run.json", run);
   json_decref(run);
-  pf_buf_free(&b);
   return rc;
 }
 
@@ -562,7 +541,8 @@ static int compute(study *s, double load) {
                            pf_study_outputs);
   if (rc != PF_OK)
     return rc;
-  size_t before = units_of(s, true), cells = additive_left(s);
+  const pf_experiment *additive = pf_experiment_find("additive");
+  size_t before = units_of(s, true), cells = runs(s, additive) ? cells_left(s, additive, NULL) : 0;
   if (pf_journal_dropped(s->d.journal))
     say(s, "journal: %zu bytes of an unfinished record were dropped",
         pf_journal_dropped(s->d.journal));
@@ -596,12 +576,11 @@ static int check_opts(const pf_study_opts *o) {
 }
 
 static int show_results(study *s) {
-  int rc;
   if (s->o->shards > 1) {
     say(s, "shard %d of %d is done: `personaflow merge` joins them", s->o->shard + 1, s->o->shards);
     return PF_OK;
   }
-  rc = pf_findings_print(s->o->out_dir, s->o->log, s->o->log_user);
+  int rc = pf_findings_print(s->o->out_dir, s->o->log, s->o->log_user);
   if (rc != PF_OK || !has_summary(s))
     return rc;
   rc = pf_export_table(s->o->out_dir, s->o->log, s->o->log_user);

@@ -10,5 +10,9 @@
 int pf_js_file(const char *path, size_t limit, json_t **out);
 /* Parses text; `name` stands in the error line. */
 int pf_js_text(const char *name, const char *text, size_t n, json_t **out);
+/* A file of at most `limit` bytes with a value in each line; *out is a new array. */
+int pf_js_lines(const char *path, size_t limit, json_t **out);
+/* A member that is a text; "" where there is none. */
+const char *pf_js_str(const json_t *o, const char *key);
 
 #endif
