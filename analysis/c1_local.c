@@ -11,6 +11,7 @@
 #include "analysis/experiment.h"
 #include "analysis/geometry.h"
 #include "analysis/jsonout.h"
+#include "analysis/sheet.h"
 #include "base/mem.h"
 #include "base/status.h"
 
@@ -241,13 +242,6 @@ static bool fill(const c1 *c, const spot *p, value_id id, size_t draw, double *u
 
 /* ---- trials ---------------------------------------------------------------------------------- */
 
-static double sum(const double *x, int32_t n) {
-  double s = 0;
-  for (int32_t i = 0; i < n; i++)
-    s += x[i];
-  return s;
-}
-
 /* KL10 of the group's mean, of each draw where there are several, and of the first token. */
 static int put_group(c1 *c, const group *g) {
   json_t *draws = json_array();
@@ -256,7 +250,7 @@ static int put_group(c1 *c, const group *g) {
   for (size_t i = 0; i < g->n; i++) {
     const pf_trial *v = &c->v[g->first + i];
     n = v->to - v->from;
-    double one = sum(v->kl, n);
+    double one = pf_sum_steps(v->kl, (size_t)n, 0, (size_t)n);
     json_array_append_new(draws, pf_js_num(one));
     kl10 += one / (double)g->n;
     kl0 += v->kl[0] / (double)g->n;

@@ -110,12 +110,6 @@ static int eval(work *w, const pf_row *rows, size_t n, float *logits) {
   return rc;
 }
 
-static const pf_role_prompt *prompt_of(const pf_plan *p, int persona, int task) {
-  return persona == PF_BASE ? task < 0 ? &p->bb : &p->by[task]
-         : task < 0 ? &p->xb[persona]
-                            : &p->xy[(size_t)persona * p->grid.n_tasks + (size_t)task];
-}
-
 static int want_base(work *w, int persona, int task, base **out) {
   const pf_plan *p = w->p;
   for (size_t i = 0; i < w->n_b; i++)
@@ -132,7 +126,7 @@ static int want_base(work *w, int persona, int task, base **out) {
   if (persona == PF_NOBODY)
     rc = pf_role_prompt_make(p->tok, p->grid.template_, NULL, p->grid.tasks[task].text, &b->own);
   else
-    b->q = prompt_of(p, persona, task);
+    b->q = pf_plan_prompt(p, persona, task);
   b->h = pf_calloc(w->width, sizeof *b->h);
   return rc == PF_OK && !b->h ? PF_ENOMEM : rc;
 }

@@ -63,22 +63,17 @@ static int factorial(pf_flow *f, const double **floor) {
 }
 
 static int profile(pf_flow *f, const double *floor) {
-  int32_t layers = pf_lab_layers(f->s.l);
+  int32_t layers = pf_lab_layers(f->s.l), lo, hi;
   int rc = PF_OK;
   for (size_t i = 0; i < sizeof layered / sizeof *layered; i++)
-    for (int32_t k = 0; k < layers && rc == PF_OK; k++) {
-      const int32_t spans[][2] = {
-          {k, k + 1}, {k > 2 ? k - 2 : 0, k + 3 < layers ? k + 3 : layers}, {k, layers}, {0, k}};
-      static const char *const kinds[] = {"window1", "window5", "from", "below"};
-      for (int s = 0; s < 4 && rc == PF_OK; s++) {
-        if (spans[s][0] == spans[s][1])
+    for (int32_t k = 0; k < layers && rc == PF_OK; k++)
+      for (int p = 0; p < PF_N_PROFILES && rc == PF_OK; p++) {
+        if (!pf_profile_span((pf_profile)p, k, layers, &lo, &hi))
           continue;
-        rc = add(f, layered[i], PF_ABLATE_MASK, spans[s][0], spans[s][1], floor, NULL);
-        json_t *row = rc == PF_OK ? f->s.v[f->s.n - 1]->row : NULL;
-        json_object_set_new(row, "profile", json_string(kinds[s]));
-        json_object_set_new(row, "layer", json_integer(k));
+        rc = add(f, layered[i], PF_ABLATE_MASK, lo, hi, floor, NULL);
+        if (rc == PF_OK)
+          pf_line_profile(f->s.v[f->s.n - 1], (pf_profile)p, k);
       }
-    }
   return rc;
 }
 
@@ -96,13 +91,7 @@ static int time_profile(pf_flow *f, const double *floor) {
     json_object_set_new(x->row, "tau", json_integer(taus[i]));
     x->base = floor;
     x->steps = true;
-    rc = pf_line_cut(&f->s, x,
-                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
-                              .head = -1,
-                              .q_lo = f->p_last + taus[i],
-                              .q_hi = f->end,
-                              .k_lo = f->x_lo,
-                              .k_hi = f->x_hi});
+    rc = pf_flow_cut(f, x, f->p_last + taus[i], f->x_lo, f->x_hi);
   }
   return rc;
 }
@@ -114,13 +103,7 @@ static int cut_some(pf_flow *f, pf_line *x, int32_t lo, int32_t hi, int32_t n, u
     if (pf_uniform(SEED, stream, (uint64_t)k) * left >= n)
       continue;
     n--;
-    rc = pf_line_cut(&f->s, x,
-                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
-                              .head = -1,
-                              .q_lo = f->p_last,
-                              .q_hi = f->end,
-                              .k_lo = k,
-                              .k_hi = k + 1});
+    rc = pf_flow_cut(f, x, f->p_last, k, k + 1);
   }
   return rc;
 }
@@ -167,13 +150,7 @@ static int neutral_keys(pf_flow *f) {
   if (rc != PF_OK)
     return rc;
   x->v.ref = ref;
-  return pf_line_cut(&f->s, x,
-                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
-                              .head = -1,
-                              .q_lo = f->p_last,
-                              .q_hi = f->end,
-                              .k_lo = f->x_lo,
-                              .k_hi = f->neutral->pos[f->neutral->x.hi - 1] + 1});
+  return pf_flow_cut(f, x, f->p_last, f->x_lo, f->neutral->pos[f->neutral->x.hi - 1] + 1);
 }
 
 int pf_d1(pf_lab *l, size_t part, json_t *rows) {

@@ -11,7 +11,7 @@
 #include "analysis/experiment.h"
 #include "analysis/flow.h"
 #include "analysis/jsonout.h"
-#include "base/rng.h"
+#include "analysis/stats.h"
 #include "base/status.h"
 
 enum { RANDOM_KV = 5, RANDOM_SETS = 20, MAX_KEYS = 512 };
@@ -130,13 +130,7 @@ static int another_persona(d2 *d) {
     if (k < 2)
       rc = splice(d, x[k], t->seq, d->f.x_lo, end, 0, layers_of(d));
     if (rc == PF_OK && k < 2 && end < d->f.x_hi)
-      rc = pf_line_cut(&d->f.s, x[k],
-                       (pf_cut){.layer_hi = layers_of(d),
-                                .head = -1,
-                                .q_lo = d->f.p_last,
-                                .q_hi = d->f.end,
-                                .k_lo = end,
-                                .k_hi = d->f.x_hi});
+      rc = pf_flow_cut(&d->f, x[k], d->f.p_last, end, d->f.x_hi);
   }
   if (rc == PF_OK)
     x[1]->base = x[2]->base = x[2]->v.kl;
@@ -234,25 +228,26 @@ static int random_kv(d2 *d) {
 /* ---- T7: how many positions ------------------------------------------------------------------ */
 
 /* Transplants the persona's keys order[0..k). */
-static int some_keys(d2 *d, pf_line *x, const int32_t *order, int32_t k) {
+static int some_keys(d2 *d, pf_line *x, const size_t *order, int32_t k) {
   int rc = PF_OK;
   for (int32_t i = 0; i < k && rc == PF_OK; i++)
-    rc = splice(d, x, xy_of(d), d->f.x_lo + order[i], d->f.x_lo + order[i] + 1, 0, layers_of(d));
+    rc = splice(d, x, xy_of(d), d->f.x_lo + (int32_t)order[i], d->f.x_lo + (int32_t)order[i] + 1, 0,
+                layers_of(d));
   return rc;
 }
 
-static void shuffle(int32_t *order, int32_t n, uint64_t stream) {
-  for (int32_t i = 0; i < n; i++)
+static void shuffle(size_t *order, size_t n, uint64_t stream) {
+  for (size_t i = 0; i < n; i++)
     order[i] = i;
-  for (int32_t i = n - 1; i > 0; i--) {
-    int32_t j = (int32_t)(pf_uniform(SEED, stream, (uint64_t)i) * (i + 1)), t = order[i];
+  for (size_t i = n - 1; i > 0; i--) {
+    size_t j = pf_draw_below(SEED, stream, i, i + 1), t = order[i];
     order[i] = order[j];
     order[j] = t;
   }
 }
 
 /* Every key alone; order: by its closure, best first, ties to the earlier one. */
-static int rank_keys(d2 *d, int32_t n, int32_t *order) {
+static int rank_keys(d2 *d, int32_t n, size_t *order) {
   size_t n_y = pf_lab_n_y(d->f.s.l);
   pf_line *x[MAX_KEYS];
   double kl[MAX_KEYS];
@@ -262,21 +257,17 @@ static int rank_keys(d2 *d, int32_t n, int32_t *order) {
     if (rc != PF_OK)
       break;
     json_object_set_new(x[i]->row, "token", json_integer(i));
-    rc = some_keys(d, x[i], &i, 1);
+    rc = some_keys(d, x[i], &(size_t){(size_t)i}, 1);
   }
   if (rc == PF_OK)
     rc = pf_sheet_run(&d->f.s);
-  for (int32_t i = 0; i < n && rc == PF_OK; i++) {
+  for (int32_t i = 0; i < n && rc == PF_OK; i++)
     kl[i] = pf_sum_steps(x[i]->v.kl, n_y, 0, n_y);
-    int32_t at = i;
-    for (; at > 0 && kl[order[at - 1]] > kl[i]; at--)
-      order[at] = order[at - 1];
-    order[at] = i;
-  }
-  return rc;
+  size_t ranked;
+  return rc == PF_OK ? pf_order(kl, (size_t)n, order, &ranked) : rc;
 }
 
-static int curve(d2 *d, const char *how, const int32_t *order, int32_t n, int draw) {
+static int curve(d2 *d, const char *how, const size_t *order, int32_t n, int draw) {
   int rc = PF_OK;
   for (int32_t k = 1; k <= n && rc == PF_OK; k = k < n && 2 * k > n ? n : 2 * k) {
     pf_line *x;
@@ -294,7 +285,8 @@ static int curve(d2 *d, const char *how, const int32_t *order, int32_t n, int dr
 }
 
 static int compression(d2 *d) {
-  int32_t n = d->f.x_hi - d->f.x_lo, order[MAX_KEYS];
+  int32_t n = d->f.x_hi - d->f.x_lo;
+  size_t order[MAX_KEYS];
   if (n > MAX_KEYS || n < 1)
     return n < 1 ? PF_OK
                  : pf_fail(PF_EINPUT, "study: a persona of %d tokens; at most %d", n, MAX_KEYS);
@@ -302,11 +294,11 @@ static int compression(d2 *d) {
   if (rc == PF_OK)
     rc = curve(d, "best", order, n, -1);
   for (int32_t i = 0; i < n; i++)
-    order[i] = n - 1 - i;
+    order[i] = (size_t)(n - 1 - i);
   if (rc == PF_OK)
     rc = curve(d, "last", order, n, -1);
   for (int draw = 0; draw < RANDOM_SETS && rc == PF_OK; draw++) {
-    shuffle(order, n, 8ull << 56 ^ (uint64_t)pf_lab_index(d->f.s.l) << 16 ^ (uint64_t)draw);
+    shuffle(order, (size_t)n, 8ull << 56 ^ (uint64_t)pf_lab_index(d->f.s.l) << 16 ^ (uint64_t)draw);
     rc = curve(d, "random", order, n, draw);
   }
   return rc;
@@ -315,25 +307,20 @@ static int compression(d2 *d) {
 /* ---- T8: which layers ------------------------------------------------------------------------ */
 
 static int by_layer(d2 *d) {
-  int32_t layers = layers_of(d);
+  int32_t layers = layers_of(d), lo, hi;
   int rc = PF_OK;
-  for (int32_t k = 0; k < layers && rc == PF_OK; k++) {
-    const int32_t spans[][2] = {
-        {k, k + 1}, {k > 2 ? k - 2 : 0, k + 3 < layers ? k + 3 : layers}, {k, layers}, {0, k}};
-    static const char *const kinds[] = {"window1", "window5", "from", "below"};
-    for (int s = 0; s < 4 && rc == PF_OK; s++) {
+  for (int32_t k = 0; k < layers && rc == PF_OK; k++)
+    for (int p = 0; p < PF_N_PROFILES && rc == PF_OK; p++) {
       pf_line *x;
-      if (spans[s][0] == spans[s][1])
+      if (!pf_profile_span((pf_profile)p, k, layers, &lo, &hi))
         continue;
       rc = add(d, "T8", &x);
       if (rc != PF_OK)
         return rc;
-      pf_line_layers(x, spans[s][0], spans[s][1]);
-      json_object_set_new(x->row, "profile", json_string(kinds[s]));
-      json_object_set_new(x->row, "layer", json_integer(k));
-      rc = splice(d, x, xy_of(d), d->f.x_lo, d->f.x_hi, spans[s][0], spans[s][1]);
+      pf_line_layers(x, lo, hi);
+      pf_line_profile(x, (pf_profile)p, k);
+      rc = splice(d, x, xy_of(d), d->f.x_lo, d->f.x_hi, lo, hi);
     }
-  }
   return rc;
 }
 

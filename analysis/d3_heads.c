@@ -8,8 +8,8 @@
 #include "analysis/experiment.h"
 #include "analysis/flow.h"
 #include "analysis/jsonout.h"
+#include "analysis/stats.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "base/status.h"
 
 enum { RANDOM_SETS = 100, READS = PF_READ_B | PF_READ_C };
@@ -21,27 +21,13 @@ typedef struct d3 {
   int32_t layers, heads;
   size_t n;           /* heads in all */
   const double *base; /* KL with the reads of all heads cut */
-  int32_t *order;     /* (n) heads as layer * heads + head, most effect first */
+  size_t *order;      /* (n) heads as layer * heads + head, most effect first */
 } d3;
 
 /* ---- single heads ---------------------------------------------------------------------------- */
 
 static int cut_head(d3 *d, pf_line *x, int reads, int32_t head) {
-  int rc = PF_OK;
-  for (int edge = PF_READ_A; edge <= PF_READ_C && rc == PF_OK; edge *= 2) {
-    int32_t lo, hi, layer = head / d->heads;
-    pf_flow_queries(&d->f, edge, &lo, &hi);
-    if (reads & edge && lo < hi)
-      rc = pf_line_cut(&d->f.s, x,
-                       (pf_cut){.layer_lo = layer,
-                                .layer_hi = layer + 1,
-                                .head = head % d->heads,
-                                .q_lo = lo,
-                                .q_hi = hi,
-                                .k_lo = d->f.x_lo,
-                                .k_hi = d->f.x_hi});
-  }
-  return rc;
+  return pf_flow_cut_head(&d->f, x, reads, head / d->heads, head % d->heads);
 }
 
 static int add(d3 *d, const char *name, pf_line **x) {
@@ -68,7 +54,8 @@ static int single_heads(d3 *d) {
   } edges[] = {{"b", PF_READ_B}, {"c", PF_READ_C}, {"bc", READS}};
   size_t n_y = pf_lab_n_y(d->f.s.l);
   pf_line **both = pf_lab_alloc(d->f.s.l, d->n, sizeof *both);
-  int rc = both ? all_heads(d) : PF_ENOMEM;
+  double *kl = pf_lab_alloc(d->f.s.l, d->n, sizeof *kl);
+  int rc = both && kl ? all_heads(d) : PF_ENOMEM;
   for (int32_t h = 0; (size_t)h < d->n && rc == PF_OK; h++)
     for (int e = 0; e < 3 && rc == PF_OK; e++) {
       pf_line *x;
@@ -83,25 +70,21 @@ static int single_heads(d3 *d) {
     }
   if (rc == PF_OK)
     rc = pf_sheet_run(&d->f.s);
-  for (int32_t h = 0; (size_t)h < d->n && rc == PF_OK; h++) {
-    double kl = pf_sum_steps(both[h]->v.kl, n_y, 0, n_y);
-    int32_t at = h;
-    for (; at > 0 && pf_sum_steps(both[d->order[at - 1]]->v.kl, n_y, 0, n_y) < kl; at--)
-      d->order[at] = d->order[at - 1];
-    d->order[at] = h;
-  }
-  return rc;
+  for (size_t h = 0; h < d->n && rc == PF_OK; h++)
+    kl[h] = -pf_sum_steps(both[h]->v.kl, n_y, 0, n_y);
+  size_t ranked;
+  return rc == PF_OK ? pf_order(kl, d->n, d->order, &ranked) : rc;
 }
 
 /* ---- sets of heads --------------------------------------------------------------------------- */
 
 /* Cuts the reads of the set's heads, or with keep of all others. */
-static int cut_set(d3 *d, pf_line *x, const int32_t *set, size_t k, bool keep) {
+static int cut_set(d3 *d, pf_line *x, const size_t *set, size_t k, bool keep) {
   int rc = PF_OK;
   for (int32_t h = 0; (size_t)h < d->n && rc == PF_OK; h++) {
     bool in = false;
     for (size_t i = 0; i < k; i++)
-      in |= set[i] == h;
+      in |= set[i] == (size_t)h;
     if (in != keep)
       rc = cut_head(d, x, READS, h);
   }
@@ -124,28 +107,26 @@ static int best_sets(d3 *d) {
 
 /* As many other heads of each layer as the best k have there; where a layer has no other left, the
  * same. */
-static void random_set(const d3 *d, size_t k, uint64_t stream, int32_t *set) {
-  for (size_t i = 0; i < k; i++) {
-    int32_t layer = d->order[i] / d->heads;
+static void random_set(const d3 *d, size_t k, uint64_t stream, size_t *set) {
+  size_t heads = (size_t)d->heads;
+  for (size_t i = 0; i < k; i++)
     for (uint64_t c = 0;; c++) {
-      int32_t h =
-          layer * d->heads + (int32_t)(pf_uniform(SEED, stream ^ (uint64_t)i << 16, c) * d->heads);
+      size_t h =
+          d->order[i] / heads * heads + pf_draw_below(SEED, stream ^ (uint64_t)i << 16, c, heads);
       bool taken = false;
       for (size_t j = 0; j < i; j++)
         taken |= set[j] == h;
-      if (!taken) {
-        set[i] = h;
+      set[i] = h;
+      if (!taken)
         break;
-      }
     }
-  }
 }
 
 /* Closures of RANDOM_SETS sets of k heads, in one record beside the best k's. */
 static int random_sets(d3 *d, size_t k, bool keep) {
   pf_lab *l = d->f.s.l;
   size_t n_y = pf_lab_n_y(l);
-  int32_t *set = pf_lab_alloc(l, k, sizeof *set);
+  size_t *set = pf_lab_alloc(l, k, sizeof *set);
   pf_line *best, *x[RANDOM_SETS];
   json_t *draws = json_array();
   int rc = set && draws ? add(d, keep ? "keep_share" : "cut_share", &best) : PF_ENOMEM;
@@ -196,13 +177,7 @@ static int cut_tokens(d3 *d, const char *name, int32_t lo, int32_t hi) {
   uint32_t from = t->q->enc.start[lo], to = t->q->enc.end[hi - 1];
   json_object_set_new(x->row, "tokens", json_pack("[i,i]", lo - t->x.lo, hi - t->x.lo));
   json_object_set_new(x->row, "text", json_stringn(t->q->text + from, to - from));
-  return pf_line_cut(&d->f.s, x,
-                     (pf_cut){.layer_hi = d->layers,
-                              .head = -1,
-                              .q_lo = d->f.p_last,
-                              .q_hi = d->f.end,
-                              .k_lo = t->pos[lo],
-                              .k_hi = t->pos[hi - 1] + 1});
+  return pf_flow_cut(&d->f, x, d->f.p_last, t->pos[lo], t->pos[hi - 1] + 1);
 }
 
 static bool has_comma(const pf_track *t, int32_t i) {

@@ -21,14 +21,8 @@ static int causes(pf_flow *f, const pf_heads *h, double *out) {
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
     rc = pf_sheet_probe(&f->s, f->xy, &x[i]);
     if (rc == PF_OK)
-      rc = pf_line_cut(&f->s, x[i],
-                       (pf_cut){.layer_lo = (int32_t)(i / h->heads),
-                                .layer_hi = (int32_t)(i / h->heads) + 1,
-                                .head = (int32_t)(i % h->heads),
-                                .q_lo = f->p_last,
-                                .q_hi = f->end,
-                                .k_lo = f->x_lo,
-                                .k_hi = f->x_hi});
+      rc = pf_flow_cut_head(f, x[i], PF_READ_B | PF_READ_C, (int32_t)(i / h->heads),
+                            (int32_t)(i % h->heads));
   }
   if (rc == PF_OK)
     rc = pf_sheet_run(&f->s);

@@ -7,7 +7,7 @@
 #define ABLATION_NAME(id, name) name,
 const char *const pf_ablation_names[PF_N_ABLATIONS] = {PF_ABLATIONS(ABLATION_NAME)};
 
-/* The prompt up to the persona's end with all its values set to 0 as they are made. */
+/* The prompt up to the persona's end with the persona's values set to 0 as they are made. */
 static int zero_values(pf_flow *f) {
   pf_lab *l = f->s.l;
   int32_t layers = pf_lab_layers(l);
@@ -24,6 +24,7 @@ static int zero_values(pf_flow *f) {
                        .pos_lo = f->x_lo,
                        .pos_hi = f->x_hi,
                        .op = PF_OP_ZERO};
+  f->has_zero_v = true;
   return pf_lab_donor(l, f->xy, f->xy->x.hi, taps, (size_t)layers, &f->zero_v);
 }
 
@@ -42,7 +43,7 @@ int pf_flow_open(pf_flow *f, pf_lab *l, json_t *rows) {
   f->x_hi = f->xy->pos[f->xy->x.hi];
   f->p_last = f->xy->pos[f->xy->n_prompt - 1];
   f->end = f->xy->pos[f->xy->n - 1] + 1;
-  return zero_values(f);
+  return PF_OK;
 }
 
 void pf_flow_close(pf_flow *f) {
@@ -97,6 +98,8 @@ static int take_away(pf_flow *f, pf_line *line, pf_ablation how, int32_t q_lo, i
 int pf_flow_ablate(pf_flow *f, pf_line *line, int reads, pf_ablation how, int32_t layer_lo,
                    int32_t layer_hi) {
   int rc = PF_OK;
+  if (how == PF_ABLATE_ZERO_V && !f->has_zero_v)
+    rc = zero_values(f);
   for (int edge = PF_READ_A; edge <= PF_READ_C && rc == PF_OK; edge *= 2) {
     int32_t lo, hi;
     pf_flow_queries(f, edge, &lo, &hi);
@@ -108,4 +111,51 @@ int pf_flow_ablate(pf_flow *f, pf_line *line, int reads, pf_ablation how, int32_
 
 void pf_line_layers(const pf_line *line, int32_t lo, int32_t hi) {
   json_object_set_new(line->row, "layers", json_pack("[i,i]", lo, hi));
+}
+
+int pf_flow_cut(pf_flow *f, pf_line *line, int32_t q_lo, int32_t k_lo, int32_t k_hi) {
+  return pf_line_cut(&f->s, line,
+                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
+                              .head = -1,
+                              .q_lo = q_lo,
+                              .q_hi = f->end,
+                              .k_lo = k_lo,
+                              .k_hi = k_hi});
+}
+
+int pf_flow_cut_head(pf_flow *f, pf_line *line, int reads, int32_t layer, int32_t head) {
+  int rc = PF_OK;
+  for (int edge = PF_READ_A; edge <= PF_READ_C && rc == PF_OK; edge *= 2) {
+    int32_t lo, hi;
+    pf_flow_queries(f, edge, &lo, &hi);
+    if (reads & edge && lo < hi)
+      rc = pf_line_cut(&f->s, line,
+                       (pf_cut){.layer_lo = layer,
+                                .layer_hi = layer + 1,
+                                .head = head,
+                                .q_lo = lo,
+                                .q_hi = hi,
+                                .k_lo = f->x_lo,
+                                .k_hi = f->x_hi});
+  }
+  return rc;
+}
+
+#define PROFILE_NAME(id, name) name,
+static const char *const profile_names[PF_N_PROFILES] = {PF_PROFILES(PROFILE_NAME)};
+
+bool pf_profile_span(pf_profile p, int32_t layer, int32_t n, int32_t *lo, int32_t *hi) {
+  const int32_t spans[PF_N_PROFILES][2] = {
+      [PF_PROFILE_WINDOW1] = {layer, layer + 1},
+      [PF_PROFILE_WINDOW5] = {layer > 2 ? layer - 2 : 0, layer + 3 < n ? layer + 3 : n},
+      [PF_PROFILE_FROM] = {layer, n},
+      [PF_PROFILE_BELOW] = {0, layer}};
+  *lo = spans[p][0];
+  *hi = spans[p][1];
+  return *lo < *hi;
+}
+
+void pf_line_profile(const pf_line *line, pf_profile p, int32_t layer) {
+  json_object_set_new(line->row, "profile", json_string(profile_names[p]));
+  json_object_set_new(line->row, "layer", json_integer(layer));
 }

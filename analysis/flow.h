@@ -34,6 +34,7 @@ typedef struct pf_flow {
   const pf_track *neutral; /* the first neutral persona, as long as the cell's or, behind a gap, a
                               token or two shorter; NULL: the controls have none */
   const pf_seq *zero_v;    /* the prompt up to the persona's end, whose values are 0 */
+  bool has_zero_v;         /* it has been made */
   int32_t x_lo, x_hi;      /* positions of the persona */
   int32_t p_last, end;     /* position of p_last; one past the last */
 } pf_flow;
@@ -45,7 +46,28 @@ void pf_flow_queries(const pf_flow *f, int edge, int32_t *lo, int32_t *hi);
 /* Takes the edges `reads` away from the line in layers [lo, hi). */
 int pf_flow_ablate(pf_flow *f, pf_line *line, int reads, pf_ablation how, int32_t layer_lo,
                    int32_t layer_hi);
+/* Cuts the reads of the keys [k_lo, k_hi) by queries from q_lo on, in all layers and heads. */
+int pf_flow_cut(pf_flow *f, pf_line *line, int32_t q_lo, int32_t k_lo, int32_t k_hi);
+/* Cuts the edges `reads` of one head of a layer. */
+int pf_flow_cut_head(pf_flow *f, pf_line *line, int reads, int32_t layer, int32_t head);
 /* Sets "layers": [lo, hi) of a line's record. */
 void pf_line_layers(const pf_line *line, int32_t lo, int32_t hi);
+
+/* THE list of spans of layers that a profile is made of: a layer alone, with two neighbours on each
+ * side, it and all later ones, all below it. F(id, name) */
+#define PF_PROFILES(F)                                                                             \
+  F(WINDOW1, "window1")                                                                            \
+  F(WINDOW5, "window5")                                                                            \
+  F(FROM, "from")                                                                                  \
+  F(BELOW, "below")
+typedef enum pf_profile {
+#define PF_PROFILE_ID(id, name) PF_PROFILE_##id,
+  PF_PROFILES(PF_PROFILE_ID) PF_N_PROFILES
+#undef PF_PROFILE_ID
+} pf_profile;
+/* The span [*lo, *hi) of n layers; false if it is empty. */
+bool pf_profile_span(pf_profile p, int32_t layer, int32_t n, int32_t *lo, int32_t *hi);
+/* Sets "profile" and "layer" of a line's record. */
+void pf_line_profile(const pf_line *line, pf_profile p, int32_t layer);
 
 #endif

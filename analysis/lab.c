@@ -90,7 +90,7 @@ int32_t pf_lab_layers(const pf_lab *l) {
   return l->layers;
 }
 
-int pf_lab_hook(pf_lab *l, const char *name) {
+int pf_lab_hook(const pf_lab *l, const char *name) {
   int id;
   int32_t layer;
   int rc = pf_hook_find(l->plan->model, name, &id, &layer);
@@ -246,8 +246,7 @@ static int32_t gap_of(const pf_lab *l, pf_who w) {
     return 0;
   if (w.persona != PF_BASE || w.task < PF_BASE)
     return -1;
-  const pf_role_prompt *q = w.task < 0 ? &l->plan->bb : &l->plan->by[w.task];
-  return cell_prompt(l)->persona.hi - q->persona.hi;
+  return cell_prompt(l)->persona.hi - pf_plan_prompt(l->plan, PF_BASE, w.task)->persona.hi;
 }
 
 bool pf_lab_has(const pf_lab *l, pf_who w) {
@@ -256,7 +255,6 @@ bool pf_lab_has(const pf_lab *l, pf_who w) {
 
 static int make_prompt(const pf_lab *l, pf_who w, pf_track *t) {
   const pf_plan *p = l->plan;
-  size_t nt = p->grid.n_tasks;
   if (!pf_lab_has(l, w))
     return pf_fail(PF_EINTERNAL, "study: there is no prompt of persona %d and task %d", w.persona,
                    w.task);
@@ -264,9 +262,7 @@ static int make_prompt(const pf_lab *l, pf_who w, pf_track *t) {
   if (w.persona <= PF_NEUTRAL)
     return neutral_prompt(l, w, &t->own);
   if (w.persona >= PF_BASE && w.task >= PF_BASE) {
-    t->q = w.persona < 0 ? w.task < 0 ? &p->bb : &p->by[w.task]
-           : w.task < 0 ? &p->xb[w.persona]
-                         : &p->xy[(size_t)w.persona * nt + (size_t)w.task];
+    t->q = pf_plan_prompt(p, w.persona, w.task);
     return PF_OK;
   }
   const char *persona = persona_text(l, w.persona);
@@ -816,11 +812,6 @@ int pf_lab_cell(pf_lab *l, size_t cell, const int32_t *y, size_t n_y) {
   return PF_OK;
 }
 
-static int find_hook(const pf_lab *l, const char *name, int *id) {
-  int32_t layer;
-  return pf_hook_find(l->plan->model, name, id, &layer);
-}
-
 int pf_lab_new(pf_lab **out, const pf_plan *p, const pf_lab_opts *o) {
   const pf_model_info *i = p->info;
   pf_lab *l = *out = pf_calloc(1, sizeof *l);
@@ -831,9 +822,9 @@ int pf_lab_new(pf_lab **out, const pf_plan *p, const pf_lab_opts *o) {
   l->d = (size_t)i->d_model;
   l->vocab = (size_t)i->vocab_size;
   l->layers = i->n_layers;
-  int rc = find_hook(l, "blocks.0.hook_resid_pre", &l->hook_pre);
-  if (rc == PF_OK)
-    rc = find_hook(l, "blocks.0.hook_resid_post", &l->hook_post);
+  l->hook_pre = pf_lab_hook(l, "blocks.0.hook_resid_pre");
+  l->hook_post = pf_lab_hook(l, "blocks.0.hook_resid_post");
+  int rc = l->hook_pre < 0 ? l->hook_pre : l->hook_post < 0 ? l->hook_post : PF_OK;
   if (rc == PF_OK)
     rc = pf_ctx_new(&l->ctx, p->model, &(pf_ctx_opts){.threads = o->threads});
   if (rc != PF_OK) {

@@ -111,7 +111,7 @@ const pf_ref *pf_lab_ref(const pf_lab *l, int32_t step); /* clean logits that gi
 size_t pf_lab_n_tracks(const pf_lab *l);                 /* of the cell, so far */
 size_t pf_lab_d(const pf_lab *l);                        /* width */
 int32_t pf_lab_layers(const pf_lab *l);                  /* L */
-int pf_lab_hook(pf_lab *l, const char *name);            /* id of "blocks.0.hook_resid_pre" */
+int pf_lab_hook(const pf_lab *l, const char *name);      /* id of "blocks.0.hook_v", or a status */
 
 /* The tracks of `who`, in one call of the model as far as they are not there yet: out[i] (lab's,
  * until the next cell). The cell's own prompt, with y scored, is {persona, task}. */

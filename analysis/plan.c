@@ -15,6 +15,12 @@ int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe) {
   return probe == PF_P_USER_LAST ? q->p_user_last : q->p_last + pf_probe_prefix(probe);
 }
 
+const pf_role_prompt *pf_plan_prompt(const pf_plan *p, int persona, int task) {
+  if (persona < 0)
+    return task < 0 ? &p->bb : &p->by[task];
+  return task < 0 ? &p->xb[persona] : &p->xy[(size_t)persona * p->grid.n_tasks + (size_t)task];
+}
+
 int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit) {
   int32_t n = 0;
   while (n < limit && (size_t)n < a->enc.n && (size_t)n < b->enc.n &&

@@ -50,6 +50,8 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o);
 void pf_plan_free(pf_plan *p);
 /* The journal's key of a unit: SHA-256 of head, experiment, part and the cell's four prompts. */
 int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]);
+/* The prompt of a persona and a task of the grid; below 0: of the baseline. */
+const pf_role_prompt *pf_plan_prompt(const pf_plan *p, int persona, int task);
 /* Position of a probe in a prompt. */
 int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe);
 /* Tokens that two prompts share from the start, at most `limit`. */
