@@ -273,9 +273,8 @@ static plan paper_setting(const c3 *c, const int32_t *layer) {
                 .n_layers = 1};
 }
 
-/* Host alone, then cached and oracle at the paper's layer. */
-static int paper_conditions(c3 *c, const int32_t *layer, const double **base) {
-  plan p = paper_setting(c, layer);
+/* The host alone, then cached and oracle in it. */
+static int host_and_values(c3 *c, plan p, const double **base) {
   int rc = put(c, &p, base);
   p.base = *base;
   for (int k = IN_CACHED; k <= IN_ORACLE && rc == PF_OK; k++) {
@@ -300,35 +299,39 @@ static int each_set(c3 *c, const double *base, bool oracle) {
   return rc;
 }
 
-int pf_injection(pf_lab *l, size_t part, json_t *rows) {
+static int injection(c3 *c, const int32_t *layer) {
+  const double *base;
+  return host_and_values(c, paper_setting(c, layer), &base);
+}
+
+static int layer_sets(c3 *c, const int32_t *layer) {
+  const double *base;
+  plan p = paper_setting(c, layer);
+  int rc = put(c, &p, &base);
+  return rc == PF_OK ? each_set(c, base, false) : rc;
+}
+
+/* One of the experiments on the lab's cell. */
+static int run(pf_lab *l, json_t *rows, bool full, int (*conditions)(c3 *, const int32_t *)) {
   c3 c;
-  const double *base = NULL;
-  (void)part;
-  int rc = open_tracks(&c, l, rows, false);
   int32_t layer = pf_paper_layer(PAPER_LAYER, pf_lab_layers(l));
+  int rc = open_tracks(&c, l, rows, full);
   if (rc == PF_OK && pf_lab_n_y(l) > 0)
-    rc = paper_conditions(&c, &layer, &base);
+    rc = conditions(&c, &layer);
   if (rc == PF_OK)
     rc = pf_sheet_run(&c.s);
   pf_sheet_free(&c.s);
   return rc;
 }
 
-int pf_layer_sets(pf_lab *l, size_t part, json_t *rows) {
-  c3 c;
-  const double *base = NULL;
+int pf_injection(pf_lab *l, size_t part, json_t *rows) {
   (void)part;
-  int rc = open_tracks(&c, l, rows, false);
-  int32_t layer = pf_paper_layer(PAPER_LAYER, pf_lab_layers(l));
-  plan p = paper_setting(&c, &layer);
-  if (rc == PF_OK && pf_lab_n_y(l) > 0)
-    rc = put(&c, &p, &base);
-  if (rc == PF_OK && base)
-    rc = each_set(&c, base, false);
-  if (rc == PF_OK)
-    rc = pf_sheet_run(&c.s);
-  pf_sheet_free(&c.s);
-  return rc;
+  return run(l, rows, false, injection);
+}
+
+int pf_layer_sets(pf_lab *l, size_t part, json_t *rows) {
+  (void)part;
+  return run(l, rows, false, layer_sets);
 }
 
 /* ---- the full list --------------------------------------------------------------------------- */
@@ -345,19 +348,14 @@ static int each_host(c3 *c, const int32_t *layer) {
                {"MASK", {.persona = x, .task = y, .placing = PF_MASK}}};
   int rc = PF_OK;
   for (size_t h = 0; h < sizeof hosts / sizeof *hosts && rc == PF_OK; h++) {
-    const double *base = NULL;
+    const double *base;
     plan p = paper_setting(c, layer);
     if (!pf_lab_has(l, hosts[h].who))
       continue;
     rc = pf_lab_track(l, hosts[h].who, &p.host);
     p.host_name = hosts[h].name;
     if (rc == PF_OK)
-      rc = put(c, &p, &base);
-    p.base = base;
-    for (int k = IN_CACHED; k <= IN_ORACLE && rc == PF_OK; k++) {
-      p.what = (content)k;
-      rc = put(c, &p, NULL);
-    }
+      rc = host_and_values(c, p, &base);
   }
   return rc;
 }
@@ -460,29 +458,21 @@ static int each_layer(c3 *c, const double *base) {
   return rc == PF_OK ? each_set(c, base, true) : rc;
 }
 
+static int all(c3 *c, const int32_t *layer) {
+  const double *base;
+  int rc = open_others(c);
+  if (rc == PF_OK)
+    rc = host_and_values(c, paper_setting(c, layer), &base);
+  if (rc == PF_OK)
+    rc = each_host(c, layer);
+  if (rc == PF_OK)
+    rc = each_content(c, layer, base);
+  if (rc == PF_OK)
+    rc = each_position(c, layer, base);
+  return rc == PF_OK ? each_layer(c, base) : rc;
+}
+
 int pf_c3(pf_lab *l, size_t part, json_t *rows) {
-  c3 c;
-  const double *base = NULL;
-  int32_t *layer = pf_lab_alloc(l, 1, sizeof *layer);
   (void)part;
-  if (!layer)
-    return PF_ENOMEM;
-  *layer = pf_paper_layer(PAPER_LAYER, pf_lab_layers(l));
-  int rc = open_tracks(&c, l, rows, true);
-  if (rc == PF_OK)
-    rc = open_others(&c);
-  if (rc == PF_OK && pf_lab_n_y(l) > 0)
-    rc = paper_conditions(&c, layer, &base);
-  if (rc == PF_OK && base)
-    rc = each_host(&c, layer);
-  if (rc == PF_OK && base)
-    rc = each_content(&c, layer, base);
-  if (rc == PF_OK && base)
-    rc = each_position(&c, layer, base);
-  if (rc == PF_OK && base)
-    rc = each_layer(&c, base);
-  if (rc == PF_OK)
-    rc = pf_sheet_run(&c.s);
-  pf_sheet_free(&c.s);
-  return rc;
+  return run(l, rows, true, all);
 }

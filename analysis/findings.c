@@ -47,6 +47,14 @@ static double *keep(work *w, double *x) {
   return w->tables[w->n_tables++] = x;
 }
 
+/* A table of NaN. */
+static double *blank(work *w) {
+  double *x = w->rc == PF_OK ? keep(w, pf_alloc(w->n, sizeof *x)) : NULL;
+  for (size_t c = 0; x && c < w->n; c++)
+    x[c] = NAN;
+  return x;
+}
+
 static pf_crossed crossed(const work *w, const double *x) {
   return pf_records_crossed(&w->r, x);
 }
@@ -383,28 +391,34 @@ static void behaviour(work *w) {
 
 /* ---- C3 -------------------------------------------------------------------------------------- */
 
-/* Distinct settings of a content in host B that are not degenerate, as queries. */
+/* The name of a record's setting; false: it is not of the content, not in host B, or degenerate. */
+static bool setting_of(const json_t *row, const char *content, char name[192]) {
+  if (!pf_record_is(row, "host=B !degenerate") || strcmp(pf_js_str(row, "condition"), content) != 0)
+    return false;
+  char *layers = json_dumps(json_object_get(row, "layers"), JSON_COMPACT);
+  snprintf(name, 192, "%s|%s|%s|%.3g", layers ? layers : "", pf_js_str(row, "positions"),
+           pf_js_str(row, "op"), json_number_value(json_object_get(row, "alpha")));
+  free(layers);
+  return true;
+}
+
+static size_t find_setting(char q[][192], size_t n, const char *name) {
+  size_t k = 0;
+  while (k < n && strcmp(q[k], name) != 0)
+    k++;
+  return k;
+}
+
+/* Distinct settings of a content; once: at p_last alone. */
 static size_t settings_of(work *w, const char *content, bool once, char q[][192]) {
   size_t n = 0, i;
   const json_t *rows = pf_records_of(&w->r, "C3", &w->rc), *row;
   json_array_foreach(rows, i, row) {
-    char one[192];
-    const json_t *alpha = json_object_get(row, "alpha");
-    char *layers = json_dumps(json_object_get(row, "layers"), JSON_COMPACT);
-    bool is = pf_record_is(row, "host=B") && !json_object_get(row, "degenerate") &&
-              !strcmp(json_string_value(json_object_get(row, "condition")), content) &&
-              (!once || pf_record_is(row, "positions=p_last"));
-    if (is && layers) {
-      snprintf(one, sizeof one, "%s|%s|%s|%.3g", layers,
-               json_string_value(json_object_get(row, "positions")),
-               json_string_value(json_object_get(row, "op")), json_number_value(alpha));
-      size_t k = 0;
-      while (k < n && strcmp(q[k], one) != 0)
-        k++;
-      if (k == n && n < MAX_SETTINGS)
-        memcpy(q[n++], one, sizeof one);
-    }
-    free(layers);
+    char name[192];
+    if (!setting_of(row, content, name) || (once && !pf_record_is(row, "positions=p_last")))
+      continue;
+    if (n < MAX_SETTINGS && find_setting(q, n, name) == n)
+      memcpy(q[n++], name, sizeof name);
   }
   return n;
 }
@@ -416,21 +430,14 @@ static int fill_settings(work *w, const char *content, char q[][192], size_t n, 
   for (size_t k = 0; k < n * w->n; k++)
     x[k] = NAN;
   json_array_foreach(rows, i, row) {
-    char one[192];
+    char name[192];
     size_t c = pf_record_cell(&w->r, row);
-    char *layers = json_dumps(json_object_get(row, "layers"), JSON_COMPACT);
-    if (layers && c < w->n && pf_record_is(row, "host=B") && !json_object_get(row, "degenerate") &&
-        !strcmp(json_string_value(json_object_get(row, "condition")), content)) {
-      snprintf(one, sizeof one, "%s|%s|%s|%.3g", layers,
-               json_string_value(json_object_get(row, "positions")),
-               json_string_value(json_object_get(row, "op")),
-               json_number_value(json_object_get(row, "alpha")));
-      const json_t *v = json_object_get(row, "closure");
-      for (size_t k = 0; k < n; k++)
-        if (!strcmp(q[k], one) && json_is_number(v))
-          x[k * w->n + c] = json_number_value(v);
-    }
-    free(layers);
+    const json_t *v = json_object_get(row, "closure");
+    if (c >= w->n || !json_is_number(v) || !setting_of(row, content, name))
+      continue;
+    size_t k = find_setting(q, n, name);
+    if (k < n)
+      x[k * w->n + c] = json_number_value(v);
   }
   return w->rc;
 }
@@ -483,10 +490,8 @@ static void first_token(work *w) {
   int late = (int)json_integer_value(json_array_get(layers, json_array_size(layers) - 1));
   char q[96];
   size_t i;
-  double *x = keep(w, pf_alloc(w->n, sizeof *x));
+  double *x = blank(w);
   const json_t *rows = pf_records_of(&w->r, "C3", &w->rc), *row;
-  for (size_t c = 0; x && c < w->n; c++)
-    x[c] = NAN;
   snprintf(q, sizeof q, "host=B condition=oracle positions=p_last set=one");
   json_array_foreach(rows, i, row) {
     size_t c = pf_record_cell(&w->r, row);
@@ -553,11 +558,9 @@ static void routes(work *w) {
 /* The smallest tested share of the persona's tokens whose transplant closes .8; 1 where not even
  * all of them do. */
 static double *n80_share(work *w) {
-  double *x = keep(w, pf_alloc(w->n, sizeof *x));
+  double *x = blank(w);
   size_t i;
   const json_t *rows = pf_records_of(&w->r, "D2", &w->rc), *row;
-  for (size_t c = 0; x && c < w->n; c++)
-    x[c] = NAN;
   json_array_foreach(rows, i, row) {
     size_t c = pf_record_cell(&w->r, row);
     if (!x || c >= w->n || !pf_record_is(row, "condition=T7 order=best"))
@@ -597,7 +600,7 @@ static double p_tokens(work *w) {
 /* The smaller share of heads: closure of keeping the best alone in each cell, and p against random
  * sets. */
 static double *top_heads(work *w, double *p) {
-  double *x = keep(w, pf_alloc(w->n, sizeof *x)), null[128] = {0}, sum = 0;
+  double *x = blank(w), null[128] = {0}, sum = 0;
   json_int_t least = INT32_MAX;
   size_t n = 0, i, j;
   const json_t *rows = pf_records_of(&w->r, "D3", &w->rc), *row, *draw;
@@ -606,8 +609,6 @@ static double *top_heads(work *w, double *p) {
     if (pf_record_is(row, "condition=keep_share") && k < least)
       least = k;
   }
-  for (size_t c = 0; x && c < w->n; c++)
-    x[c] = NAN;
   json_array_foreach(rows, i, row) {
     size_t c = pf_record_cell(&w->r, row);
     const json_t *closure = json_object_get(row, "closure");
@@ -651,11 +652,9 @@ static double tail_of(const json_t *row) {
 
 /* KL from step LATE on of the cut from there, and of the cut from the first. */
 static void persistence(work *w) {
-  double *x[2] = {keep(w, pf_alloc(w->n, sizeof(double))), keep(w, pf_alloc(w->n, sizeof(double)))};
+  double *x[2] = {blank(w), blank(w)};
   size_t i;
   const json_t *rows = pf_records_of(&w->r, "D1", &w->rc), *row;
-  for (size_t c = 0; w->rc == PF_OK && c < w->n; c++)
-    x[0][c] = x[1][c] = NAN;
   json_array_foreach(rows, i, row) {
     size_t c = pf_record_cell(&w->r, row);
     if (w->rc != PF_OK || c >= w->n)
@@ -667,9 +666,10 @@ static void persistence(work *w) {
   }
   if (w->rc != PF_OK || !numbers(w, x[0]))
     return;
-  double *share = keep(w, pf_alloc(w->n, sizeof *share)), floor = 0;
+  double *share = blank(w), floor = 0;
   for (size_t c = 0; share && c < w->n; c++)
-    share[c] = x[1][c] > 0 ? x[0][c] / x[1][c] : (double)NAN;
+    if (x[1][c] > 0)
+      share[c] = x[0][c] / x[1][c];
   const json_t *layers = json_object_get(w->r.manifest, "layers");
   for (size_t k = 0; k < json_array_size(layers); k++) {
     double one = jitter_floor(w, "p_last", (int)json_integer_value(json_array_get(layers, k)));

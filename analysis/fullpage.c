@@ -45,6 +45,13 @@ static void text(page *g, const char *s) {
   pf_html_text(g->b, s ? s : "");
 }
 
+/* A row of a table begins with its label. */
+static void label(page *g, const char *s) {
+  pf_buf_puts(g->b, "<tr><td class=\"t\">");
+  text(g, s);
+  pf_buf_puts(g->b, "</td>");
+}
+
 static void number(page *g, double x) {
   if (isnan(x))
     pf_buf_puts(g->b, "&ndash;");
@@ -249,13 +256,7 @@ static void chart(page *g, const char *title, const char *x_name, const series *
   for (size_t k = 0; k < n; k++) {
     pf_svg_band(g->b, &a, s[k].x, s[k].lo, s[k].hi, s[k].n, (int)k);
     pf_svg_line(g->b, &a, s[k].x, s[k].mid, s[k].n, (int)k, true);
-    double at = 60 + 210 * (double)k;
-    pf_buf_printf(g->b,
-                  "<path class=\"line c%d\" d=\"M%.0f 304h26\"/><text class=\"key\" x=\"%.0f\" "
-                  "y=\"308\">",
-                  (int)k, at, at + 32);
-    text(g, s[k].name);
-    pf_buf_puts(g->b, "</text>");
+    pf_svg_key(g->b, 60 + 210 * (double)k, 304, (int)k, s[k].name);
   }
   pf_svg_close(g->b);
   pf_buf_puts(g->b, "<figcaption>");
@@ -419,9 +420,7 @@ static void compression(page *g) {
     pf_stats first = stats(g, "C3", fields[0], injections[i].query);
     if (first.n == 0)
       continue;
-    pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    text(g, injections[i].what);
-    pf_buf_puts(g->b, "</td>");
+    label(g, injections[i].what);
     for (int k = 0; k < 4; k++) {
       pf_stats s = stats(g, "C3", fields[k], injections[i].query);
       spread(g, &s);
@@ -454,9 +453,7 @@ static void routes(page *g) {
     pf_buf_printf(g->b, "<th>%s</th>", ways[k]);
   pf_buf_puts(g->b, "</tr>\n");
   for (int i = 0; i < 5 && g->rc == PF_OK; i++) {
-    pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    text(g, cuts[i].what);
-    pf_buf_puts(g->b, "</td>");
+    label(g, cuts[i].what);
     for (int k = 0; k < 5; k++) {
       char q[QUERY];
       snprintf(q, sizeof q, "condition=%s ablation=%s !profile", cuts[i].condition, ways[k]);
@@ -524,9 +521,7 @@ static void transplants(page *g) {
   for (size_t i = 0; i < sizeof rows / sizeof *rows && g->rc == PF_OK; i++) {
     pf_stats a = stats(g, "D2", "closure", rows[i].query),
              z = stats(g, "D2", "closure_0", rows[i].query);
-    pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    text(g, rows[i].what);
-    pf_buf_puts(g->b, "</td>");
+    label(g, rows[i].what);
     spread(g, &a);
     spread(g, &z);
     pf_buf_puts(g->b, "</tr>\n");
@@ -620,7 +615,7 @@ static void mass_and_delta(page *g) {
       char q[QUERY];
       snprintf(q, sizeof q, "condition=%s", scores[i]);
       pf_stats a = stats(g, "D4", "spearman", q), b = stats(g, "D4", "recall10", q);
-      pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td>", scores[i]);
+      label(g, scores[i]);
       spread(g, &a);
       spread(g, &b);
       pf_buf_puts(g->b, "</tr>\n");
@@ -636,7 +631,7 @@ static void mass_and_delta(page *g) {
       char q[QUERY];
       snprintf(q, sizeof q, "condition=%s", deltas[i][0]);
       pf_stats a = stats(g, "D5", "closure", q);
-      pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td>", deltas[i][1]);
+      label(g, deltas[i][1]);
       spread(g, &a);
       pf_buf_puts(g->b, "</tr>\n");
     }

@@ -364,15 +364,6 @@ static double figure_width(const page *g) {
   return LEFT + (double)json_array_size(g->probes) * (PANEL_W + GAP);
 }
 
-static void key(pf_buf *b, double x, double y, int colour, const char *label) {
-  pf_buf_printf(b,
-                "<line class=\"line c%d\" x1=\"%g\" y1=\"%g\" x2=\"%g\" y2=\"%g\"/><text "
-                "class=\"key\" x=\"%g\" y=\"%g\">",
-                colour, x, y, x + 26, y, x + 33, y + 4);
-  pf_html_text(b, label);
-  pf_buf_puts(b, "</text>\n");
-}
-
 static int kl_figure(page *g) {
   series *s = pf_alloc(1, sizeof *s);
   if (!s)
@@ -393,9 +384,9 @@ static int kl_figure(page *g) {
     pf_svg_band(&g->b, &a, s->x, s->q25, s->q75, s->n, 0);
     pf_svg_line(&g->b, &a, s->x, s->median, s->n, 0, true);
   }
-  key(&g->b, LEFT, TOP + PANEL_H + 54, 0, "median over cells (band: middle half)");
+  pf_svg_key(&g->b, LEFT, TOP + PANEL_H + 54, 0, "median over cells (band: middle half)");
   if (g->published)
-    key(&g->b, LEFT + 300, TOP + PANEL_H + 54, 1, "the paper's published median");
+    pf_svg_key(&g->b, LEFT + 300, TOP + PANEL_H + 54, 1, "the paper's published median");
   pf_svg_close(&g->b);
   puts_(g, "<figcaption>KL(clean &Vert; changed) over 10 tokens, logarithmic, when the vector at "
            "this position and layer is replaced by "
@@ -444,7 +435,7 @@ static int geometry_figure(page *g) {
     }
   }
   for (int k = 0; k < 3; k++)
-    key(&g->b, LEFT + 310 * k, TOP + PANEL_H + 54, k, m[k].label);
+    pf_svg_key(&g->b, LEFT + 310 * k, TOP + PANEL_H + 54, k, m[k].label);
   pf_svg_close(&g->b);
   pf_buf_printf(
       &g->b,

@@ -144,3 +144,12 @@ void pf_svg_scale(double t, char out[8], bool *dark) {
            (unsigned)c[2] & 255u);
   *dark = 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2] < 140;
 }
+
+void pf_svg_key(pf_buf *b, double x, double y, int colour, const char *label) {
+  pf_buf_printf(b,
+                "<line class=\"line c%d\" x1=\"%g\" y1=\"%g\" x2=\"%g\" y2=\"%g\"/><text "
+                "class=\"key\" x=\"%g\" y=\"%g\">",
+                colour, x, y, x + 26, y, x + 33, y + 4);
+  pf_html_text(b, label);
+  pf_buf_puts(b, "</text>\n");
+}

@@ -27,6 +27,8 @@ void pf_svg_line(pf_buf *b, const pf_axes *a, const double *x, const double *y, 
                  int colour, bool dots);
 /* A horizontal dashed line with a label at its right end. */
 void pf_svg_rule(pf_buf *b, const pf_axes *a, double y, const char *label);
+/* A short line in a series' colour at (x, y), and its name. */
+void pf_svg_key(pf_buf *b, double x, double y, int colour, const char *label);
 /* Colour of t in [0,1] on a sequential scale that keeps its order for the colour-blind, as
  * "#rrggbb"; *dark says that white text is read on it. */
 void pf_svg_scale(double t, char out[8], bool *dark);

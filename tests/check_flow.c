@@ -9,28 +9,18 @@
 
 #include "analysis/experiment.h"
 #include "analysis/flow.h"
+#include "tests/lab_util.h"
 #include "tests/suite.h"
-#include "tests/util.h"
 
 enum { N_Y = 12 };
 
-static const char *const models[] = {"demo-gemma2", "demo-qwen2"};
-static pf_plan plan;
+static lu_cell demo;
 static pf_lab *lab;
 static pf_flow f;
-static int32_t y[64];
 
 static void open_model(int i) {
-  char model[1024];
-  tu_use_source_data();
-  snprintf(model, sizeof model, "%s/data/models/%s", tu_srcdir(), models[i]);
-  pf_study_opts o = {.model = model, .grid = "demo", .threads = 1};
-  ck_assert_msg(pf_plan_make(&plan, &o) == PF_OK, "%s", pf_last_error());
-  size_t cell = 4 * plan.grid.n_tasks + 1; /* a long persona */
-  for (int k = 0; k < 64; k++)
-    y[k] = plan.xy[cell].enc.ids[8 + k % 8];
-  ck_assert(pf_lab_new(&lab, &plan, &(pf_lab_opts){.threads = 1}) == PF_OK);
-  ck_assert(pf_lab_cell(lab, cell, y, N_Y) == PF_OK);
+  lu_open(&demo, i);
+  lab = lu_lab(&demo, N_Y, (pf_lab_opts){0});
   ck_assert_msg(pf_flow_open(&f, lab, json_array()) == PF_OK, "%s", pf_last_error());
 }
 
@@ -38,7 +28,7 @@ static void close_model(void) {
   json_decref(f.s.rows);
   pf_flow_close(&f);
   pf_lab_free(lab);
-  pf_plan_free(&plan);
+  pf_plan_free(&demo.plan);
 }
 
 static pf_line *line_of(const pf_track *t) {
@@ -62,12 +52,12 @@ static void same(const pf_line *a, const pf_line *b, const char *what) {
 START_TEST(no_read_at_all_is_no_persona) {
   open_model(_i);
   int32_t layers = pf_lab_layers(lab), n = 0;
-  size_t v = (size_t)plan.info->vocab_size;
+  size_t v = (size_t)demo.plan.info->vocab_size;
   pf_ctx *c;
   pf_seq *s;
   pf_row *rows = calloc(f.xy->n, sizeof *rows);
   float *logits = calloc((size_t)N_Y * v, sizeof *logits);
-  ck_assert(pf_ctx_new(&c, plan.model, &(pf_ctx_opts){.threads = 1}) == PF_OK);
+  ck_assert(pf_ctx_new(&c, demo.plan.model, &(pf_ctx_opts){.threads = 1}) == PF_OK);
   ck_assert(pf_seq_new(&s, c) == PF_OK);
   for (int32_t i = 0; i < (int32_t)f.xy->n; i++) {
     int32_t step = i - pf_track_row(f.xy, 0);
@@ -126,7 +116,7 @@ START_TEST(heads_one_by_one_are_the_layer) {
   pf_line *whole = line_of(f.xy), *heads = line_of(f.xy);
   ck_assert(pf_flow_ablate(&f, whole, PF_READ_B | PF_READ_C, PF_ABLATE_MASK, layer, layer + 1) ==
             PF_OK);
-  for (int32_t h = 0; h < plan.info->n_heads; h++)
+  for (int32_t h = 0; h < demo.plan.info->n_heads; h++)
     ck_assert(pf_line_cut(&f.s, heads,
                           (pf_cut){.layer_lo = layer,
                                    .layer_hi = layer + 1,
@@ -145,10 +135,10 @@ END_TEST
 START_TEST(the_past_stays) {
   open_model(_i);
   pf_line *late = line_of(f.xy), *put = line_of(f.xy), *none = line_of(f.xy);
-  int32_t at = pf_track_site(f.xy, PF_SITE_G2);
+  int32_t g2 = pf_track_site(f.xy, PF_SITE_G2);
   ck_assert(pf_flow_ablate(&f, late, PF_READ_C, PF_ABLATE_MASK, 0, pf_lab_layers(lab)) == PF_OK);
   ck_assert(pf_line_tap(&f.s, put,
-                        pf_lab_put(lab, f.xy, at, 2, PF_OP_REPLACE, pf_lab_h(lab, f.xy, 0, 2))) ==
+                        pf_lab_put(lab, f.xy, g2, 2, PF_OP_REPLACE, pf_lab_h(lab, f.xy, 0, 2))) ==
             PF_OK);
   ck_assert(pf_line_cut(&f.s, none,
                         (pf_cut){.layer_hi = 1, .head = -1, .q_lo = 9, .q_hi = 9, .k_hi = 1}) ==
@@ -238,7 +228,7 @@ int main(void) {
   Suite *s = suite_create("flow");
   TCase *t = tcase_create("flow");
   tcase_set_timeout(t, 600);
-  int n = tu_tier("small") ? 1 : 2; /* models */
+  int n = lu_models();
   tcase_add_loop_test(t, no_read_at_all_is_no_persona, 0, n);
   tcase_add_loop_test(t, nothing_written_is_a_transplant_of_the_mask, 0, n);
   tcase_add_loop_test(t, heads_one_by_one_are_the_layer, 0, n);

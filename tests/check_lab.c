@@ -7,42 +7,24 @@
 
 #include "analysis/lab.h"
 #include "base/rng.h"
+#include "tests/lab_util.h"
 #include "tests/suite.h"
-#include "tests/util.h"
 
 enum { N_Y = 14 };
 
-static const char *const models[] = {"demo-gemma2", "demo-qwen2"};
-static pf_plan plan;
+static lu_cell demo;
 static pf_lab *lab, *whole;
-static int32_t y[64];
-static size_t cell; /* of a long persona */
-
-static pf_lab *new_lab(pf_lab_opts o) {
-  pf_lab *l;
-  o.threads = 1;
-  ck_assert_msg(pf_lab_new(&l, &plan, &o) == PF_OK, "%s", pf_last_error());
-  ck_assert(pf_lab_cell(l, cell, y, N_Y) == PF_OK);
-  return l;
-}
 
 static void open_model(int i) {
-  char model[1024];
-  tu_use_source_data();
-  snprintf(model, sizeof model, "%s/data/models/%s", tu_srcdir(), models[i]);
-  pf_study_opts o = {.model = model, .grid = "demo", .threads = 1};
-  ck_assert_msg(pf_plan_make(&plan, &o) == PF_OK, "%s", pf_last_error());
-  cell = 4 * plan.grid.n_tasks + 1;
-  for (int k = 0; k < 64; k++) /* any tokens do: nothing here depends on what the model would say */
-    y[k] = plan.xy[cell].enc.ids[8 + k % 8];
-  lab = new_lab((pf_lab_opts){0});
-  whole = new_lab((pf_lab_opts){.no_sharing = true});
+  lu_open(&demo, i);
+  lab = lu_lab(&demo, N_Y, (pf_lab_opts){0});
+  whole = lu_lab(&demo, N_Y, (pf_lab_opts){.no_sharing = true});
 }
 
 static void close_model(void) {
   pf_lab_free(lab);
   pf_lab_free(whole);
-  pf_plan_free(&plan);
+  pf_plan_free(&demo.plan);
 }
 
 static const pf_track *track(pf_lab *l, pf_who w) {
@@ -260,8 +242,8 @@ END_TEST
 
 START_TEST(a_plan_counts_what_runs) {
   open_model(_i);
-  pf_lab *dry = new_lab((pf_lab_opts){.dry = true}),
-         *tight = new_lab((pf_lab_opts){.memory = 1}); /* a trial at a time */
+  pf_lab *dry = lu_lab(&demo, N_Y, (pf_lab_opts){.dry = true}),
+         *tight = lu_lab(&demo, N_Y, (pf_lab_opts){.memory = 1}); /* a trial at a time */
   pf_lab *labs[] = {lab, dry, tight};
   pf_trial v[3][20];
   for (int k = 0; k < 3; k++) {
@@ -299,7 +281,7 @@ int main(void) {
   Suite *s = suite_create("lab");
   TCase *t = tcase_create("lab");
   tcase_set_timeout(t, 600);
-  int n = tu_tier("small") ? 1 : 2; /* models */
+  int n = lu_models();
   tcase_add_loop_test(t, putting_back_what_is_there_changes_nothing, 0, n);
   tcase_add_loop_test(t, additive_at_layer_0_changes_nothing, 0, n);
   tcase_add_loop_test(t, the_last_residual_makes_the_first_step_clean, 0, n);

@@ -113,6 +113,10 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+void cli_print_line(void *user, const char *line) {
+  fprintf(user, "%s\n", line);
+}
+
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total) {
   static double start, last;
   static char current[64];

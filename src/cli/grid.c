@@ -16,11 +16,6 @@ static const char usage[] =
     "not read.\n"
     "  --help   this text\n";
 
-static void print_line(void *user, const char *line) {
-  (void)user;
-  puts(line);
-}
-
 static int with_model(const char *grid, const char *model) {
   char dir[4096];
   pf_tok *t = NULL;
@@ -31,7 +26,7 @@ static int with_model(const char *grid, const char *model) {
   if (rc == PF_OK)
     rc = pf_tok_open(&t, dir);
   if (rc == PF_OK)
-    rc = pf_grid_describe(grid, t, pf_model_get_info(m)->max_positions, print_line, NULL);
+    rc = pf_grid_describe(grid, t, pf_model_get_info(m)->max_positions, cli_print_line, stdout);
   pf_tok_close(t);
   pf_model_close(m);
   return rc;
@@ -51,7 +46,7 @@ int cmd_grid(int argc, char **argv) {
   }
   if (argc - optind < 1 || argc - optind > 2)
     return cli_usage("grid", argc == optind ? "a grid is needed" : "one grid and one model");
-  int rc = argc - optind == 1 ? pf_grid_describe(argv[optind], NULL, 0, print_line, NULL)
+  int rc = argc - optind == 1 ? pf_grid_describe(argv[optind], NULL, 0, cli_print_line, stdout)
                               : with_model(argv[optind], argv[optind + 1]);
   if (rc != PF_OK)
     return cli_fail(rc);

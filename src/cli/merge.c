@@ -23,13 +23,9 @@ static const struct option options[] = {{"model", required_argument, NULL, OPT_M
                                         {"help", no_argument, NULL, OPT_HELP},
                                         {NULL, 0, NULL, 0}};
 
-static void print_line(void *user, const char *line) {
-  fprintf(user, "%s\n", line);
-}
-
 int cmd_merge(int argc, char **argv) {
   const char *model = NULL;
-  pf_study_opts o = {.progress = cli_progress, .log = print_line, .log_user = stdout};
+  pf_study_opts o = {.progress = cli_progress, .log = cli_print_line, .log_user = stdout};
   long n;
   optind = 1;
   for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;)

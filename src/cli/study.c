@@ -48,10 +48,6 @@ static const char help[] =
     "incomplete and resumable,\n"
     "5 environment.\n";
 
-static void print_line(void *user, const char *line) {
-  fprintf(user, "%s\n", line);
-}
-
 enum {
   OPT_OUT = 256,
   OPT_GRID,
@@ -264,7 +260,7 @@ int cmd_study(int argc, char **argv) {
   }
   if (!a.quiet) {
     a.o.progress = cli_progress;
-    a.o.log = print_line;
+    a.o.log = cli_print_line;
     a.o.log_user = a.json && !a.o.dry_run ? stderr : stdout;
   }
   a.o.stop = cli_stop_on_signals();
