@@ -277,17 +277,6 @@ static int open_journal(run *g) {
   return rc;
 }
 
-static int check_line(const run *g, const pf_prompt *l) {
-  for (size_t i = 0; i < l->ids.n; i++)
-    if (l->ids.v[i] >= g->info->vocab_size)
-      return pf_fail(PF_EINPUT, "%s: line %zu: token id %d is not in the vocabulary (0 to %d)",
-                     g->f->name, l->line, l->ids.v[i], g->info->vocab_size - 1);
-  if (l->ids.n > (size_t)g->info->max_positions)
-    return pf_fail(PF_EINPUT, "%s: line %zu: the prompt has %zu tokens; the model has %d positions",
-                   g->f->name, l->line, l->ids.n, g->info->max_positions);
-  return PF_OK;
-}
-
 static void set_options(const run *g, const pf_prompt *l, pf_gen_opts *o) {
   *o = g->o->gen;
   for (void *it = json_object_iter(l->json); it; it = json_object_iter_next(l->json, it)) {
@@ -307,8 +296,7 @@ static int make_branches(run *g) {
     const pf_prompt *l = &g->p->v[i];
     char unit[24];
     unit_of(g, i, unit);
-    rc = check_line(g, l);
-    if (rc != PF_OK || (g->journal && pf_journal_get(g->journal, unit)))
+    if (g->journal && pf_journal_get(g->journal, unit))
       continue;
     g->b[g->n] = (pf_branch){.ids = l->ids.v, .n = l->ids.n};
     set_options(g, l, &g->b[g->n].o);
@@ -387,7 +375,10 @@ int pf_batch_run(const pf_batch *b, const pf_model *m, const pf_batch_opts *o,
     return pf_fail(PF_EUSAGE, "records go to a folder or to a function, one of them");
   if (o->resume && o->force)
     return pf_fail(PF_EUSAGE, "--resume and --force exclude each other");
-  int rc = open_journal(&g);
+  /* before the journal, which --force empties */
+  int rc = pf_prompts_fit(g.p, b->name, g.info->vocab_size, g.info->max_positions, 0);
+  if (rc == PF_OK)
+    rc = open_journal(&g);
   if (rc == PF_OK)
     rc = make_branches(&g);
   if (rc == PF_OK)

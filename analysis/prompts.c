@@ -241,6 +241,29 @@ int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t
   return rc;
 }
 
+static int fits(const pf_prompt *l, const char *name, int32_t vocab, int32_t positions,
+                int32_t more) {
+  for (size_t i = 0; i < l->ids.n; i++)
+    if (l->ids.v[i] >= vocab)
+      return pf_fail(PF_EINPUT, "%s: line %zu: token id %d is not in the vocabulary (0 to %d)",
+                     name, l->line, l->ids.v[i], vocab - 1);
+  if (l->ids.n > (size_t)(positions - more))
+    return pf_fail(PF_EINPUT,
+                   "%s: line %zu: the prompt has %zu tokens%s; the model has %d positions", name,
+                   l->line, l->ids.n, more ? " and more are to follow" : "", positions);
+  return PF_OK;
+}
+
+int pf_prompts_fit(const pf_prompts *p, const char *name, int32_t vocab, int32_t positions,
+                   int32_t more) {
+  int rc = more < positions ? PF_OK
+                            : pf_fail(PF_EUSAGE, "%d positions are wanted; the model has %d",
+                                      more + 1, positions);
+  for (size_t i = 0; i < p->n && rc == PF_OK; i++)
+    rc = fits(&p->v[i], name, vocab, positions, more);
+  return rc;
+}
+
 void pf_prompts_free(pf_prompts *p) {
   for (size_t i = 0; i < p->n; i++) {
     pf_free(p->v[i].id);

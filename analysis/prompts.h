@@ -38,6 +38,11 @@ int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t
                      pf_prompt_key_fn key);
 /* Appends a copy of n ids. */
 int pf_prompts_add(pf_prompts *p, const char *id, const int32_t *ids, size_t n);
+/* PF_EINPUT names the first prompt that a model cannot take: a token id outside [0, vocab), or more
+ * than `positions` tokens with the `more` that are to follow; PF_EUSAGE: `more` alone are too many.
+ */
+int pf_prompts_fit(const pf_prompts *p, const char *name, int32_t vocab, int32_t positions,
+                   int32_t more);
 void pf_prompts_free(pf_prompts *p);
 
 #endif

@@ -445,6 +445,13 @@ static int check(const pf_snap_opts *o) {
   return PF_OK;
 }
 
+/* Before begin(), which --force lets remove what is there. */
+static int fits(const snap *s) {
+  const pf_model_info *i = pf_model_get_info(s->model);
+  return pf_prompts_fit(&s->prompts, s->o->prompts_name, i->vocab_size, i->max_positions,
+                        s->o->max_tokens > 0 ? s->o->max_tokens - 1 : 0);
+}
+
 static int open_all(snap *s) {
   pf_model_opts mo = {.threads = s->o->threads,
                       .progress = s->o->progress,
@@ -459,6 +466,8 @@ static int open_all(snap *s) {
     rc = make_folder(s);
   if (rc == PF_OK)
     rc = pf_model_open(&s->model, s->model_dir, &mo);
+  if (rc == PF_OK)
+    rc = fits(s);
   if (rc == PF_OK)
     rc = pf_points_make(&s->points, s->model, s->o->hooks);
   if (rc == PF_OK)

@@ -231,6 +231,11 @@ START_TEST(stopped_and_resumed) {
   o.force = 1;
   ck_assert_int_eq(pf_snap_run(&o, y), PF_OK);
   ck_assert_str_ne(x, y);
+  pf_snap_opts bad = opts("part", "{\"ids\": [2, 99999]}");
+  bad.force = 1;
+  ck_assert_int_eq(pf_snap_run(&bad, NULL), PF_EINPUT);
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK); /* still there */
+  pf_snap_close(&s);
 }
 END_TEST
 

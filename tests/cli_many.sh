@@ -81,5 +81,9 @@ broken KILL 137 ''
 sum=$(sha256sum <"$T/INT/generated.jsonl")
 many --max-tokens 128 --out "$T/INT" --force || bad "--force: exit code $?"
 [ "$sum" = "$(sha256sum <"$T/INT/generated.jsonl")" ] && ok '--force: the same bytes'
+echo '{"ids": [9999]}' >"$T/bad.jsonl"
+# shellcheck disable=SC2086
+$PF_EMULATOR ./personaflow generate "$model" --quiet --prompts "$T/bad.jsonl" --out "$T/INT" --force 2>/dev/null
+[ $? = 3 ] && [ "$sum" = "$(sha256sum <"$T/INT/generated.jsonl")" ] && ok '--force with prompts that do not fit: what was there stays'
 echo "many prompts: $n_ok ok, $n_bad failed"
-[ $n_bad = 0 ] && [ $n_ok -ge 15 ]
+[ $n_bad = 0 ] && [ $n_ok -ge 16 ]
