@@ -22,44 +22,10 @@
 enum { MAX_FIXTURES = 64, LIMIT = 256 << 20 };
 
 static char names[MAX_FIXTURES][64];
-
-static const char *text(const json_t *o, const char *key) {
-  const char *s = json_string_value(json_object_get(o, key));
-  ck_assert_msg(s != NULL, "a record without the text %s", key);
-  return s;
-}
-
-static double number(const json_t *o, const char *key) {
-  const json_t *v = json_object_get(o, key);
-  ck_assert_msg(json_is_number(v), "a record without the number %s", key);
-  return json_number_value(v);
-}
-
-/* ---- the study's output --------------------------------------------- */
-
-/* The lines of DIR/FILE under "persona/task/probe/layer", or "persona/task" where they have no
- * probe. */
-static json_t *lines_by_key(const char *dir, const char *file) {
-  char path[512], key[512];
-  json_t *by_key = json_object();
-  snprintf(path, sizeof path, "%s/%s", dir, file);
-  FILE *f = fopen(path, "r");
-  ck_assert_msg(f != NULL, "the study left no %s", file);
-  for (json_t *o; (o = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;) {
-    int n = snprintf(key, sizeof key, "%s/%s", text(o, "persona"), text(o, "task"));
-    if (json_object_get(o, "probe"))
-      snprintf(key + n, sizeof key - (size_t)n, "/%s/%d", text(o, "probe"),
-               (int)number(o, "layer"));
-    ck_assert_msg(!json_object_get(by_key, key), "%s has %s twice", file, key);
-    json_object_set_new(by_key, key, o);
-  }
-  fclose(f);
-  return by_key;
-}
+static const char *const keys[] = {"persona", "task", "probe", "layer"};
 
 static const json_t *find(const json_t *by_key, const json_t *want, char key[512]) {
-  snprintf(key, 512, "%s/%s/%s/%d", text(want, "persona"), text(want, "task"), text(want, "probe"),
-           (int)number(want, "layer"));
+  fixture_key(want, keys, 4, key);
   const json_t *got = json_object_get(by_key, key);
   ck_assert_msg(got != NULL, "the study has no record %s", key);
   return got;
@@ -73,10 +39,11 @@ typedef struct tally {
 } tally;
 
 static void compare_kl(const json_t *got, const json_t *want, const char *key, tally *t) {
-  ck_assert_msg(number(got, "n_scored") == number(want, "n_scored"), "%s: n_scored", key);
-  if (number(want, "n_scored") == 0)
+  ck_assert_msg(fixture_number(got, "n_scored") == fixture_number(want, "n_scored"), "%s: n_scored",
+                key);
+  if (fixture_number(want, "n_scored") == 0)
     return;
-  double a = number(got, "kl"), b = number(want, "kl64"), d = fabs(a - b);
+  double a = fixture_number(got, "kl"), b = fixture_number(want, "kl64"), d = fabs(a - b);
   bool good = d <= KL_ABSOLUTE || d <= KL_RELATIVE * b;
   t->kl++;
   t->kl_abs = fmax(t->kl_abs, d);
@@ -84,12 +51,13 @@ static void compare_kl(const json_t *got, const json_t *want, const char *key, t
     t->kl_rel = fmax(t->kl_rel, d / b);
   if (!good && t->wrong++ < 10)
     printf("FAIL %s: KL %.9g, PyTorch %.9g (its own error %.1e)\n", key, a, b,
-           number(want, "spread"));
+           fixture_number(want, "spread"));
 }
 
 static bool is_noise(const json_t *r, const char *norm_h) {
-  double least = fmin(number(r, "norm_xy"), fmin(number(r, "norm_x"), number(r, "norm_y")));
-  return least <= NOISE * number(r, norm_h);
+  double least = fmin(fixture_number(r, "norm_xy"),
+                      fmin(fixture_number(r, "norm_x"), fixture_number(r, "norm_y")));
+  return least <= NOISE * fixture_number(r, norm_h);
 }
 
 static void compare_geometry(const json_t *got, const json_t *want, const char *key, tally *t) {
@@ -98,12 +66,12 @@ static void compare_geometry(const json_t *got, const json_t *want, const char *
   ck_assert_msg(noise == is_noise(got, "norm_bb"), "%s: a difference at one side only", key);
   t->noise += noise;
   for (size_t i = 0; i < 3 && !noise; i++) {
-    double a = number(got, values[i]), b = number(want, values[i]), d = fabs(a - b);
+    double a = fixture_number(got, values[i]), b = fixture_number(want, values[i]), d = fabs(a - b);
     t->geometry++;
     t->geometry_abs = fmax(t->geometry_abs, d);
     if (d > GEOMETRY_TOLERANCE && t->wrong++ < 10)
       printf("FAIL %s: %s %.9g, PyTorch %.9g (its own error %.1e)\n", key, values[i], a, b,
-             number(want, "spread"));
+             fixture_number(want, "spread"));
   }
 }
 
@@ -141,10 +109,10 @@ static void compare_prompts(const json_t *fixture, const json_t *generated) {
                   "%s: another continuation than PyTorch's", key);
     const json_t *prompt = json_object_get(g, "prompt"), *xy = json_object_get(prompt, "XY");
     prompt = xy ? xy : prompt;
-    ck_assert_int_eq((int)number(prompt, "tokens"),
-                     (int)number(json_object_get(fixture, "prompt_len"), cell));
-    ck_assert_int_eq((int)number(prompt, "p_user_last"),
-                     (int)number(json_object_get(fixture, "p_user_last"), cell));
+    ck_assert_int_eq((int)fixture_number(prompt, "tokens"),
+                     (int)fixture_number(json_object_get(fixture, "prompt_len"), cell));
+    ck_assert_int_eq((int)fixture_number(prompt, "p_user_last"),
+                     (int)fixture_number(json_object_get(fixture, "p_user_last"), cell));
   }
 }
 
@@ -156,14 +124,15 @@ START_TEST(study_equals_pytorch) {
   snprintf(out, sizeof out, "%s/study", dir);
   ck_assert_msg(pf_js_file(src_path(FOLDER "/%s.json", names[_i]), LIMIT, &fixture) == PF_OK, "%s",
                 pf_last_error());
-  const char *model = fixture_model_dir(text(fixture, "model"));
-  ck_assert_msg(model != NULL, "the model %s of a fixture is missing", text(fixture, "model"));
+  const char *model = fixture_model_dir(fixture_text(fixture, "model"));
+  ck_assert_msg(model != NULL, "the model %s of a fixture is missing",
+                fixture_text(fixture, "model"));
   fixture_check_model(model, json_object_get(fixture, "model_sha256"));
   pf_study_opts o = {.model = model, .protocol = "paper", .only = "additive", .out_dir = out};
-  o.grid = src_path("data/grids/%s.json", text(fixture, "grid"));
+  o.grid = src_path("data/grids/%s.json", fixture_text(fixture, "grid"));
   ck_assert_msg(pf_study_run(&o) == PF_OK, "%s", pf_last_error());
-  results = lines_by_key(out, "results.jsonl");
-  generated = lines_by_key(out, "generated.jsonl");
+  results = fixture_lines(out, "results.jsonl", keys, 4);
+  generated = fixture_lines(out, "generated.jsonl", keys, 2);
   compare_prompts(fixture, generated);
   compare_records(fixture, results, &t);
   printf("%s: %zu KL values, off by at most %.1e (%.1e of those above %g); %zu values of geometry, "

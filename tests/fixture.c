@@ -153,3 +153,42 @@ const double *fixture_f64(const fixture_file *f, size_t *n, const char *fmt, ...
 const int64_t *fixture_i64(const fixture_file *f, size_t *n, const char *name) {
   return tensor(f, n, name, "I64", sizeof(int64_t));
 }
+
+const char *fixture_text(const json_t *o, const char *key) {
+  const char *s = json_string_value(json_object_get(o, key));
+  ck_assert_msg(s != NULL, "a record without the text %s", key);
+  return s;
+}
+
+double fixture_number(const json_t *o, const char *key) {
+  const json_t *v = json_object_get(o, key);
+  ck_assert_msg(json_is_number(v), "a record without the number %s", key);
+  return json_number_value(v);
+}
+
+void fixture_key(const json_t *o, const char *const *keys, size_t n, char out[512]) {
+  size_t at = 0;
+  for (size_t i = 0; i < n && at < 512; i++) {
+    const json_t *v = json_object_get(o, keys[i]);
+    const char *slash = i ? "/" : "", *s = json_string_value(v);
+    ck_assert_msg(s || json_is_integer(v), "a record without %s", keys[i]);
+    int k = s ? snprintf(out + at, 512 - at, "%s%s", slash, s)
+              : snprintf(out + at, 512 - at, "%s%d", slash, (int)json_integer_value(v));
+    at += (size_t)k;
+  }
+}
+
+json_t *fixture_lines(const char *dir, const char *file, const char *const *keys, size_t n) {
+  char path[512], key[512];
+  json_t *by_key = json_object();
+  snprintf(path, sizeof path, "%s/%s", dir, file);
+  FILE *f = fopen(path, "r");
+  ck_assert_msg(f != NULL, "no %s", path);
+  for (json_t *o; (o = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;) {
+    fixture_key(o, keys, n, key);
+    ck_assert_msg(!json_object_get(by_key, key), "%s has %s twice", file, key);
+    json_object_set_new(by_key, key, o);
+  }
+  fclose(f);
+  return by_key;
+}

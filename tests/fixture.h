@@ -35,6 +35,14 @@ const char *fixture_model_dir(const char *name);
  * object of file names and hex digests. */
 void fixture_check_model(const char *dir, const json_t *sha256);
 
+/* A member of a record; a test stops when it is not there. */
+const char *fixture_text(const json_t *o, const char *key);
+double fixture_number(const json_t *o, const char *key);
+/* The values of n members, texts or whole numbers, with '/' between them. */
+void fixture_key(const json_t *o, const char *const *keys, size_t n, char out[512]);
+/* The records of DIR/FILE, JSON lines, by fixture_key; two of one key stop the test. */
+json_t *fixture_lines(const char *dir, const char *file, const char *const *keys, size_t n);
+
 /* Names (without suffix) of the files `suffix` in a folder of the source tree, sorted; at most max.
  */
 size_t fixture_list(const char *folder, const char *suffix, char (*names)[64], size_t max);
