@@ -162,28 +162,35 @@ START_TEST(full_transplant_gives_the_source) {
 }
 END_TEST
 
-/* In one layer K and V of a token depend on the token alone, so keys moved into a gap equal keys
- * computed there. */
+/* In one layer K and V of a token depend on the token alone, so keys moved from `from` to `to`
+ * equal keys computed there: there and back again is the identity. */
+static void move_keys(fix *f, int32_t from, int32_t to) {
+  pf_seq *native = tu_seq(f->c), *source = tu_seq(f->c), *moved = tu_seq(f->c);
+  pf_row rows[6], there[5];
+  for (int32_t i = 0; i < 6; i++)
+    rows[i] = (pf_row){
+        .seq = native, .token = tu_token(f->m, 1, i), .pos = to + i, .out = i == 5 ? 0 : -1};
+  for (int32_t i = 0; i < 5; i++)
+    there[i] = (pf_row){.seq = source, .token = rows[i].token, .pos = from + i, .out = -1};
+  ck_assert_int_eq(pf_eval(f->c, rows, 6, f->x), PF_OK);
+  ck_assert_int_eq(pf_eval(f->c, there, 5, NULL), PF_OK);
+  pf_swap w = {0, 1, -1, to, to + 5, from, PF_SWAP_K | PF_SWAP_V, source, 0, 0};
+  ck_assert_int_eq(pf_seq_set_swaps(moved, &w, 1), PF_OK);
+  rows[5].seq = moved;
+  ck_assert_int_eq(pf_eval(f->c, &rows[5], 1, f->y), PF_OK);
+  tu_same(f->m, f->x, f->y, "moved keys");
+  pf_seq_free(moved);
+  pf_seq_free(source);
+  pf_seq_free(native);
+}
+
 START_TEST(moved_keys_equal_keys_computed_in_place) {
   fix f = {.m = tu_open_as("tests/mini/q2-one-layer", (pf_precision)_i)};
   f.c = tu_ctx(f.m, 1);
   f.x = tu_logits(f.m);
   f.y = tu_logits(f.m);
-  f.s = tu_seq(f.c);
-  f.t = tu_seq(f.c);
-  pf_seq *native = tu_seq(f.c);
-  pf_row rows[6];
-  for (int32_t i = 0; i < 6; i++)
-    rows[i] = (pf_row){
-        .seq = native, .token = tu_token(f.m, 1, i), .pos = 40 + i, .out = i == 5 ? 0 : -1};
-  ck_assert_int_eq(pf_eval(f.c, rows, 6, f.x), PF_OK);
-  tu_run(f.c, f.t, f.m, 1, 0, 5, NULL);
-  pf_swap w = {0, 1, -1, 40, 45, 0, PF_SWAP_K | PF_SWAP_V, f.t, 0, 0};
-  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_OK);
-  rows[5].seq = f.s;
-  ck_assert_int_eq(pf_eval(f.c, &rows[5], 1, f.y), PF_OK);
-  tu_same(f.m, f.x, f.y, "moved keys");
-  pf_seq_free(native);
+  move_keys(&f, 0, 40);
+  move_keys(&f, 40, 0);
   close_fix(&f);
 }
 END_TEST
