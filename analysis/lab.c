@@ -358,11 +358,11 @@ static void capture(const pf_lab *l, const pf_track *t, size_t lo, size_t hi, pf
 static size_t capture_all(const pf_lab *l, const pf_track *t, pf_tap *taps) {
   size_t n = 0, per = (size_t)l->layers + 1;
   for (size_t lo = 0, hi; lo < t->n; lo = hi) {
-    for (hi = lo + 1;
-         hi < t->n && t->pos[hi] == t->pos[hi - 1] + 1 && t->slot[hi] == t->slot[hi - 1] + 1;)
-      hi++;
+    hi = lo + 1;
     if (t->slot[lo] < 0)
       continue;
+    while (hi < t->n && t->pos[hi] == t->pos[hi - 1] + 1 && t->slot[hi] == t->slot[hi - 1] + 1)
+      hi++;
     capture(l, t, lo, hi, taps + n);
     n += per;
   }

@@ -41,6 +41,25 @@ static void run(pf_lab *l, const pf_trial *v, size_t n) {
   ck_assert_msg(pf_lab_run(l, v, n) == PF_OK, "%s", pf_last_error());
 }
 
+/* Residuals alone are the same ones as those of a track that is kept, at every site. */
+START_TEST(values_alone_are_the_same_values) {
+  open_model(_i);
+  const size_t bytes = pf_lab_d(lab) * sizeof(float);
+  for (int persona = PF_BASE; persona < 2; persona++) {
+    pf_who w = {.persona = persona, .task = 0}, alone = {persona, 0, PF_PLAIN, true};
+    const pf_track *t = track(lab, w), *v = track(whole, alone);
+    for (int s = 0; s < PF_N_SITES; s++)
+      for (int32_t k = 0; k <= pf_lab_layers(lab); k++) {
+        int32_t at = pf_track_site(t, (pf_site)s);
+        ck_assert_int_eq(at, pf_track_site(v, (pf_site)s));
+        ck_assert_msg(!memcmp(pf_lab_h(lab, t, at, k), pf_lab_h(whole, v, at, k), bytes),
+                      "persona %d, %s, layer %d", persona, pf_site_names[s], (int)k);
+      }
+  }
+  close_model();
+}
+END_TEST
+
 /* ---- exactly nothing ------------------------------------------------------------------------- */
 
 START_TEST(putting_back_what_is_there_changes_nothing) {
@@ -283,6 +302,7 @@ int main(void) {
   tcase_set_timeout(t, 600);
   int n = lu_models();
   tcase_add_loop_test(t, putting_back_what_is_there_changes_nothing, 0, n);
+  tcase_add_loop_test(t, values_alone_are_the_same_values, 0, n);
   tcase_add_loop_test(t, additive_at_layer_0_changes_nothing, 0, n);
   tcase_add_loop_test(t, the_last_residual_makes_the_first_step_clean, 0, n);
   tcase_add_loop_test(t, trials_equal_whole_passes, 0, n);
