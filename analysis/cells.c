@@ -7,9 +7,9 @@
 #include "analysis/cells.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "analysis/geometry.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/status.h"
 
@@ -20,12 +20,6 @@ enum { BASE_SITES = 2, TAIL = 2 };
 /* Logits that exist at a time in pf_eval, and in a generation. */
 enum { LOGIT_ROWS = 64, GENERATION_LOGITS = 3 };
 static const uint64_t DEFAULT_BUDGET = 1500000000;
-
-double pf_seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static bool stopped(const pf_work *w) {
   return w->o->stop && *w->o->stop;

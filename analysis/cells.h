@@ -60,9 +60,6 @@ typedef struct pf_work {
   double seconds[PF_N_PHASES], since;
 } pf_work;
 
-/* A clock. */
-double pf_seconds(void);
-
 int pf_work_begin(pf_work *w, const pf_plan *p, const pf_study_opts *o);
 void pf_work_end(pf_work *w);
 

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "analysis/journal.h"
 #include "analysis/jsonout.h"
 #include "analysis/prompts.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -143,12 +143,6 @@ typedef struct run {
 /* Records, or seconds, after which they are kept. */
 enum { FLUSH_RECORDS = 64, FLUSH_SECONDS = 1 };
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Nine digits bring every fp32 back. */
 static json_t *float_list(const float *x, size_t n) {
   json_t *a = json_array();
@@ -230,7 +224,7 @@ static int flush(run *g) {
   if (m)
     rc = pf_journal_append_all(g->journal, units, data, m);
   g->done += rc == PF_OK ? m : 0;
-  g->flushed = now();
+  g->flushed = pf_seconds();
   g->unflushed = 0;
   pf_free(unit);
   pf_free(units);
@@ -247,7 +241,7 @@ static int on_done(void *user, size_t i) {
     return PF_ENOMEM;
   if (!g->journal)
     return hand_out(g);
-  bool due = ++g->unflushed >= FLUSH_RECORDS || now() - g->flushed > FLUSH_SECONDS;
+  bool due = ++g->unflushed >= FLUSH_RECORDS || pf_seconds() - g->flushed > FLUSH_SECONDS;
   return due ? flush(g) : PF_OK;
 }
 
@@ -273,7 +267,7 @@ static int open_journal(run *g) {
   json_t *head = make_head(g->f, g->info, &g->o->gen);
   int rc = head ? pf_journal_open(&g->journal, g->o->out_dir, mode, head, outputs) : PF_ENOMEM;
   json_decref(head);
-  g->flushed = now();
+  g->flushed = pf_seconds();
   return rc;
 }
 

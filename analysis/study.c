@@ -15,6 +15,7 @@
 #include "analysis/experiment.h"
 #include "analysis/findings.h"
 #include "analysis/jsonout.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/par.h"

@@ -4,9 +4,9 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "analysis/grid.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -123,17 +123,11 @@ static int measure(subject *s, pf_verify_row *row) {
   return PF_OK;
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* A failure to compute is a row that is not the same, not the end: the others still tell. */
 static int check_one(const char *digests, const char *isa, int threads, pf_verify_row *row) {
   char dir[4400], name[64];
   subject s = {.isa = isa, .threads = threads};
-  double start = now();
+  double start = pf_seconds();
   snprintf(name, sizeof name, "models/%s", row->model);
   int rc = find_digest(digests, row->model, row->precision, row->want);
   if (rc == PF_OK)
@@ -148,7 +142,7 @@ static int check_one(const char *digests, const char *isa, int threads, pf_verif
     snprintf(row->note, sizeof row->note, "%s", pf_last_error());
   pf_free(s.logits);
   pf_model_close(s.m);
-  row->seconds = now() - start;
+  row->seconds = pf_seconds() - start;
   return PF_OK;
 }
 

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bench/machine.h"
+#include "simd/peak/peaks.h"
 #include "simd/kernels.h"
 
 enum { PF_BENCH_MAX_M = 16 };

@@ -15,7 +15,7 @@
 
 #include "base/mem.h"
 #include "base/par.h"
-#include "bench/clock.h"
+#include "base/clock.h"
 
 #define BLOCK ((size_t)4 << 20)
 #define HUGE  ((size_t)2 << 20)
@@ -54,10 +54,10 @@ double pf_disk_read(const pf_ckpt *k, bool direct) {
   bool ok = posix_memalign(&p, 4096, BLOCK) == 0;
   if (ok)
     memset(p, 1, BLOCK);
-  double t = pf_bench_clock();
+  double t = pf_seconds();
   for (size_t i = 0; i < k->n && ok; i++)
     ok = read_whole(k->f[i].path, direct, p);
-  t = pf_bench_clock() - t;
+  t = pf_seconds() - t;
   free(p);
   return ok ? t : -1;
 }
@@ -103,21 +103,21 @@ double pf_disk_pread(const pf_ckpt *k, int threads) {
   reading r = {.k = k, .to = fresh(bytes)};
   if (!r.to)
     return -1;
-  double t = pf_bench_clock();
+  double t = pf_seconds();
   pf_par(threads, read_part, &r);
-  t = pf_bench_clock() - t;
+  t = pf_seconds() - t;
   munmap(r.to, bytes);
   return atomic_load(&r.failed) ? -1 : t;
 }
 
 double pf_memory_touch(size_t bytes) {
   char *p = fresh(bytes);
-  double t = pf_bench_clock();
+  double t = pf_seconds();
   if (!p)
     return -1;
   for (size_t i = 0; i < bytes; i += 4096)
     ((volatile char *)p)[i] = 1;
-  t = pf_bench_clock() - t;
+  t = pf_seconds() - t;
   munmap(p, bytes);
   return t;
 }

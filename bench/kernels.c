@@ -217,7 +217,7 @@ static int run(pf_bench *b) {
     return status;
   b->peaks.threads = b->o.threads;
   b->peaks.rough = b->o.smoke;
-  pf_bench_peaks_in(&b->peaks, &b->arena);
+  pf_peaks_measure_in(&b->peaks, &b->arena);
   if (b->o.targets) {
     status = pf_bench_targets(b);
     pf_arena_close(&b->arena);

@@ -11,7 +11,7 @@
 
 #include "base/aio.h"
 #include "base/status.h"
-#include "bench/clock.h"
+#include "base/clock.h"
 #include "bench/disk.h"
 
 static const char usage[] =
@@ -54,9 +54,9 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
     pf_disk_drop(&k);
   double before = pf_memory_peak(), user0, sys0, user, sys;
   cpu(&user0, &sys0);
-  double t = pf_bench_clock();
+  double t = pf_seconds();
   rc = pf_model_open(&m, dir, o);
-  t = pf_bench_clock() - t;
+  t = pf_seconds() - t;
   cpu(&user, &sys);
   if (rc == PF_OK) {
     double bytes = (double)pf_model_get_info(m)->weight_bytes, rss = pf_memory_peak();

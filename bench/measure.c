@@ -31,40 +31,40 @@ static double cpu_clock(void) {
 pf_timing pf_bench_time(pf_bench_fn fn, void *arg, double seconds, double limit) {
   static double t[MAX_CALLS];
   int n = 0;
-  double cpu = cpu_clock(), start = pf_bench_clock(), end = start;
+  double cpu = cpu_clock(), start = pf_seconds(), end = start;
   while (n < MAX_CALLS && (end - start < seconds || (n < MIN_CALLS && end - start < limit))) {
     double begin = end;
     fn(arg);
-    end = pf_bench_clock();
+    end = pf_seconds();
     t[n++] = end - begin;
   }
   cpu = cpu_clock() - cpu;
-  double median = pf_bench_median(t, (size_t)n);
+  double median = pf_median_of(t, (size_t)n);
   return (pf_timing){t[0], median, cpu / (end - start), n};
 }
 
 void pf_bench_race(size_t n, const pf_bench_fn *fn, void *const *arg, double seconds, double *t) {
   enum { MAX = 501 };
   static double all[PF_BENCH_RACERS][MAX];
-  double start = pf_bench_clock(), now = start;
+  double start = pf_seconds(), now = start;
   int rounds = 0;
   for (size_t i = 0; i < n; i++)
     fn[i](arg[i]);
   for (; rounds < MAX && (rounds < MIN_CALLS || now - start < seconds); rounds++)
     for (size_t i = 0; i < n; i++) {
-      double begin = pf_bench_clock();
+      double begin = pf_seconds();
       fn[i](arg[i]);
-      now = pf_bench_clock();
+      now = pf_seconds();
       all[i][rounds] = now - begin;
     }
   for (size_t i = 0; i < n; i++)
-    t[i] = pf_bench_median(all[i], (size_t)rounds);
+    t[i] = pf_median_of(all[i], (size_t)rounds);
 }
 
 /* One try: the machine, then the call. */
 static bool try(pf_bench *b, pf_result *r, pf_bench_fn fn, void *arg, int peak, double share) {
-  double ops = peak < 0 ? 0 : pf_bench_ops_now(&b->peaks, (pf_peak_id)peak);
-  double read = pf_bench_read_now(&b->peaks, &b->arena);
+  double ops = peak < 0 ? 0 : pf_peak_now(&b->peaks, (pf_peak_id)peak);
+  double read = pf_read_now(&b->peaks, &b->arena);
   pf_timing t = pf_bench_time(fn, arg, b->o.seconds, b->o.limit);
   if (r->t.calls == 0 || t.best < r->t.best) {
     r->t = t;
@@ -76,14 +76,14 @@ static bool try(pf_bench *b, pf_result *r, pf_bench_fn fn, void *arg, int peak, 
 
 void pf_bench_measure(pf_bench *b, pf_result *r, pf_bench_fn fn, void *arg, int peak,
                       double share) {
-  double start = pf_bench_clock();
+  double start = pf_seconds();
   fn(arg); /* pages, caches, threads */
   r->t.calls = 0;
   r->disturbed = true;
   int tries = b->o.smoke ? 1 : TRIES;
   for (int i = 0; i < tries && r->disturbed; i++) {
     r->disturbed = !try(b, r, fn, arg, peak, share);
-    if (pf_bench_clock() - start > b->o.limit)
+    if (pf_seconds() - start > b->o.limit)
       break;
   }
   r->peak = peak < 0 ? 0 : b->peaks.ops[peak] / share;

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bench/machine.h"
+#include "simd/peak/peaks.h"
 #include "model/internal.h"
 
 enum { PF_MB_LIST = 8, PF_MB_LOADS = 3 /* repetitions of loading */ };

@@ -92,8 +92,8 @@ static int unit_of(const run *r, double *share) {
 static void beside(run *r, pf_mb_line *l) {
   double share;
   int unit = unit_of(r, &share);
-  l->peak_now = unit < 0 ? 0 : pf_bench_ops_now(&r->b->peaks, (pf_peak_id)unit) / share;
-  l->read_now = pf_bench_read_now(&r->b->peaks, &r->b->arena);
+  l->peak_now = unit < 0 ? 0 : pf_peak_now(&r->b->peaks, (pf_peak_id)unit) / share;
+  l->read_now = pf_read_now(&r->b->peaks, &r->b->arena);
   l->peak = unit < 0 ? 0 : r->b->peaks.ops[unit] / share;
   l->read = r->b->peaks.read;
 }
@@ -174,7 +174,7 @@ static int repeat(const job *j, pf_mb_line *l, once_fn once) {
     account(l, t, reps);
     l->memory = memory_peak(r->b);
     if (r->n_reads)
-      l->read_now = pf_bench_median(r->reads, r->n_reads);
+      l->read_now = pf_median_of(r->reads, r->n_reads);
     rc = pf_mb_print(r->b, l);
   }
   pf_free(t);
@@ -206,10 +206,10 @@ static int once_prompt(const job *j, double *t) {
   int rc = pf_seq_new(&s, j->r->c);
   if (rc == PF_OK)
     rc = prompt(j->r, s, j->r->b->o.depth);
-  double since = pf_bench_clock();
+  double since = pf_seconds();
   if (rc == PF_OK)
     rc = prompt(j->r, s, j->p);
-  *t = pf_bench_clock() - since;
+  *t = pf_seconds() - since;
   pf_seq_free(s);
   return rc;
 }
@@ -218,9 +218,9 @@ static void read_between(run *r) {
   pf_reading reading = {&r->b->peaks, &r->b->arena};
   if (r->n_reads == READS)
     return;
-  double since = pf_bench_clock();
-  pf_bench_read_call(&reading);
-  r->reads[r->n_reads++] = pf_bench_read_bytes(&reading) / (pf_bench_clock() - since);
+  double since = pf_seconds();
+  pf_read_call(&reading);
+  r->reads[r->n_reads++] = pf_reading_bytes(&reading) / (pf_seconds() - since);
 }
 
 /* Steps of one token on every branch. Those of a single branch are limited by bandwidth, which is
@@ -229,12 +229,12 @@ static int generate(const job *j, pf_seq *const *s, pf_row *rows, double *t) {
   int rc = PF_OK;
   *t = 0;
   for (size_t i = 0; i < j->n && rc == PF_OK; i++) {
-    double since = pf_bench_clock();
+    double since = pf_seconds();
     for (size_t k = 0; k < j->branches; k++)
       rows[k] = (pf_row){
           .seq = s[k], .token = any_token(j->r), .pos = pf_seq_end(s[k]), .out = (int32_t)k};
     rc = pf_eval(j->r->c, rows, j->branches, j->r->logits);
-    *t += pf_bench_clock() - since;
+    *t += pf_seconds() - since;
     if (j->branches == 1)
       read_between(j->r);
   }
@@ -336,7 +336,7 @@ static int measure_machine(run *r) {
   if (!b->peaks_known) {
     b->peaks.threads = r->c->threads;
     b->peaks.rough = b->o.smoke;
-    pf_bench_peaks_in(&b->peaks, &b->arena);
+    pf_peaks_measure_in(&b->peaks, &b->arena);
     b->peaks_known = true;
     pf_mb_begin(b);
   }
@@ -355,13 +355,13 @@ static int once_load(const job *j, double *t) {
   if (j->test == PF_MB_COLD)
     pf_disk_drop(&r->files);
   pf_memory_peak_reset();
-  double since = pf_bench_clock();
+  double since = pf_seconds();
   int rc = opening(r, j->test == PF_MB_SUMS);
   if (rc == PF_OK && j->test == PF_MB_FIRST)
     rc = pf_seq_new(&s, r->c);
   if (s)
     rc = prompt(r, s, LOAD_PROMPT);
-  *t = pf_bench_clock() - since;
+  *t = pf_seconds() - since;
   pf_seq_free(s);
   return rc;
 }

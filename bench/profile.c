@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-#include "bench/clock.h"
+#include "base/clock.h"
 #include "bench/model.h"
 #include "model/kv.h"
 
@@ -62,7 +62,7 @@ static pf_simd timed;
 static _Atomic uint64_t spent[N_OPS], calls[N_OPS]; /* nanoseconds */
 
 static uint64_t nanoseconds(void) {
-  return (uint64_t)(1e9 * pf_bench_clock());
+  return (uint64_t)(1e9 * pf_seconds());
 }
 
 static void count(int op, uint64_t since) {

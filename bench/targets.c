@@ -167,7 +167,7 @@ static double median_of(const pf_bench *b, const char *op, const char *isa, size
                         const matrix *s, double *bytes, double *read) {
   pf_bench_product *p = pf_bench_product_open(b, op, isa, false, m, s->k, s->n);
   pf_reading reading = {&b->peaks, &b->arena};
-  const pf_bench_fn fn[2] = {pf_bench_product_call, pf_bench_read_call};
+  const pf_bench_fn fn[2] = {pf_bench_product_call, pf_read_call};
   void *const arg[2] = {p, &reading};
   double t[2] = {0, 0};
   if (p) {
@@ -175,7 +175,7 @@ static double median_of(const pf_bench *b, const char *op, const char *isa, size
     *bytes = pf_bench_product_bytes(p);
   }
   if (p && read)
-    *read = pf_bench_read_bytes(&reading) / t[1];
+    *read = pf_reading_bytes(&reading) / t[1];
   pf_bench_product_close(p);
   return t[0];
 }
@@ -248,12 +248,12 @@ static double attention_time(const pf_bench *b, const pf_bench_model *m, const c
                              bool halves, bool decode, double *share) {
   pf_bench_attn *a = pf_bench_attn_open(b, m, isa, halves, decode);
   pf_reading reading = {&b->peaks, &b->arena};
-  const pf_bench_fn fn[2] = {pf_bench_attn_call, pf_bench_read_call};
+  const pf_bench_fn fn[2] = {pf_bench_attn_call, pf_read_call};
   void *const arg[2] = {a, &reading};
   double t[2] = {0, 0};
   if (a) {
     pf_bench_race(2, fn, arg, b->o.seconds, t);
-    *share = pf_bench_attn_bytes(a) / t[0] / (pf_bench_read_bytes(&reading) / t[1]);
+    *share = pf_bench_attn_bytes(a) / t[0] / (pf_reading_bytes(&reading) / t[1]);
   }
   pf_bench_attn_close(a);
   return t[0];

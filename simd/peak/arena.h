@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Memory larger than every cache, in huge pages where the system gives them, touched by the threads
  * that will read it and full of values that are harmless as bf16, fp32 and int8. */
-#ifndef PF_BENCH_ARENA_H
-#define PF_BENCH_ARENA_H
+#ifndef PF_SIMD_ARENA_H
+#define PF_SIMD_ARENA_H
 
 #include <stddef.h>
 

@@ -2,7 +2,7 @@
  * AVX512-VNNI: four 8-bit products and their sum in each of 16 lanes. */
 #include <immintrin.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 #define STEP_DPBUSD(i) c##i = _mm512_dpbusd_epi32(c##i, a, b);
 double pf_micro_dpbusd_avx512vnni(size_t n) {

@@ -2,4 +2,4 @@
  * The reading loops with the registers that every CPU of the architecture has. */
 #define PF_READ_NAME pf_read_generic
 #define PF_READ_VEC  16
-#include "bench/micro_read.h"
+#include "simd/peak/micro_read.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * AMX: 16 x 16 outputs an instruction, four accumulators from two tiles of each operand, so that
  * nothing is loaded. */
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 #include "simd/x86/amx.h"
 
 static void tiles_begin(const void *operand) {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What this machine can do, measured: operations a second of each kind of instruction and bytes a
  * second from memory, on all threads at once. The kernels are compared with it. */
-#ifndef PF_BENCH_MACHINE_H
-#define PF_BENCH_MACHINE_H
+#ifndef PF_SIMD_PEAKS_H
+#define PF_SIMD_PEAKS_H
 
 #include <stdbool.h>
 
-#include "bench/arena.h"
-#include "bench/clock.h"
-#include "bench/micro.h"
+#include "simd/peak/arena.h"
+#include "base/clock.h"
+#include "simd/peak/micro.h"
 
 /* PF_PEAK(suffix of the constant, word, what it is) */
 #define PF_PEAK_LIST(PF_PEAK)                                                                      \
@@ -46,27 +46,27 @@ typedef struct pf_peaks {
 #define PF_READ_BYTES ((size_t)2 << 30)
 
 /* Measures everything in some ten seconds. PF_OK, or PF_ENOMEM. */
-int pf_bench_peaks(pf_peaks *out);
-/* As pf_bench_peaks, reading from an arena of at least PF_READ_BYTES that exists; out->threads is
+int pf_peaks_measure(pf_peaks *out);
+/* As pf_peaks_measure, reading from an arena of at least PF_READ_BYTES that exists; out->threads is
  * not 0. */
-void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a);
+void pf_peaks_measure_in(pf_peaks *out, const pf_arena *a);
 
 /* The same again, short, to be taken beside a measurement: the clock and what other programs or
  * guests take from the machine change within a minute. Operations or bytes a second; p keeps the
  * best. */
-double pf_bench_ops_now(pf_peaks *p, pf_peak_id id);
-double pf_bench_read_now(pf_peaks *p, const pf_arena *a);
+double pf_peak_now(pf_peaks *p, pf_peak_id id);
+double pf_read_now(pf_peaks *p, const pf_arena *a);
 
 /* One such reading, to be called in turn with what is compared with it; bytes of a call. */
 typedef struct pf_reading {
   const pf_peaks *p;
   const pf_arena *arena;
 } pf_reading;
-void pf_bench_read_call(void *reading);
-double pf_bench_read_bytes(const pf_reading *r);
+void pf_read_call(void *reading);
+double pf_reading_bytes(const pf_reading *r);
 
 /* Sorts n > 0 values; the upper one of two in the middle. */
-double pf_bench_median(double *v, size_t n);
+double pf_median_of(double *v, size_t n);
 
 const char *pf_peak_word(pf_peak_id id);
 const char *pf_peak_what(pf_peak_id id);

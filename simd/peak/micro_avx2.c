@@ -5,7 +5,7 @@
 
 #define PF_READ_NAME pf_read_avx2
 #define PF_READ_VEC  32
-#include "bench/micro_read.h"
+#include "simd/peak/micro_read.h"
 
 #define STEP_FMA(i) c##i = _mm256_fmadd_ps(a, b, c##i);
 double pf_micro_fma_avx2(size_t n) {

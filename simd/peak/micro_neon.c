@@ -2,7 +2,7 @@
  * NEON: fp32 fused multiply-add. */
 #include <arm_neon.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 #define STEP_FMA(i) c##i = vfmaq_f32(c##i, a, b);
 double pf_micro_fma_neon(size_t n) {

@@ -3,7 +3,7 @@
  * (bytes of a register) defined. */
 #include <string.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 typedef uint64_t vec_t __attribute__((vector_size(PF_READ_VEC), may_alias));
 enum { LINE = 64, STEP = 2 * LINE }; /* two lines of a stream at a time: a pair is one fetch */

@@ -2,7 +2,7 @@
  * AVX-VNNI: four 8-bit products and their sum in each of 8 lanes. */
 #include <immintrin.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 #define STEP_DPBUSD(i) c##i = _mm256_dpbusd_avx_epi32(c##i, a, b);
 double pf_micro_dpbusd_avxvnni(size_t n) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * bench/arena.h */
+ * simd/peak/arena.h */
 #include "config.h"
 
-#include "bench/arena.h"
+#include "simd/peak/arena.h"
 
 #include <stdint.h>
 #include <sys/mman.h>

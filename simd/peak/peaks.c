@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * bench/machine.h: runs the loops of bench/micro.h on all threads and keeps the best of several
- * repeats; a disturbance only ever makes them slower. */
+ * simd/peak/peaks.h: runs the loops of simd/peak/micro.h on all threads and keeps the best of
+ * several repeats; a disturbance only ever makes them slower. */
 #include "config.h"
 
-#include "bench/machine.h"
+#include "simd/peak/peaks.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -91,7 +91,7 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-double pf_bench_median(double *v, size_t n) {
+double pf_median_of(double *v, size_t n) {
   qsort(v, n, sizeof *v, by_value);
   return v[n / 2];
 }
@@ -153,9 +153,9 @@ static void ops_part(void *arg, int tid, int nt) {
 /* Rounds that take SHORTEST on one thread; alone, as a team may wait for a CPU that is taken. */
 static size_t calibrate(pf_micro_fn fn) {
   for (size_t n = 1000;; n *= 2) {
-    double t = pf_bench_clock();
+    double t = pf_seconds();
     (void)fn(n);
-    if (pf_bench_clock() - t > SHORTEST)
+    if (pf_seconds() - t > SHORTEST)
       return n;
   }
 }
@@ -164,9 +164,9 @@ static double best_ops(pf_peak_id id, int threads, int repeats) {
   ops_job j = {.fn = micro[id].fn, .n = calibrate(micro[id].fn)};
   double best = 0;
   for (int i = 0; i < repeats; i++) {
-    double rate, t = pf_bench_clock();
+    double rate, t = pf_seconds();
     pf_par(threads, ops_part, &j);
-    rate = j.ops * threads / (pf_bench_clock() - t);
+    rate = j.ops * threads / (pf_seconds() - t);
     best = rate > best ? rate : best;
   }
   return best;
@@ -202,9 +202,9 @@ static double best_read(const pf_arena *a, const pf_read_plan *plan, int threads
   read_job j = {NULL, reader(), plan, window / (size_t)threads / PF_READ_STEP * PF_READ_STEP};
   for (int i = 0; i < repeats; i++, turn++) {
     j.p = a->p + turn % windows * window;
-    double rate, t = pf_bench_clock();
+    double rate, t = pf_seconds();
     pf_par(threads, read_part, &j);
-    rate = (double)j.part * threads / (pf_bench_clock() - t);
+    rate = (double)j.part * threads / (pf_seconds() - t);
     best = rate > best ? rate : best;
   }
   return best;
@@ -262,7 +262,7 @@ static int measure_all(pf_peaks *out, trial *t, size_t n, const pf_arena *a) {
 
 /* In rounds, until two of them find nothing more: what a round measured while another program ran
  * is made good by a later one. */
-void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a) {
+void pf_peaks_measure_in(pf_peaks *out, const pf_arena *a) {
   trial t[MAX_TRIALS];
   size_t n = make_trials(t);
   *out = (pf_peaks){.threads = out->threads, .rough = out->rough};
@@ -278,36 +278,36 @@ void pf_bench_peaks_in(pf_peaks *out, const pf_arena *a) {
   out->read = t[0].rate;
 }
 
-int pf_bench_peaks(pf_peaks *out) {
+int pf_peaks_measure(pf_peaks *out) {
   pf_arena a;
   if (out->threads <= 0)
     out->threads = pf_par_default();
   int status = pf_arena_open(&a, PF_READ_BYTES, out->threads);
   if (status != PF_OK)
     return status;
-  pf_bench_peaks_in(out, &a);
+  pf_peaks_measure_in(out, &a);
   pf_arena_close(&a);
   return PF_OK;
 }
 
-double pf_bench_read_bytes(const pf_reading *r) {
+double pf_reading_bytes(const pf_reading *r) {
   size_t window = r->arena->bytes < WINDOW ? r->arena->bytes : WINDOW,
          threads = (size_t)r->p->threads;
   return (double)(window / threads / PF_READ_STEP * PF_READ_STEP * threads);
 }
 
-void pf_bench_read_call(void *reading) {
+void pf_read_call(void *reading) {
   const pf_reading *r = reading;
   (void)best_read(r->arena, &r->p->plan, r->p->threads, 1);
 }
 
-double pf_bench_ops_now(pf_peaks *p, pf_peak_id id) {
+double pf_peak_now(pf_peaks *p, pf_peak_id id) {
   double now = p->ops[id] > 0 ? best_ops(id, p->threads, repeats(p, OPS_REPEATS / 3)) : 0;
   (void)keep(&p->ops[id], now);
   return now;
 }
 
-double pf_bench_read_now(pf_peaks *p, const pf_arena *a) {
+double pf_read_now(pf_peaks *p, const pf_arena *a) {
   double now = best_read(a, &p->plan, p->threads, repeats(p, READ_REPEATS / 2));
   (void)keep(&p->read, now);
   return now;

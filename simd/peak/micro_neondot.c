@@ -2,7 +2,7 @@
  * NEON with dot products: four 8-bit products and their sum in each of 4 lanes. */
 #include <arm_neon.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 #define STEP_SDOT(i) c##i = vdotq_s32(c##i, a, b);
 double pf_micro_sdot_neondot(size_t n) {

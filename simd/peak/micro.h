@@ -2,8 +2,8 @@
  * Loops that do nothing but one instruction, or nothing but read memory: what a core can do at
  * most. Each file of them is compiled with the flags of its instruction set; machine.c picks those
  * that the CPU has and runs them on all threads. */
-#ifndef PF_BENCH_MICRO_H
-#define PF_BENCH_MICRO_H
+#ifndef PF_SIMD_MICRO_H
+#define PF_SIMD_MICRO_H
 
 #include <stddef.h>
 #include <stdint.h>

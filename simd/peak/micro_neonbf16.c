@@ -3,7 +3,7 @@
  */
 #include <arm_neon.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 #define STEP_BFMLAL(i) c##i = (i) % 2 ? vbfmlaltq_f32(c##i, a, b) : vbfmlalbq_f32(c##i, a, b);
 double pf_micro_bfmlal_neonbf16(size_t n) {

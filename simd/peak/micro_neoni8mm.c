@@ -2,7 +2,7 @@
  * NEON with 8-bit matrix products: 2 x 8 by 8 x 2. */
 #include <arm_neon.h>
 
-#include "bench/micro.h"
+#include "simd/peak/micro.h"
 
 #define STEP_SMMLA(i) c##i = vmmlaq_s32(c##i, a, b);
 double pf_micro_smmla_neoni8mm(size_t n) {

@@ -4,7 +4,7 @@
 
 #define PF_READ_NAME pf_read_avx512
 #define PF_READ_VEC  64
-#include "bench/micro_read.h"
+#include "simd/peak/micro_read.h"
 
 #define STEP_FMA(i) c##i = _mm512_fmadd_ps(a, b, c##i);
 double pf_micro_fma_avx512(size_t n) {
