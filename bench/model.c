@@ -26,7 +26,7 @@ static const char usage[] =
     "  -o md|csv|json|jsonl\n"
     "  --load              loading too: warm, cold, with checksums, to the first token\n"
     "  --no-warmup         no repetition before those that count\n"
-    "  --profile           share of each kernel, on standard error (costs some 5 %)\n"
+    "  --profile           share of each role, on standard error\n"
     "  --targets           the table of targets after the lines: measured value, met or not (md)\n"
     "  --only PART[,...]   of the targets: prefill, decode, batch, load, memory\n"
     "  --smoke             short measures of the machine: does everything run?\n"

@@ -9,6 +9,7 @@
 
 #include "simd/peak/peaks.h"
 #include "model/internal.h"
+#include "personaflow/profile.h"
 
 enum { PF_MB_LIST = 8, PF_MB_LOADS = 3 /* repetitions of loading */ };
 
@@ -92,9 +93,7 @@ double pf_mb_flow(const pf_mb_line *l);
 /* model_targets.c: the table, from the lines that were measured. */
 void pf_mb_targets(const pf_mb *b);
 
-/* profile.c: the context's kernels, each with a clock. */
-void pf_profile_start(pf_ctx *c);
-/* A table of their share of `threads` x seconds; what is left is waiting and what is no kernel. */
-void pf_profile_print(pf_ctx *c, const char *title, double seconds);
+/* profile.c: the share of each role of a stopped profile, on standard error. */
+void pf_mb_profile_print(pf_profile *p, const char *title);
 
 #endif

@@ -154,7 +154,8 @@ static double memory_peak(const pf_mb *b) {
 static int repeat(const job *j, pf_mb_line *l, once_fn once) {
   run *r = j->r;
   size_t reps = r->b->o.reps;
-  double *t = pf_alloc(reps, sizeof *t), spent = 0, skip;
+  double *t = pf_alloc(reps, sizeof *t), skip;
+  pf_profile *prof = NULL;
   int rc = t ? PF_OK : PF_ENOMEM;
   pf_memory_peak_reset();
   if (rc == PF_OK && r->b->o.warmup)
@@ -162,14 +163,17 @@ static int repeat(const job *j, pf_mb_line *l, once_fn once) {
   if (rc == PF_OK)
     beside(r, l);
   r->n_reads = 0;
-  if (r->b->o.profile)
-    pf_profile_start(r->c);
-  for (size_t i = 0; i < reps && rc == PF_OK; i++) {
+  if (r->b->o.profile && rc == PF_OK)
+    rc = pf_profile_new(&prof, r->c, 0);
+  if (prof)
+    pf_profile_start(prof);
+  for (size_t i = 0; i < reps && rc == PF_OK; i++)
     rc = once(j, &t[i]);
-    spent += rc == PF_OK ? t[i] : 0;
+  if (prof) {
+    pf_profile_stop(prof);
+    pf_mb_profile_print(prof, l->name);
   }
-  if (r->b->o.profile)
-    pf_profile_print(r->c, l->name, spent);
+  pf_profile_free(prof);
   if (rc == PF_OK) {
     account(l, t, reps);
     l->memory = memory_peak(r->b);

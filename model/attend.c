@@ -155,6 +155,24 @@ static void scores_bad(const pf_step *t, size_t r) {
   __atomic_store_n(&t->bad[r], t->layer + 1, __ATOMIC_RELAXED);
 }
 
+/* Of n heads for each of `rows` rows, whose masks stand: a query takes the product with each key
+ * that it sees, and as much for the values; K and V come in whole blocks. */
+static void attend_work(const item *i, size_t rows, size_t heads) {
+  const pf_step *t = i->t;
+  const pf_ctx *c = t->c;
+  double pairs = 0, blocks = 0, d = (double)t->cfg->info.d_head;
+  for (size_t b = 0; b < i->n_blk; b++)
+    blocks += i->lane->k[b] != NULL;
+  for (size_t n = 0; n < rows * i->n_blk; n++)
+    pairs += __builtin_popcount(i->lane->mask[n]);
+  pairs *= (double)heads;
+  double row = 4 * d * (double)(rows * heads);
+  pf_step_work(t, PF_ROLE_SCORES, 2 * d * pairs,
+               blocks * (double)pf_kv_k_head(c) + row + 4 * pairs);
+  pf_step_work(t, PF_ROLE_SOFTMAX, 0, 8 * pairs);
+  pf_step_work(t, PF_ROLE_PV, 2 * d * pairs, blocks * (double)pf_kv_v_head(c) + row + 4 * pairs);
+}
+
 static void attend_together(const item *i) {
   const pf_step *t = i->t;
   size_t group = group_of(t);
@@ -165,12 +183,17 @@ static void attend_together(const item *i) {
     restrict_mask(i, t->rows[i->r + r].pos, -1, mask);
   }
   drop_unseen(i, i->n);
+  if (t->prof)
+    attend_work(i, i->n, group);
   pf_attn a = operation(i, i->n, i->kv_head * (int32_t)group, group);
   pf_kv_ops(t->c)->qk(t->f, &a);
+  pf_step_lap(t, PF_ROLE_SCORES);
   for (size_t j = 0; j < a.nq; j++)
     if (soften(t, a.nblk, a.mask[j], a.s + j * a.lds))
       scores_bad(t, i->r + j / group);
+  pf_step_lap(t, PF_ROLE_SOFTMAX);
   pf_kv_ops(t->c)->pv(t->f, &a);
+  pf_step_lap(t, PF_ROLE_PV);
 }
 
 /* ---- head by head ---------------------------------------------------------------------------- */
@@ -261,8 +284,11 @@ static void tap_keys(const item *i, int32_t head, int hook) {
                 .heads = 1,
                 .width = n,
                 .stride = n};
+  uint64_t mark = t->prof ? pf_prof_pause() : 0;
   if (pf_tapset_run(&i->seq->taps, &p, i->lane->s))
     pf_step_round(t, hook, n, i->lane->s);
+  if (t->prof)
+    pf_prof_resume(t->prof, t->layer, PF_N_PROF_ROLES + hook, mark);
 }
 
 static void mask_scores(const item *i, float masked) {
@@ -279,11 +305,19 @@ static void attend_head(const item *i, int32_t head) {
   const pf_step *t = i->t;
   own_blocks(i);
   own_keys(i, i->lane->mask);
-  apply_swaps(i);
+  if (i->seq->n_swaps) {
+    pf_step_lap(t, PF_ROLE_SCORES);
+    apply_swaps(i);
+    pf_step_work(t, PF_ROLE_SWAP, 0, 0);
+    pf_step_lap(t, PF_ROLE_SWAP);
+  }
   restrict_mask(i, i->pos, head, i->lane->mask);
   drop_unseen(i, 1);
+  if (t->prof)
+    attend_work(i, 1, 1);
   pf_attn a = operation(i, 1, head, 1);
   pf_kv_ops(t->c)->qk(t->f, &a);
+  pf_step_lap(t, PF_ROLE_SCORES);
   mask_scores(i, 0.0f);
   scale_rounded(t, a.nblk, a.mask[0], a.s);
   tap_keys(i, head, PF_HOOK_SCORES_RAW);
@@ -293,7 +327,9 @@ static void attend_head(const item *i, int32_t head) {
   if (t->f->softmax(a.nblk, NULL, a.s))
     scores_bad(t, i->r);
   tap_keys(i, head, PF_HOOK_PATTERN);
+  pf_step_lap(t, PF_ROLE_SOFTMAX);
   pf_kv_ops(t->c)->pv(t->f, &a);
+  pf_step_lap(t, PF_ROLE_PV);
 }
 
 static bool by_head(const pf_step *t, size_t r) {
@@ -377,5 +413,5 @@ void pf_step_attend(pf_step *t) {
   for (size_t r = 0; r < t->n; r++)
     keys += (double)t->rows[r].pos + 1;
   double work = 3.0 * keys * (double)t->cfg->info.n_heads * (double)t->cfg->info.d_head;
-  pf_par(pf_par_worth(t->c->threads, work), attend_part, t);
+  pf_step_par(t, PF_STAGE_ATTEND, pf_par_worth(t->c->threads, work), attend_part, t);
 }

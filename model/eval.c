@@ -205,9 +205,13 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
                .rows = by_layer(k, rows, n),
                .n = n,
                .used = k->used,
-               .bad = k->bad};
+               .bad = k->bad,
+               .prof = c->profiled};
   memset(k->bad, 0, n * sizeof *k->bad);
-  pf_par(pf_par_most(c->threads, n), enter_part, &t);
+  double d = (double)m->cfg.info.d_model;
+  t.layer = -1;
+  pf_step_work(&t, PF_ROLE_EMBED, 0, (double)n * d * (4 + 2));
+  pf_step_par(&t, PF_STAGE_ENTER, pf_par_most(c->threads, n), enter_part, &t);
   t.n = 0;
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
     while (t.n < n && t.rows[t.n].layer <= t.layer)
@@ -262,6 +266,8 @@ int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, const pf_sink *si
   call k = {.c = c, .sink = sink};
   size_t in = 0;
   int rc = PF_OK;
+  if (c->profiled)
+    pf_prof_call(c->profiled, true);
   for (; in < n_rows && rc == PF_OK; in++)
     rc = admit(c, &rows[in]);
   if (rc != PF_OK) {
@@ -276,6 +282,8 @@ int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, const pf_sink *si
   pf_free(k.used);
   pf_free(k.bad);
   pf_free(k.sorted);
+  if (c->profiled)
+    pf_prof_call(c->profiled, false);
   return rc;
 }
 

@@ -43,8 +43,10 @@ static void final_norm_part(void *arg, int tid, int nt) {
     size_t r = s->row[i];
     float *y = t->s->norm + r * d;
     pf_step_norm(t, r, t->s->x + r * d, m->ln_final, hooks, -1, y);
+    pf_step_lap(t, PF_ROLE_NORM);
     if (s->at[i] != NO_LOGITS)
       pf_step_operand(t, s->at[i], y, &m->unembed);
+    pf_step_lap(t, PF_ROLE_OPERAND);
   }
 }
 
@@ -144,10 +146,15 @@ static void logits_part(void *arg, int tid, int nt) {
       __atomic_store_n(&s->bad, (int)r + 1, __ATOMIC_RELAXED);
       continue;
     }
-    if (t->rows[r].score)
+    pf_step_lap(t, PF_ROLE_LOGITS);
+    if (t->rows[r].score) {
       score_row(s, at, v, y);
-    if (t->rows[r].out >= 0)
+      pf_step_lap(t, PF_ROLE_SCORING);
+    }
+    if (t->rows[r].out >= 0) {
       s->sink->take(s->sink->user, tid, t->rows[r].out, y);
+      pf_step_lap(t, PF_ROLE_SAMPLING);
+    }
   }
 }
 
@@ -158,19 +165,22 @@ static int threads_for(const final_set *s, double work, size_t parts) {
 static int finish_set(final_set *s) {
   const pf_step *t = s->t;
   size_t v = (size_t)t->cfg->info.vocab_size;
-  double values = (double)s->n_logits * (double)v;
+  double values = (double)s->n_logits * (double)v, d = (double)t->cfg->info.d_model;
   if (s->n == 0)
     return PF_OK;
-  pf_par(pf_par_most(t->c->threads, s->n), final_norm_part, s);
+  pf_step_work(t, PF_ROLE_NORM, 0, (double)s->n * 8 * d);
+  pf_step_par(t, PF_STAGE_FINAL, pf_par_most(t->c->threads, s->n), final_norm_part, s);
   if (s->n_logits == 0)
     return PF_OK;
-  pf_step_products(t, &(pf_product){&t->c->model->unembed, NULL, s->y, v}, 1, s->n_logits);
-  pf_par(threads_for(s, 20.0 * values, s->n_logits), logits_part, s);
+  const pf_product p = {&t->c->model->unembed, NULL, s->y, v, PF_ROLE_UNEMBED};
+  pf_step_products(t, PF_STAGE_UNEMBED, &p, 1, s->n_logits);
+  pf_step_work(t, PF_ROLE_LOGITS, 0, values * (t->cfg->info.final_softcap > 0 ? 8 : 4));
+  pf_step_par(t, PF_STAGE_LOGITS, threads_for(s, 20.0 * values, s->n_logits), logits_part, s);
   if (s->bad)
     return pf_fail(PF_ENUMERIC, "logits are not finite at position %d", t->rows[s->bad - 1].pos);
   group_kl(s);
   if (s->n_groups)
-    pf_par(threads_for(s, 20.0 * values, s->n_groups), kl_part, s);
+    pf_step_par(t, PF_STAGE_KL, threads_for(s, 20.0 * values, s->n_groups), kl_part, s);
   return PF_OK;
 }
 

@@ -41,8 +41,9 @@ struct pf_ctx {
   float *inv_freq;     /* (d_head/2) */
   uint64_t row_layers; /* computed so far */
   struct pf_scratch *scratch;
-  size_t kv_bytes, kv_peak; /* of all blocks of its sequences */
-  pf_kvblock *spare;        /* blocks that were given back */
+  struct pf_profile *profile, *profiled; /* what it has; the same while it runs, else NULL */
+  size_t kv_bytes, kv_peak;              /* of all blocks of its sequences */
+  pf_kvblock *spare;                     /* blocks that were given back */
 };
 
 /* Frees the spare blocks. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/par.h"
+#include "model/pack.h"
 #include "model/step.h"
 
 static const pf_product_ops *ops_of(const pf_step *t, const pf_mat *w) {
@@ -55,8 +56,10 @@ static void panels(const product_job *j, int tid, size_t lo, size_t hi) {
     size_t panels = panels_of(&j->p[i]);
     size_t from = lo > base ? lo - base : 0, to = hi > base ? hi - base : 0;
     to = to < panels ? to : panels;
-    if (from < to)
+    if (from < to) {
       columns(j, &j->p[i], tid, from, to);
+      pf_step_lap(j->t, j->p[i].role);
+    }
     base += panels;
   }
 }
@@ -82,13 +85,27 @@ static void begin_turns(const pf_step *t) {
     atomic_store_explicit(&t->s->turns[i].taken, 0, memory_order_relaxed);
 }
 
-void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m) {
+/* Bytes of a row of the operands of w. */
+static double operand_bytes(const pf_step *t, const pf_mat *w) {
+  return (double)(ops_of(t, w)->size * w->kp);
+}
+
+/* 2 m n k operations; the weights, the operands and what comes of them. */
+static void product_work(const pf_step *t, const pf_product *p, size_t m) {
+  double rows = (double)m, n = (double)p->w->n;
+  pf_step_work(t, p->role, 2 * rows * n * (double)p->w->k,
+               (double)pf_mat_read_bytes(p->w) + rows * (operand_bytes(t, p->w) + 4 * n));
+}
+
+void pf_step_products(const pf_step *t, pf_stage stage, const pf_product *p, size_t n, size_t m) {
   product_job j = {t, p, n, m};
   double work = 0;
   for (size_t i = 0; i < n; i++)
     work += 3.0 * (double)m * (double)p[i].w->n * (double)p[i].w->kp;
+  for (size_t i = 0; i < n && t->prof; i++)
+    product_work(t, &p[i], m);
   begin_turns(t);
-  pf_par(pf_par_worth(t->c->threads, work), product_part, &j);
+  pf_step_par(t, stage, pf_par_worth(t->c->threads, work), product_part, &j);
 }
 
 void pf_step_norm(const pf_step *t, size_t r, const float *x, const float *w, const int hooks[3],
@@ -117,11 +134,11 @@ static void row_part(void *arg, int tid, int nt) {
       j->fn(j->t, r, &j->t->s->lanes[tid]);
 }
 
-static void each_row(const pf_step *t, row_fn fn) {
+static void each_row(const pf_step *t, pf_stage stage, row_fn fn) {
   row_job j = {t, fn};
   double work = 20.0 * (double)t->n * (double)(t->cfg->info.d_model + t->cfg->info.d_ff);
   begin_turns(t);
-  pf_par(pf_par_most(pf_par_worth(t->c->threads, work), t->n), row_part, &j);
+  pf_step_par(t, stage, pf_par_most(pf_par_worth(t->c->threads, work), t->n), row_part, &j);
 }
 
 static size_t dim(const pf_step *t) {
@@ -134,10 +151,12 @@ static void before_attention(const pf_step *t, size_t r, const pf_lane *lane) {
   float *x = t->s->x + r * dim(t), *y = t->s->norm + r * dim(t);
   pf_step_tap(t, r, PF_HOOK_RESID_PRE, t->layer, x, 1, dim(t));
   pf_step_norm(t, r, x, t->w->ln1, hooks, t->layer, y);
+  pf_step_lap(t, PF_ROLE_NORM);
   const pf_mat *m[3] = {&t->w->q, &t->w->k, &t->w->v};
   for (int i = 0; i < 3; i++) /* a mixture of weight types needs both kinds of operand */
     if (i == 0 || m[i]->type != m[0]->type)
       pf_step_operand(t, r, y, m[i]);
+  pf_step_lap(t, PF_ROLE_OPERAND);
 }
 
 /* y = R(a b) + sign R(u v), n values. */
@@ -199,8 +218,10 @@ static void rotate_and_store(const pf_step *t, size_t r, const pf_lane *lane) {
   for (size_t h = 0; h < nk; h++)
     pf_step_rope(t, d, k + h * d, c, s, rot_k + h * d);
   pf_step_tap(t, r, PF_HOOK_ROT_K, t->layer, rot_k, nk, d);
+  pf_step_lap(t, PF_ROLE_ROPE);
   for (size_t h = 0; h < nk; h++)
     pf_kv_store(t->c, blk, (int32_t)h, row->pos % PF_KBLK, rot_k + h * d, v + h * d, k + h * d);
+  pf_step_lap(t, PF_ROLE_STORE);
 }
 
 static void after_attention(const pf_step *t, size_t r, const pf_lane *lane) {
@@ -221,7 +242,7 @@ static void results_of_row(const pf_step *t, size_t r, float *res, float *z1) {
     memset(z1, 0, nq * d * sizeof *z1);
     memcpy(z1 + h * d, z + h * d, d * sizeof *z1);
     pf_step_operand(t, 0, z1, &t->w->o);
-    pf_product p = {&t->w->o, NULL, res + h * dm, dm};
+    pf_product p = {&t->w->o, NULL, res + h * dm, dm, PF_ROLE_RESULT};
     product_job j = {t, &p, 1, 1};
     panels(&j, 0, 0, panels_of(&p));
   }
@@ -249,14 +270,18 @@ static void add_attention(const pf_step *t, size_t r, const pf_lane *lane) {
   if (t->cfg->post_norms) {
     pf_step_tap(t, r, PF_HOOK_ATTN_OUT_PRE, t->layer, a, 1, dim(t));
     pf_step_norm(t, r, a, t->w->ln1_post, post, t->layer, a);
+    pf_step_lap(t, PF_ROLE_NORM);
   }
   pf_step_tap(t, r, PF_HOOK_ATTN_OUT, t->layer, a, 1, dim(t));
   t->f->add(dim(t), x, a, x);
   pf_step_tap(t, r, PF_HOOK_RESID_MID, t->layer, x, 1, dim(t));
+  pf_step_lap(t, PF_ROLE_RESID);
   pf_step_norm(t, r, x, t->w->ln2, ln2, t->layer, y);
+  pf_step_lap(t, PF_ROLE_NORM);
   pf_step_operand(t, r, y, &t->w->gate);
   if (t->w->up.type != t->w->gate.type)
     pf_step_operand(t, r, y, &t->w->up);
+  pf_step_lap(t, PF_ROLE_OPERAND);
 }
 
 /* The row between the products stays in the caches: what came of them is read, never written. */
@@ -269,7 +294,9 @@ static void activate(const pf_step *t, size_t r, const pf_lane *lane) {
   pf_step_round_inner(t, n, y);
   t->f->mul(n, y, u, y);
   pf_step_tap(t, r, PF_HOOK_MLP_POST, t->layer, y, 1, n);
+  pf_step_lap(t, PF_ROLE_ACT);
   pf_step_operand(t, r, y, &t->w->down);
+  pf_step_lap(t, PF_ROLE_OPERAND);
 }
 
 static void add_mlp(const pf_step *t, size_t r, const pf_lane *lane) {
@@ -279,10 +306,31 @@ static void add_mlp(const pf_step *t, size_t r, const pf_lane *lane) {
   if (t->cfg->post_norms) {
     pf_step_tap(t, r, PF_HOOK_MLP_OUT_PRE, t->layer, m, 1, dim(t));
     pf_step_norm(t, r, m, t->w->ln2_post, post, t->layer, m);
+    pf_step_lap(t, PF_ROLE_NORM);
   }
   pf_step_tap(t, r, PF_HOOK_MLP_OUT, t->layer, m, 1, dim(t));
   t->f->add(dim(t), x, m, x);
   pf_step_tap(t, r, PF_HOOK_RESID_POST, t->layer, x, 1, dim(t));
+  pf_step_lap(t, PF_ROLE_RESID);
+}
+
+/* What the element-wise work of a layer reads and writes. */
+static void row_work(const pf_step *t) {
+  const pf_model_info *m = &t->cfg->info;
+  double n = (double)t->n, dm = (double)m->d_model, f = (double)m->d_ff,
+         q = (double)(m->n_heads * m->d_head), kv = (double)(m->n_kv_heads * m->d_head);
+  int norms = t->cfg->post_norms ? 4 : 2;
+  for (int i = 0; i < norms; i++)
+    pf_step_work(t, PF_ROLE_NORM, 0, n * 8 * dm);
+  pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * dm + operand_bytes(t, &t->w->q)));
+  pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * q + operand_bytes(t, &t->w->o)));
+  pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * dm + operand_bytes(t, &t->w->gate)));
+  pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * f + operand_bytes(t, &t->w->down)));
+  pf_step_work(t, PF_ROLE_ROPE, 0, n * 8 * (q + kv));
+  pf_step_work(t, PF_ROLE_STORE, 0, n * kv * (8 + 2.0 * (double)pf_kv_ops(t->c)->size));
+  pf_step_work(t, PF_ROLE_RESID, 0, n * 12 * dm);
+  pf_step_work(t, PF_ROLE_RESID, 0, n * 12 * dm);
+  pf_step_work(t, PF_ROLE_ACT, 0, n * 12 * f);
 }
 
 void pf_step_layer(pf_step *t) {
@@ -291,21 +339,28 @@ void pf_step_layer(pf_step *t) {
   const pf_layer *w = t->w;
   size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads * d, nk = (size_t)m->n_kv_heads * d,
          f = (size_t)m->d_ff;
-  each_row(t, before_attention);
-  pf_step_products(
-      t,
-      (pf_product[]){{&w->q, w->bq, s->q, nq}, {&w->k, w->bk, s->k, nk}, {&w->v, w->bv, s->v, nk}},
-      3, t->n);
-  each_row(t, rotate_and_store);
+  if (t->prof)
+    row_work(t);
+  each_row(t, PF_STAGE_ATTN_IN, before_attention);
+  pf_step_products(t, PF_STAGE_QKV,
+                   (pf_product[]){{&w->q, w->bq, s->q, nq, PF_ROLE_Q},
+                                  {&w->k, w->bk, s->k, nk, PF_ROLE_K},
+                                  {&w->v, w->bv, s->v, nk, PF_ROLE_V}},
+                   3, t->n);
+  each_row(t, PF_STAGE_ROTATE, rotate_and_store);
   pf_step_attend(t);
-  each_row(t, after_attention);
-  pf_step_products(t, &(pf_product){&w->o, NULL, s->out, dim(t)}, 1, t->n);
-  if (t->used[((size_t)t->layer + 1) * PF_N_HOOKS + PF_HOOK_RESULT])
-    pf_par(1, results_part, t);
-  each_row(t, add_attention);
-  pf_step_products(t, (pf_product[]){{&w->gate, NULL, s->gate, f}, {&w->up, NULL, s->up, f}}, 2,
+  each_row(t, PF_STAGE_ATTN_OUT, after_attention);
+  pf_step_products(t, PF_STAGE_O_PROJ, &(pf_product){&w->o, NULL, s->out, dim(t), PF_ROLE_O}, 1,
                    t->n);
-  each_row(t, activate);
-  pf_step_products(t, &(pf_product){&w->down, NULL, s->out, dim(t)}, 1, t->n);
-  each_row(t, add_mlp);
+  if (t->used[((size_t)t->layer + 1) * PF_N_HOOKS + PF_HOOK_RESULT])
+    pf_step_par(t, PF_STAGE_RESULTS, 1, results_part, t);
+  each_row(t, PF_STAGE_MLP_IN, add_attention);
+  pf_step_products(t, PF_STAGE_GATE_UP,
+                   (pf_product[]){{&w->gate, NULL, s->gate, f, PF_ROLE_GATE},
+                                  {&w->up, NULL, s->up, f, PF_ROLE_UP}},
+                   2, t->n);
+  each_row(t, PF_STAGE_ACT, activate);
+  pf_step_products(t, PF_STAGE_DOWN, &(pf_product){&w->down, NULL, s->out, dim(t), PF_ROLE_DOWN}, 1,
+                   t->n);
+  each_row(t, PF_STAGE_MLP_OUT, add_mlp);
 }

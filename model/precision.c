@@ -68,10 +68,10 @@ static void gemm_s8(const pf_simd *f, const pf_gemm *g) {
 }
 
 const pf_product_ops pf_products[PF_N_KINDS] = {
-    [PF_K_X3_BF16] = {{"operand_x3_bf16", "gemm_x3_bf16"}, 3, operand_x3, gemm_x3},
-    [PF_K_BF16] = {{"operand_bf16", "gemm_bf16"}, 1, operand_bf16, gemm_bf16},
-    [PF_K_F32] = {{"operand_f32", "gemm_f32"}, 1, operand_f32, gemm_f32},
-    [PF_K_S8] = {{"operand_s8", "gemm_s8", "quant_s8"}, 1, operand_s8, gemm_s8},
+    [PF_K_X3_BF16] = {{"operand_x3_bf16", "gemm_x3_bf16"}, 3, 6, operand_x3, gemm_x3},
+    [PF_K_BF16] = {{"operand_bf16", "gemm_bf16"}, 1, 2, operand_bf16, gemm_bf16},
+    [PF_K_F32] = {{"operand_f32", "gemm_f32"}, 1, 4, operand_f32, gemm_f32},
+    [PF_K_S8] = {{"operand_s8", "gemm_s8", "quant_s8"}, 1, 1, operand_s8, gemm_s8},
 };
 
 /* ---- attention --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ typedef enum pf_kind { PF_K_NONE, PF_K_X3_BF16, PF_K_BF16, PF_K_F32, PF_K_S8, PF
 typedef struct pf_product_ops {
   const char *names[3]; /* of the operations in simd/kernels.def that it alone calls */
   size_t parts;
+  size_t size; /* bytes of an operand's element, all its parts */
   void (*operand)(const pf_simd *f, const pf_mat *w, size_t row, const float *x, void *a);
   void (*gemm)(const pf_simd *f, const pf_gemm *g);
 } pf_product_ops;

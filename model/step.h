@@ -8,6 +8,7 @@
 #include "base/par.h"
 #include "model/kv.h"
 #include "model/precision.h"
+#include "model/prof.h"
 
 enum { PF_STEP_ROWS = 256 };
 
@@ -82,9 +83,31 @@ typedef struct pf_step {
   int32_t layer;
   const pf_layer *w;
   const uint8_t
-      *used;    /* [(n_layers+1)][PF_N_HOOKS] some sequence of the call has an action there */
-  int32_t *bad; /* (n) 1 + layer where a row's scores were not finite, 0 = fine */
+      *used;        /* [(n_layers+1)][PF_N_HOOKS] some sequence of the call has an action there */
+  int32_t *bad;     /* (n) 1 + layer where a row's scores were not finite, 0 = fine */
+  pf_profile *prof; /* NULL: none runs */
 } pf_step;
+
+/* A parallel part of the pass. */
+static inline void pf_step_par(const pf_step *t, pf_stage stage, int threads, pf_par_fn fn,
+                               void *arg) {
+  if (t->prof)
+    pf_prof_par(t->prof, t->layer, stage, threads, fn, arg);
+  else
+    pf_par(threads, fn, arg);
+}
+
+/* The thread's time since its last lap was spent on this. */
+static inline void pf_step_lap(const pf_step *t, pf_role_id role) {
+  if (t->prof)
+    pf_prof_lap(t->prof, t->layer, role);
+}
+
+/* What is done there; bytes: what has to be read and written at least once. */
+static inline void pf_step_work(const pf_step *t, pf_role_id role, double flops, double bytes) {
+  if (t->prof)
+    pf_prof_work(t->prof, t->layer, role, flops, bytes);
+}
 
 /* Rounds n values as the precision asks at a point. */
 static inline void pf_step_round(const pf_step *t, int hook, size_t n, float *x) {
@@ -112,9 +135,12 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
                 .heads = (int32_t)heads,
                 .width = width,
                 .stride = width};
+  uint64_t mark = t->prof ? pf_prof_pause() : 0;
   bool changed = pf_tapset_run(&t->rows[r].seq->taps, &p, x);
   if (changed)
     pf_step_round(t, hook, heads * width, x);
+  if (t->prof)
+    pf_prof_resume(t->prof, layer, PF_N_PROF_ROLES + hook, mark);
   return changed;
 }
 
@@ -142,8 +168,9 @@ typedef struct pf_product {
   const float *bias;
   float *y;
   size_t ldy;
+  pf_role_id role;
 } pf_product;
-void pf_step_products(const pf_step *t, const pf_product *p, size_t n, size_t m);
+void pf_step_products(const pf_step *t, pf_stage stage, const pf_product *p, size_t n, size_t m);
 
 /* scratch.c */
 int pf_scratch_make(pf_ctx *c, size_t rows, size_t n_blk, bool swaps);

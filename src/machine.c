@@ -4,8 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "personaflow/model.h"
+#include "base/par.h"
+#include "base/status.h"
+#include "model/precision.h"
+#include "personaflow/profile.h"
 #include "simd/kernels.h"
+#include "simd/peak/peaks.h"
 
 static pthread_once_t words_once = PTHREAD_ONCE_INIT;
 static char words[256];
@@ -97,5 +101,51 @@ int pf_kernels(const pf_kernel_choice **out, size_t *n) {
   pthread_once(&choice_once, make_choice);
   *out = choice;
   *n = PF_N_OPS;
+  return PF_OK;
+}
+
+/* ---- what it can do -------------------------------------------------------------------------- */
+
+static const size_t READ_ARENA = (size_t)1 << 30;
+enum { LOOKS = 6 };
+
+/* The operation's kernel under a cap. */
+static const char *isa_of(const char *op, const char *cap) {
+  const pf_kernel *chosen[PF_N_OPS];
+  for (size_t i = 0; pf_kernel_choose(chosen, cap) == PF_OK && i < PF_N_OPS; i++)
+    if (chosen[i] && !strcmp(chosen[i]->op, op))
+      return chosen[i]->isa;
+  return "";
+}
+
+static void best_of_looks(pf_peaks *p, int unit, const pf_arena *a) {
+  p->rough = false;
+  for (int i = 0; i < LOOKS; i++) {
+    if (unit >= 0)
+      (void)pf_peak_now(p, (pf_peak_id)unit);
+    (void)pf_read_now(p, a);
+  }
+}
+
+int pf_machine_measure(const pf_model *m, const char *isa, int threads, pf_machine_peak *out) {
+  if (!m->layers)
+    return pf_fail(PF_EUSAGE, "%s: only the configuration was opened", m->cfg.dir);
+  int kind = pf_modes[m->cfg.info.precision].kind[m->layers->gate.type];
+  int unit = pf_peak_of(isa_of(pf_products[kind].names[1], isa), kind == PF_K_S8);
+  pf_arena a = {m->arena, m->arena_bytes};
+  bool own = m->arena_bytes < READ_ARENA;
+  pf_peaks p = {.threads = threads > 0 ? threads : pf_par_default(), .rough = true};
+  int rc = own ? pf_arena_open(&a, READ_ARENA, p.threads) : PF_OK;
+  if (rc != PF_OK)
+    return rc;
+  pf_peaks_measure_in(&p, &a);
+  best_of_looks(&p, unit, &a);
+  if (own)
+    pf_arena_close(&a);
+  *out = (pf_machine_peak){.threads = p.threads,
+                           .flops = unit >= 0 ? p.ops[unit] : 0,
+                           .parts = (int)pf_products[kind].parts,
+                           .what = unit >= 0 ? pf_peak_what((pf_peak_id)unit) : NULL,
+                           .bytes = p.read};
   return PF_OK;
 }

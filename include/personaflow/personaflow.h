@@ -5,6 +5,7 @@
 
 #include "personaflow/analysis.h"
 #include "personaflow/model.h"
+#include "personaflow/profile.h"
 #include "personaflow/regression.h"
 #include "personaflow/stats.h"
 #include "personaflow/tokenizer.h"

@@ -10,7 +10,7 @@ floors='
 ^src/base/    |^(base/|personaflow/types\.h$|config\.h$)
 ^src/lib\.c$  |^(base/|personaflow/|config\.h$)
 ^simd/        |^(base/|simd/|config\.h$|[a-z0-9_]+\.(h|inc|def)$|(ref|vec|x86|arm)/)
-^model/       |^(base/|simd/simd\.h$|model/|personaflow/(types|model|tokenizer|personaflow)\.h$|config\.h$|[a-z0-9_]+\.(h|inc|def)$)
+^model/       |^(base/|simd/simd\.h$|model/|personaflow/(types|model|profile|tokenizer|personaflow)\.h$|config\.h$|[a-z0-9_]+\.(h|inc|def)$)
 ^analysis/    |^(base/|analysis/|model/(model|tap)\.h$|personaflow/|config\.h$|[a-z0-9_]+\.(h|inc|def)$)
 ^src/cli/     |^(cli/|personaflow/|config\.h$)
 '
