@@ -40,67 +40,6 @@ static const struct {
     {"g2", "g2", "second token of the answer"},
 };
 
-static const char style[] =
-    "<style>\n"
-    ":root{--bg:#fff;--fg:#1b1f24;--soft:#59636e;--rule:#d1d9e0;--card:#f6f8fa;--c0:#0072b2;--c1:#"
-    "d55e00;--c2:#009e73;"
-    "--p0:#dbeafe;--p1:#fde9d3;--p2:#d9f2e6;--p3:#efe4f7;--p4:#eceff2}\n"
-    "@media(prefers-color-scheme:dark){:root{--bg:#0f1318;--fg:#e6e9ed;--soft:#9aa4af;--rule:#"
-    "313a44;--card:#171d24;"
-    "--c0:#56b4e9;--c1:#f0894a;--c2:#3fc79a;--p0:#17324d;--p1:#4a2f14;--p2:#12402e;--p3:#3a2450;--"
-    "p4:#2a323b}}\n"
-    "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 "
-    "system-ui,-apple-system,"
-    "'Segoe UI',Roboto,'Noto Sans',sans-serif}\n"
-    "main{max-width:1020px;margin:0 auto;padding:32px 20px "
-    "64px}h1{font-size:30px;line-height:1.2;margin:0 0 4px}\n"
-    "h2{font-size:21px;margin:44px 0 8px;padding-top:14px;border-top:1px solid "
-    "var(--rule)}p{max-width:86ch;margin:10px 0}\n"
-    ".sub{color:var(--soft);margin:0 0 18px}.card{background:var(--card);border:1px solid "
-    "var(--rule);border-radius:8px;"
-    "padding:6px 20px;margin:18px 0}.card li{margin:8px 0;max-width:92ch}.card "
-    "ul{padding-left:20px}\n"
-    "figure{margin:18px "
-    "0;overflow-x:auto}figcaption{color:var(--soft);font-size:14px;max-width:110ch;margin-top:4px}"
-    "\n"
-    "svg{display:block;width:100%;min-width:720px;height:auto;font:13px system-ui,'Segoe "
-    "UI',sans-serif}\n"
-    "svg .tick{fill:var(--soft);font-size:12px}svg "
-    ".panel{fill:var(--fg);font-weight:600;font-size:14px}\n"
-    "svg .key{fill:var(--fg);font-size:13px}svg .frame{fill:none;stroke:var(--rule)}svg "
-    ".grid{stroke:var(--rule);"
-    "stroke-width:.6}svg .rule{stroke:var(--soft);stroke-dasharray:5 4}\n"
-    "svg .line{fill:none;stroke-width:2.2;stroke-linejoin:round}svg .band{opacity:.2;stroke:none}\n"
-    "svg .line.c0{stroke:var(--c0)}svg .line.c1{stroke:var(--c1);stroke-dasharray:7 3}svg "
-    ".line.c2{stroke:var(--c2);"
-    "stroke-dasharray:2 3}svg .band.c0,svg .dot.c0{fill:var(--c0)}svg .band.c1,svg "
-    ".dot.c1{fill:var(--c1)}svg .band.c2,"
-    "svg .dot.c2{fill:var(--c2)}\n"
-    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px;margin:14px "
-    "0;font-variant-numeric:tabular-nums}\n"
-    "th,td{text-align:right;padding:5px 12px;border-bottom:1px solid "
-    "var(--rule);vertical-align:top}th{font-weight:600;"
-    "color:var(--soft)}td.t,th.t{text-align:left}td "
-    "small{color:var(--soft);white-space:nowrap}td.t "
-    "small{white-space:normal}td.t{max-width:46em}.num td.t{max-width:13em}.num td,.num "
-    "th{padding:5px 8px}\n"
-    "code,.mono{font:13px ui-monospace,'DejaVu Sans Mono',monospace;overflow-wrap:anywhere}\n"
-    ".prompt{font:14px/2 ui-monospace,'DejaVu Sans "
-    "Mono',monospace;white-space:pre-wrap;background:var(--card);border:1px solid "
-    "var(--rule);border-radius:8px;padding:12px 16px}.prompt span{padding:2px "
-    "1px;border-radius:3px}\n"
-    ".s0{background:var(--p0)}.s1{background:var(--p4)}.s2{background:var(--p1)}.s3{background:var("
-    "--p2)}"
-    ".s4{background:var(--p3)}\n"
-    ".tag{font-size:12px;color:var(--soft);border:1px solid "
-    "var(--rule);border-radius:9px;padding:0 7px;white-space:nowrap}\n"
-    "@media "
-    "print{body{font-size:11px}main{max-width:none;padding:0}h2{break-after:avoid}figure,tr,.card{"
-    "break-inside:avoid}"
-    "svg{min-width:0}.wide,figure{overflow:visible}*{print-color-adjust:exact;-webkit-print-color-"
-    "adjust:exact}}\n"
-    "</style>\n";
-
 /* ---- small things
  * -------------------------------------------------------------------------------------------------
  */
@@ -185,7 +124,7 @@ static void head(page *g) {
            "<meta name=\"color-scheme\" content=\"light dark\">\n<title>Persona + task: ");
   text(g, pf_js_str(m, "name"));
   puts_(g, "</title>\n");
-  puts_(g, style);
+  puts_(g, pf_page_style);
   puts_(g, "</head><body><main>\n<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
   text(g, pf_js_str(m, "name"));
   pf_buf_printf(&g->b,
@@ -356,8 +295,15 @@ static void kl_range(const page *g, series *s, double *lo, double *hi) {
 }
 
 static pf_axes panel(size_t i, double xmin, double xmax, double ymin, double ymax, bool log) {
-  return (pf_axes){
-      LEFT + (double)i * (PANEL_W + GAP), TOP, PANEL_W, PANEL_H, xmin, xmax, ymin, ymax, log};
+  return (pf_axes){.x = LEFT + (double)i * (PANEL_W + GAP),
+                   .y = TOP,
+                   .w = PANEL_W,
+                   .h = PANEL_H,
+                   .xmin = xmin,
+                   .xmax = xmax,
+                   .ymin = ymin,
+                   .ymax = ymax,
+                   .log = log};
 }
 
 static double figure_width(const page *g) {

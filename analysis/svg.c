@@ -36,6 +36,8 @@ static double clamp(double v, double lo, double hi) {
 }
 
 static double at_x(const pf_axes *a, double v) {
+  if (a->log_x)
+    return a->x + a->w * log10(clamp(v, a->xmin, a->xmax) / a->xmin) / log10(a->xmax / a->xmin);
   return a->x + a->w * (v - a->xmin) / (a->xmax > a->xmin ? a->xmax - a->xmin : 1);
 }
 
@@ -66,13 +68,21 @@ static void y_ticks(pf_buf *b, const pf_axes *a, bool labels) {
     y_tick(b, a, k * step, labels);
 }
 
+static void x_tick(pf_buf *b, const pf_axes *a, double v) {
+  pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
+                at_x(a, v), a->y + a->h + 16, v);
+}
+
 static void x_ticks(pf_buf *b, const pf_axes *a) {
+  if (a->log_x) {
+    for (double e = ceil(log10(a->xmin) - 1e-9); e <= log10(a->xmax) + 1e-9; e++)
+      x_tick(b, a, pow(10, e));
+    return;
+  }
   double range = a->xmax - a->xmin, step = range <= 10 ? 1 : range <= 20 ? 2 : range <= 45 ? 5 : 10;
   step = range > 5 && range <= 10 ? 2 : step;
   for (double k = ceil(a->xmin / step); k * step <= a->xmax + 1e-9; k++)
-    pf_buf_printf(b,
-                  "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
-                  at_x(a, k * step), a->y + a->h + 16, k * step);
+    x_tick(b, a, k * step);
 }
 
 void pf_svg_axes(pf_buf *b, const pf_axes *a, const char *title, const char *x_name,
@@ -143,6 +153,17 @@ void pf_svg_scale(double t, char out[8], bool *dark) {
   snprintf(out, 8, "#%02x%02x%02x", (unsigned)c[0] & 255u, (unsigned)c[1] & 255u,
            (unsigned)c[2] & 255u);
   *dark = 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2] < 140;
+}
+
+void pf_svg_mark(pf_buf *b, const pf_axes *a, double x, double y, int colour, const char *label,
+                 const char *title) {
+  pf_buf_printf(b, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"4\"><title>", colour,
+                at_x(a, x), at_y(a, y));
+  pf_html_text(b, title);
+  pf_buf_printf(b, "</title></circle><text class=\"tick\" x=\"%.1f\" y=\"%.1f\">", at_x(a, x) + 6,
+                at_y(a, y) + 4);
+  pf_html_text(b, label);
+  pf_buf_puts(b, "</text>\n");
 }
 
 void pf_svg_key(pf_buf *b, double x, double y, int colour, const char *label) {

@@ -6,11 +6,14 @@
 
 #include "base/buf.h"
 
+/* The style element of our pages (style.c). */
+extern const char pf_page_style[];
+
 /* A panel at (x, y) of w x h units that shows [xmin, xmax] x [ymin, ymax]; y is logarithmic if
- * `log`. */
+ * `log`, x if `log_x`. */
 typedef struct pf_axes {
   double x, y, w, h, xmin, xmax, ymin, ymax;
-  bool log;
+  bool log, log_x;
 } pf_axes;
 
 /* Text with &, <, >, " and ' as entities. */
@@ -27,6 +30,9 @@ void pf_svg_line(pf_buf *b, const pf_axes *a, const double *x, const double *y, 
                  int colour, bool dots);
 /* A horizontal dashed line with a label at its right end. */
 void pf_svg_rule(pf_buf *b, const pf_axes *a, double y, const char *label);
+/* A dot with a text at its right, and what it says when pointed at. */
+void pf_svg_mark(pf_buf *b, const pf_axes *a, double x, double y, int colour, const char *label,
+                 const char *title);
 /* A short line in a series' colour at (x, y), and its name. */
 void pf_svg_key(pf_buf *b, double x, double y, int colour, const char *label);
 /* Colour of t in [0,1] on a sequential scale that keeps its order for the colour-blind, as

@@ -43,7 +43,13 @@ struct pf_profile {
 };
 
 static const char *const role_names[] = {
-#define PF_ROLE(id, name, what) name,
+#define PF_ROLE(id, with, name, what) name,
+#include "model/roles.def"
+#undef PF_ROLE
+};
+
+static const int role_with[] = {
+#define PF_ROLE(id, with, name, what) PF_ROLE_##with,
 #include "model/roles.def"
 #undef PF_ROLE
 };
@@ -254,17 +260,31 @@ static const char *name_of(pf_profile *p, int row) {
   return name;
 }
 
+/* Of the roles of one parallel part, which threads may share out among them. */
+static double imbalance(const pf_profile *p, int32_t layer, int row) {
+  uint64_t most = 0, all = 0;
+  for (int t = 0; t < p->threads; t++) {
+    uint64_t own = 0;
+    for (int r = 0; r < PF_PROF_ROWS; r++)
+      if (r == row ||
+          (r < PF_N_PROF_ROLES && row < PF_N_PROF_ROLES && role_with[r] == role_with[row]))
+        own += cell_of(p, &p->lane[t], layer, r)->ticks;
+    all += own;
+    most = own > most ? own : most;
+  }
+  return all ? (double)most * p->threads / (double)all - 1 : 0;
+}
+
 static bool sum_row(pf_profile *p, int32_t layer, int row, pf_profile_row *out) {
   *out = (pf_profile_row){.layer = layer};
   for (int t = 0; t < p->threads; t++) {
     const pf_prof_cell *c = cell_of(p, &p->lane[t], layer, row);
-    double s = seconds_of(p, c->ticks);
     out->calls += c->calls;
-    out->seconds += s;
-    out->most = s > out->most ? s : out->most;
+    out->seconds += seconds_of(p, c->ticks);
     out->flops += c->flops;
     out->bytes += c->bytes;
   }
+  out->imbalance = imbalance(p, layer, row);
   if (out->calls == 0 && out->seconds <= 0)
     return false;
   out->name = name_of(p, row);

@@ -11,7 +11,7 @@
 #include "personaflow/profile.h"
 
 typedef enum pf_role_id {
-#define PF_ROLE(id, name, what) PF_ROLE_##id,
+#define PF_ROLE(id, with, name, what) PF_ROLE_##id,
 #include "model/roles.def"
 #undef PF_ROLE
   PF_N_PROF_ROLES

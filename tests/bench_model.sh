@@ -13,7 +13,7 @@ fail() { echo "FAIL: $*"; exit 1; }
 
 bench -p 5,40 -b 16 -n 2 -npl 1,3 -d 3 -r 2 --load --profile >"$out/md" 2>"$out/profile"
 [ "$(grep -cE '^\| demo-qwen2 \| .* \| (f32|bf16|int8) \| 2 \| ' "$out/md")" -eq 24 ] || fail "not 8 lines in each precision"
-grep -q '^| gemm_x3_bf16 | ' "$out/profile" || fail "the profile knows no product"
+grep -q '^| mlp.down_proj | ' "$out/profile" || fail "the profile knows no product"
 few=(--precision bf16-hf -p 8 -n 0 -r 1 --no-warmup)
 for o in csv json jsonl; do bench "${few[@]}" -p 9 -o $o >"$out/$o"; done
 awk -F, 'n && NF != n { exit 1 } { n = NF } END { exit NR != 3 }' "$out/csv" || fail "the CSV has other than three lines of one length"

@@ -27,8 +27,9 @@ typedef struct pf_profile_row {
   int32_t layer;
   const char *name;
   uint64_t calls;
-  double seconds; /* of all threads together */
-  double most;    /* of the thread that spent the most */
+  double seconds;   /* of all threads together */
+  double imbalance; /* time of the slowest thread over the mean, less one: of the role and those
+                       that are one parallel part with it, as q, k and v are */
   double flops, bytes;
 } pf_profile_row;
 
@@ -73,6 +74,47 @@ typedef struct pf_machine_peak {
 /* Takes a second or two. The instruction is the one of the model's layers. */
 PF_API int pf_machine_measure(const pf_model *m, const char *isa, int threads,
                               pf_machine_peak *out);
+
+/* ---- profiling a model ------------------------------------------------------------------------
+ */
+
+typedef struct pf_profile_opts {
+  const char *model; /* as in pf_model_open */
+  pf_precision precision;
+  const char *isa; /* NULL: the environment's */
+  int threads;     /* 0: default */
+  /* Tokens of the prompt (drawn, the same ones every time), tokens that each of `branches` branches
+   * generates behind it, rows of one evaluation of the prompt (0: all), repeats. */
+  int32_t prompt, generate, branches, chunk, repeats;
+  const char *interventions; /* a file, NULL: none; its actions have rows of their own */
+  const char *out_dir;       /* profile.json, profile.csv, trace.json, report.html; NULL: none */
+  int force;                 /* 1: writes over those of an earlier profile */
+  pf_progress_fn progress;
+  void *progress_user;
+  const volatile int *stop; /* PF_EINCOMPLETE */
+} pf_profile_opts;
+
+/* Loads the model, measures the machine, runs prompt and generation `repeats` times with a profile
+ * and as often without one in turn. *json: the result (schema "personaflow-profile/1",
+ * doc/PROFILE.md), a heap string (pf_text_free). PF_EEXIST before anything is run when out_dir
+ * holds a profile. */
+PF_API int pf_profile_run(const pf_profile_opts *o, char **json);
+
+typedef enum pf_profile_by { PF_BY_ROLE, PF_BY_LAYER, PF_BY_ROW } pf_profile_by;
+typedef struct pf_profile_view {
+  pf_profile_by by;
+  const char *sort; /* a column: "time" (NULL), "share", "calls", "flops", "bytes", "gflops", "gbs",
+                       "intensity", "peak", "bandwidth", "imbalance"; "order": as executed */
+  int32_t top;      /* rows of a phase; 0: all */
+} pf_profile_view;
+/* A table for people, or every row as CSV. The text is a heap string. */
+PF_API int pf_profile_table(const char *json, const pf_profile_view *v, char **text);
+PF_API int pf_profile_csv(const char *json, char **text);
+/* Two profiles (folders or profile.json) row by row: the change of the median time, and whether it
+ * is more than the noise of the repeats. By role and layer with view PF_BY_ROW. *changed (may be
+ * NULL): how many rows changed. */
+PF_API int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, char **text,
+                              size_t *changed);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * report.html of a profile: for each phase a roofline (Williams, Waterman, Patterson 2009, CACM
+ * 52(4)), time by role and by layer, and the tables. One file, no network. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "analysis/profile.h"
+#include "analysis/svg.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+enum { WIDTH = 980, ROOF_HEIGHT = 420, BAR = 20, MOST_BARS = 24 };
+
+typedef struct page {
+  pf_buf *b;
+  const json_t *result, *phase;
+} page;
+
+static const char *text(const json_t *o, const char *key) {
+  const char *s = json_string_value(json_object_get(o, key));
+  return s ? s : "";
+}
+
+static double number(const json_t *o, const char *key) {
+  return json_number_value(json_object_get(o, key));
+}
+
+static const json_t *machine(const page *g) {
+  return json_object_get(g->result, "machine");
+}
+
+/* Operations a second of the products in this precision. */
+static double roof(const page *g) {
+  double parts = number(machine(g), "products_for_one");
+  return parts > 0 ? number(machine(g), "flops") / parts : 0;
+}
+
+/* ---- roofline -------------------------------------------------------------------------------- */
+
+static void roofs(page *g, const pf_axes *a) {
+  double top = roof(g), read = number(machine(g), "read"), knee = top > 0 ? top / read : a->xmax;
+  double x[3] = {a->xmin, fmin(knee, a->xmax), a->xmax},
+         y[3] = {1e-9 * read * a->xmin, 1e-9 * read * x[1], 1e-9 * top};
+  char label[96];
+  pf_svg_line(g->b, a, x, y, top > 0 && knee < a->xmax ? 3 : 2, 2, false);
+  if (top <= 0)
+    return;
+  snprintf(label, sizeof label, "%.0f GFLOP/s", 1e-9 * top);
+  pf_svg_rule(g->b, a, 1e-9 * top, label);
+}
+
+/* The smallest powers of ten around everything that is drawn. */
+static void limits(const page *g, const pf_profile_line *l, size_t n, pf_axes *a) {
+  double top = roof(g), knee = top > 0 ? top / number(machine(g), "read") : 1;
+  a->xmin = fmin(1, knee);
+  a->xmax = fmax(1, knee) * 4;
+  a->ymax = fmax(1e-9 * top, 1) * 2;
+  a->ymin = a->ymax / 100;
+  for (size_t i = 0; i < n; i++) {
+    double x = l[i].value[PF_COLUMN_INTENSITY], y = 1e-9 * l[i].value[PF_COLUMN_GFLOPS];
+    if (isnan(x) || isnan(y))
+      continue;
+    a->xmin = fmin(a->xmin, x);
+    a->xmax = fmax(a->xmax, x);
+    a->ymin = fmin(a->ymin, y);
+    a->ymax = fmax(a->ymax, y);
+  }
+  a->xmin = pow(10, floor(log10(a->xmin)));
+  a->xmax = pow(10, ceil(log10(a->xmax)));
+  a->ymin = pow(10, floor(log10(a->ymin)));
+  a->ymax = pow(10, ceil(log10(a->ymax)));
+}
+
+static void roofline(page *g, const pf_profile_line *l, size_t n) {
+  pf_axes a = {
+      .x = 60, .y = 30, .w = WIDTH - 200, .h = ROOF_HEIGHT - 90, .log = true, .log_x = true};
+  limits(g, l, n, &a);
+  pf_buf_puts(g->b, "<figure>\n");
+  pf_svg_open(g->b, WIDTH, ROOF_HEIGHT, "Roofline: GFLOP/s by operations a byte");
+  pf_svg_axes(g->b, &a, "GFLOP/s", "operations a byte", true);
+  roofs(g, &a);
+  for (size_t i = 0; i < n; i++) {
+    char title[192];
+    double x = l[i].value[PF_COLUMN_INTENSITY], y = 1e-9 * l[i].value[PF_COLUMN_GFLOPS];
+    if (isnan(x) || isnan(y))
+      continue;
+    snprintf(title, sizeof title, "%s: %.1f GFLOP/s, %.2f operations a byte, %.1f %% of the time",
+             l[i].name, y, x, 100 * l[i].value[PF_COLUMN_SHARE]);
+    pf_svg_mark(g->b, &a, x, y, !strncmp(l[i].name, "attn.", 5) ? 1 : 0, l[i].name, title);
+  }
+  pf_svg_close(g->b);
+  pf_buf_puts(
+      g->b,
+      "<figcaption>Each role, all layers together. The line is what the machine did in this run at "
+      "most: reading memory far larger than its caches (slope), and the instruction of the "
+      "products "
+      "(level). A role above the slope found its operands in a cache.</figcaption></figure>\n");
+}
+
+/* ---- bars ------------------------------------------------------------------------------------ */
+
+static void bars(page *g, const pf_profile_line *l, size_t n, const char *caption) {
+  double most = 0;
+  n = n < MOST_BARS ? n : MOST_BARS;
+  for (size_t i = 0; i < n; i++)
+    most = fmax(most, l[i].value[PF_COLUMN_TIME]);
+  pf_buf_puts(g->b, "<figure>\n");
+  pf_svg_open(g->b, WIDTH, (double)n * BAR + 10, caption);
+  for (size_t i = 0; i < n && most > 0; i++) {
+    char name[96];
+    double y = 4 + (double)i * BAR, w = (WIDTH - 380) * l[i].value[PF_COLUMN_TIME] / most;
+    pf_profile_line_name(&l[i], name);
+    pf_buf_printf(g->b, "<text class=\"key\" x=\"170\" y=\"%.1f\" text-anchor=\"end\">", y + 13);
+    pf_html_text(g->b, name);
+    pf_buf_printf(
+        g->b,
+        "</text><rect class=\"dot c0\" x=\"180\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"/>"
+        "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\">%.2f ms, %.1f %%</text>\n",
+        y, w, BAR - 5, 188 + w, y + 13, 1e3 * l[i].value[PF_COLUMN_TIME],
+        100 * l[i].value[PF_COLUMN_SHARE]);
+  }
+  pf_svg_close(g->b);
+  pf_buf_puts(g->b, "<figcaption>");
+  pf_html_text(g->b, caption);
+  pf_buf_puts(g->b, "</figcaption></figure>\n");
+}
+
+/* ---- text ------------------------------------------------------------------------------------ */
+
+static void head(page *g) {
+  const json_t *r = g->result;
+  pf_buf_puts(g->b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+                    "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
+                    "<title>personaflow profile</title>\n");
+  pf_buf_puts(g->b, pf_page_style);
+  pf_buf_puts(g->b, "</head><body><main>\n<h1>Where the time goes: ");
+  pf_html_text(g->b, text(r, "model"));
+  pf_buf_printf(
+      g->b,
+      "</h1>\n<p class=\"sub\">%s, %s, %d threads; prompt of %d tokens, %d tokens on %d branch%s; "
+      "medians of %d repeats. ",
+      text(r, "precision"), text(r, "isa"), (int)number(r, "threads"), (int)number(r, "prompt"),
+      (int)number(r, "generate"), (int)number(r, "branches"), number(r, "branches") > 1 ? "es" : "",
+      (int)number(r, "repeats"));
+  pf_html_text(g->b, text(machine(g), "cpu"));
+  pf_buf_puts(g->b, " (");
+  pf_html_text(g->b, text(machine(g), "features"));
+  pf_buf_printf(g->b, "). Read %.1f GB/s", 1e-9 * number(machine(g), "read"));
+  if (roof(g) > 0)
+    pf_buf_printf(g->b, ", products %.0f GFLOP/s (%s)", 1e-9 * roof(g),
+                  text(machine(g), "products"));
+  pf_buf_puts(g->b, ", both measured in this run.</p>\n");
+}
+
+static void table(page *g) {
+  static const pf_profile_view view = {.by = PF_BY_ROLE};
+  pf_buf_puts(g->b, "<h2>Numbers</h2>\n<pre class=\"mono\" style=\"overflow-x:auto\">");
+  char *json = json_dumps(g->result, 0), *t = NULL;
+  if (json && pf_profile_table(json, &view, &t) == PF_OK)
+    pf_html_text(g->b, t);
+  free(json);
+  pf_free(t);
+  pf_buf_puts(g->b, "</pre>\n");
+}
+
+static int put_phase(page *g) {
+  pf_profile_line *role = NULL, *layer = NULL;
+  size_t n, m;
+  int rc = pf_profile_lines(g->result, g->phase, &(pf_profile_view){.by = PF_BY_ROLE}, &role, &n);
+  if (rc == PF_OK)
+    rc = pf_profile_lines(g->result, g->phase, &(pf_profile_view){.by = PF_BY_LAYER}, &layer, &m);
+  if (rc == PF_OK) {
+    pf_buf_printf(g->b, "<h2>%s</h2>\n", text(g->phase, "name"));
+    bars(g, role, n, "Time by role, all layers together; of the phase's wall time");
+    roofline(g, role, n);
+    bars(g, layer, m, "Time by layer, the slowest first");
+  }
+  pf_free(role);
+  pf_free(layer);
+  return rc;
+}
+
+int pf_profile_page(const json_t *result, pf_buf *b) {
+  page g = {.b = b, .result = result};
+  size_t i;
+  int rc = PF_OK;
+  head(&g);
+  json_array_foreach(json_object_get(result, "phases"), i, g.phase) {
+    if (rc == PF_OK)
+      rc = put_phase(&g);
+  }
+  table(&g);
+  pf_buf_puts(b, "</main></body></html>\n");
+  return rc == PF_OK ? pf_buf_status(b) : rc;
+}
