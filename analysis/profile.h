@@ -21,7 +21,7 @@
   F(GFLOPS, "gflops", "GFLOP/s", "flops / time")                                                   \
   F(GBS, "gbs", "GB/s", "bytes / time")                                                            \
   F(INTENSITY, "intensity", "FLOP/B", "flops / bytes")                                             \
-  F(PEAK, "peak", "% peak", "of what the machine's products can do in this precision")             \
+  F(PEAK, "peak", "% peak", "of the machine's products in this precision, or of its attention")    \
   F(BANDWIDTH, "bandwidth", "% read", "of the best read bandwidth")                                \
   F(IMBALANCE, "imbalance", "imbal.", "time of the slowest thread over the mean, less one")
 typedef enum pf_profile_column {
@@ -37,7 +37,7 @@ typedef struct pf_profile_line {
   const char *name; /* of a role; NULL: a layer's sum */
   bool all_layers;
   double value[PF_N_COLUMNS]; /* NaN: none */
-  double noise; /* half the range of the repeats' times over their median; NaN with one repeat */
+  double noise; /* standard error of the median over it, from the repeats; NaN with one */
   size_t order;
 } pf_profile_line;
 
@@ -46,6 +46,9 @@ int pf_profile_lines(const json_t *result, const json_t *phase, const pf_profile
                      pf_profile_line **out, size_t *n);
 /* Its name as the tables have it: "3 mlp.act", "norms", "layer 3". */
 void pf_profile_line_name(const pf_profile_line *l, char out[96]);
+/* Operations a second that the machine reaches at most in what a role does (NULL: products); 0: not
+ * measured. */
+double pf_profile_roof(const json_t *machine, const char *role);
 /* Reads a result from its text, checked. */
 int pf_profile_parse(const char *name, const char *json, json_t **out);
 

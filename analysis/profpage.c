@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-enum { WIDTH = 980, ROOF_HEIGHT = 420, BAR = 20, MOST_BARS = 24 };
+enum { WIDTH = 980, ROOF_HEIGHT = 420, BAR = 20, MOST_BARS = 24, MARKS = 20 };
 
 typedef struct page {
   pf_buf *b;
@@ -30,41 +30,52 @@ static const json_t *machine(const page *g) {
   return json_object_get(g->result, "machine");
 }
 
-/* Operations a second of the products in this precision. */
-static double roof(const page *g) {
-  double parts = number(machine(g), "products_for_one");
-  return parts > 0 ? number(machine(g), "flops") / parts : 0;
-}
-
 /* ---- roofline -------------------------------------------------------------------------------- */
 
-static void roofs(page *g, const pf_axes *a) {
-  double top = roof(g), read = number(machine(g), "read"), knee = top > 0 ? top / read : a->xmax;
+/* Level and slope up to it; the level's name. */
+static void one_roof(page *g, const pf_axes *a, double top, const char *what, int colour) {
+  double read = number(machine(g), "read"), knee = top > 0 ? top / read : a->xmax;
   double x[3] = {a->xmin, fmin(knee, a->xmax), a->xmax},
          y[3] = {1e-9 * read * a->xmin, 1e-9 * read * x[1], 1e-9 * top};
-  char label[96];
-  pf_svg_line(g->b, a, x, y, top > 0 && knee < a->xmax ? 3 : 2, 2, false);
+  char label[128];
+  pf_svg_line(g->b, a, x, y, top > 0 && knee < a->xmax ? 3 : 2, colour, false);
   if (top <= 0)
     return;
-  snprintf(label, sizeof label, "%.0f GFLOP/s", 1e-9 * top);
+  snprintf(label, sizeof label, "%s: %.0f GFLOP/s", what, 1e-9 * top);
   pf_svg_rule(g->b, a, 1e-9 * top, label);
+}
+
+static void roofs(page *g, const pf_axes *a) {
+  double products = pf_profile_roof(machine(g), NULL),
+         attention = pf_profile_roof(machine(g), "attn.scores");
+  one_roof(g, a, products, "products", 2);
+  if (attention > 0 && fabs(attention / products - 1) > 0.02)
+    one_roof(g, a, attention, "attention", 1);
+}
+
+static double intensity(const pf_profile_line *l) {
+  return l->value[PF_COLUMN_INTENSITY];
+}
+
+static double rate(const pf_profile_line *l) {
+  return 1e-9 * l->value[PF_COLUMN_GFLOPS];
 }
 
 /* The smallest powers of ten around everything that is drawn. */
 static void limits(const page *g, const pf_profile_line *l, size_t n, pf_axes *a) {
-  double top = roof(g), knee = top > 0 ? top / number(machine(g), "read") : 1;
+  double top = fmax(pf_profile_roof(machine(g), NULL), pf_profile_roof(machine(g), "attn.scores")),
+         knee = top > 0 ? top / number(machine(g), "read") : 1;
   a->xmin = fmin(1, knee);
   a->xmax = fmax(1, knee) * 4;
   a->ymax = fmax(1e-9 * top, 1) * 2;
   a->ymin = a->ymax / 100;
   for (size_t i = 0; i < n; i++) {
-    double x = l[i].value[PF_COLUMN_INTENSITY], y = 1e-9 * l[i].value[PF_COLUMN_GFLOPS];
-    if (isnan(x) || isnan(y))
+    if (isnan(intensity(&l[i])) || isnan(rate(&l[i])))
       continue;
-    a->xmin = fmin(a->xmin, x);
-    a->xmax = fmax(a->xmax, x);
-    a->ymin = fmin(a->ymin, y);
-    a->ymax = fmax(a->ymax, y);
+    a->xmin = fmin(a->xmin, intensity(&l[i]));
+    a->xmax = fmax(a->xmax, intensity(&l[i]));
+    a->ymin = fmin(a->ymin, rate(&l[i]));
+    a->ymax = fmax(a->ymax, rate(&l[i]));
   }
   a->xmin = pow(10, floor(log10(a->xmin)));
   a->xmax = pow(10, ceil(log10(a->xmax)));
@@ -72,30 +83,41 @@ static void limits(const page *g, const pf_profile_line *l, size_t n, pf_axes *a
   a->ymax = pow(10, ceil(log10(a->ymax)));
 }
 
+/* A numbered dot, and its name in the list beside the panel. */
+static void mark(page *g, const pf_axes *a, const pf_profile_line *l, int number) {
+  const pf_axes beside = {
+      .x = WIDTH - 130, .y = 24, .w = 1, .h = 16 * MARKS, .xmax = 1, .ymin = 0, .ymax = MARKS};
+  char title[192], label[16], key[96];
+  int colour = !strncmp(l->name, "attn.", 5) ? 1 : 0;
+  snprintf(label, sizeof label, "%d", number);
+  snprintf(key, sizeof key, "%d %s", number, l->name);
+  snprintf(title, sizeof title, "%s: %.1f GFLOP/s, %.2f operations a byte, %.1f %% of the time",
+           l->name, rate(l), intensity(l), 100 * l->value[PF_COLUMN_SHARE]);
+  pf_svg_mark(g->b, a, intensity(l), rate(l), colour, label, title);
+  pf_svg_mark(g->b, &beside, 0, MARKS - number, colour, key, title);
+}
+
 static void roofline(page *g, const pf_profile_line *l, size_t n) {
   pf_axes a = {
-      .x = 60, .y = 30, .w = WIDTH - 200, .h = ROOF_HEIGHT - 90, .log = true, .log_x = true};
+      .x = 60, .y = 30, .w = WIDTH - 210, .h = ROOF_HEIGHT - 90, .log = true, .log_x = true};
+  int marks = 0;
   limits(g, l, n, &a);
   pf_buf_puts(g->b, "<figure>\n");
   pf_svg_open(g->b, WIDTH, ROOF_HEIGHT, "Roofline: GFLOP/s by operations a byte");
   pf_svg_axes(g->b, &a, "GFLOP/s", "operations a byte", true);
   roofs(g, &a);
-  for (size_t i = 0; i < n; i++) {
-    char title[192];
-    double x = l[i].value[PF_COLUMN_INTENSITY], y = 1e-9 * l[i].value[PF_COLUMN_GFLOPS];
-    if (isnan(x) || isnan(y))
-      continue;
-    snprintf(title, sizeof title, "%s: %.1f GFLOP/s, %.2f operations a byte, %.1f %% of the time",
-             l[i].name, y, x, 100 * l[i].value[PF_COLUMN_SHARE]);
-    pf_svg_mark(g->b, &a, x, y, !strncmp(l[i].name, "attn.", 5) ? 1 : 0, l[i].name, title);
-  }
+  for (size_t i = 0; i < n && marks < MARKS; i++)
+    if (!isnan(intensity(&l[i])) && !isnan(rate(&l[i])))
+      mark(g, &a, &l[i], ++marks);
   pf_svg_close(g->b);
   pf_buf_puts(
       g->b,
-      "<figcaption>Each role, all layers together. The line is what the machine did in this run at "
-      "most: reading memory far larger than its caches (slope), and the instruction of the "
-      "products "
-      "(level). A role above the slope found its operands in a cache.</figcaption></figure>\n");
+      "<figcaption>Roles that compute, all layers together, by their time. The lines are what the "
+      "machine did in this run at most: reading memory far larger than its caches (slopes), and "
+      "the "
+      "instructions of products and of attention (levels). A role above the slope found its "
+      "operands in "
+      "a cache.</figcaption></figure>\n");
 }
 
 /* ---- bars ------------------------------------------------------------------------------------ */
@@ -147,9 +169,9 @@ static void head(page *g) {
   pf_buf_puts(g->b, " (");
   pf_html_text(g->b, text(machine(g), "features"));
   pf_buf_printf(g->b, "). Read %.1f GB/s", 1e-9 * number(machine(g), "read"));
-  if (roof(g) > 0)
-    pf_buf_printf(g->b, ", products %.0f GFLOP/s (%s)", 1e-9 * roof(g),
-                  text(machine(g), "products"));
+  double top = pf_profile_roof(machine(g), NULL);
+  if (top > 0)
+    pf_buf_printf(g->b, ", products %.0f GFLOP/s (%s)", 1e-9 * top, text(machine(g), "products"));
   pf_buf_puts(g->b, ", both measured in this run.</p>\n");
 }
 

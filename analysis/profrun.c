@@ -289,10 +289,12 @@ static json_t *result_of(const prof *f) {
   const char *env = getenv("PERSONAFLOW_ISA");
   size_t n;
   const char *const *isas = pf_isas(&n);
-  json_t *machine =
-      json_pack("{s:s,s:s,s:s,s:o,s:i,s:o}", "cpu", pf_cpu_name(), "features", pf_cpu_features(),
-                "products", f->peak.what ? f->peak.what : "", "flops", pf_js_num(f->peak.flops),
-                "products_for_one", f->peak.parts, "read", pf_js_num(f->peak.bytes));
+  const pf_machine_peak *k = &f->peak;
+  json_t *machine = json_pack("{s:s,s:s,s:s,s:o,s:i,s:s,s:o,s:o}", "cpu", pf_cpu_name(), "features",
+                              pf_cpu_features(), "products", k->what ? k->what : "", "flops",
+                              pf_js_num(k->flops), "products_for_one", k->parts, "attention",
+                              k->attention_what ? k->attention_what : "", "attention_flops",
+                              pf_js_num(k->attention), "read", pf_js_num(k->bytes));
   json_t *load =
       json_pack("{s:o,s:I}", "seconds", pf_js_num(f->load), "bytes", (json_int_t)i->weight_bytes);
   return json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:o,s:o,s:o,s:o}",

@@ -18,7 +18,7 @@ enum { RESULT_LIMIT = 256 << 20, MOST_REPEATS = 1000 };
 /* A change counts if it is more than these: times the noise of both sides, and in itself. */
 static const double NOISE_FACTOR = 3, LEAST_CHANGE = 0.03;
 /* Rows below this share of the phase are not judged: their clock is too coarse. */
-static const double LEAST_SHARE = 0.002;
+static const double LEAST_SHARE = 0.005;
 
 static const struct {
   const char *key, *header, *what;
@@ -108,18 +108,32 @@ static double ratio(double a, double b) {
   return b > 0 && a > 0 ? a / b : (double)NAN;
 }
 
+/* Standard error of the median m of n values, from the median of their distances to it, so that a
+ * few repeats that were disturbed do not count. Changes v. */
+static double error_of_median(double *v, size_t n, double m) {
+  static const double sd_of_mad = 1.4826, of_median = 1.2533; /* of normal errors */
+  for (size_t i = 0; i < n; i++)
+    v[i] = fabs(v[i] - m);
+  return sd_of_mad * of_median * median(v, n) / sqrt((double)n);
+}
+
+/* A layer's sum is mostly products. */
+double pf_profile_roof(const json_t *machine, const char *role) {
+  if (role && (!strcmp(role, "attn.scores") || !strcmp(role, "attn.pv")))
+    return number(machine, "attention_flops");
+  return number(machine, "flops") / number(machine, "products_for_one");
+}
+
 static void finish(sum *s, const json_t *result, double wall, size_t repeats) {
   const json_t *machine = json_object_get(result, "machine");
-  double *v = s->l.value, t = median(s->seconds, repeats),
-         range = s->seconds[repeats - 1] - s->seconds[0];
-  s->l.noise = repeats > 1 && t > 0 ? range / 2 / t : (double)NAN;
+  double *v = s->l.value, t = median(s->seconds, repeats);
+  s->l.noise = repeats > 1 && t > 0 ? error_of_median(s->seconds, repeats, t) / t : (double)NAN;
   v[PF_COLUMN_TIME] = t;
   v[PF_COLUMN_SHARE] = wall > 0 ? t / wall : (double)NAN;
   v[PF_COLUMN_GFLOPS] = ratio(v[PF_COLUMN_FLOPS], t);
   v[PF_COLUMN_GBS] = ratio(v[PF_COLUMN_BYTES], t);
   v[PF_COLUMN_INTENSITY] = ratio(v[PF_COLUMN_FLOPS], v[PF_COLUMN_BYTES]);
-  v[PF_COLUMN_PEAK] =
-      ratio(v[PF_COLUMN_GFLOPS] * number(machine, "products_for_one"), number(machine, "flops"));
+  v[PF_COLUMN_PEAK] = ratio(v[PF_COLUMN_GFLOPS], pf_profile_roof(machine, s->l.name));
   v[PF_COLUMN_BANDWIDTH] = ratio(v[PF_COLUMN_GBS], number(machine, "read"));
   v[PF_COLUMN_IMBALANCE] = t > 0 ? s->slow / t : (double)NAN;
 }
@@ -133,6 +147,12 @@ static int sort_column(const char *key) {
     if (!strcmp(key, columns[i].key))
       return i;
   return -1;
+}
+
+int pf_profile_check_view(const pf_profile_view *v) {
+  return sort_column(v->sort) >= 0
+             ? PF_OK
+             : pf_fail(PF_EUSAGE, "there is no column '%s' to sort by", v->sort);
 }
 
 static int sorting; /* column of the sort that runs; qsort has no other place for it */
@@ -175,16 +195,16 @@ int pf_profile_lines(const json_t *result, const json_t *phase, const pf_profile
                      pf_profile_line **out, size_t *n) {
   size_t rows = json_array_size(json_object_get(phase, "rows")),
          repeats = json_array_size(json_object_get(phase, "wall"));
-  int column = sort_column(v->sort);
+  int rc = pf_profile_check_view(v);
   *out = NULL;
   *n = 0;
-  if (column < 0)
-    return pf_fail(PF_EUSAGE, "there is no column '%s' to sort by", v->sort);
+  if (rc != PF_OK)
+    return rc;
   if (repeats == 0 || repeats > MOST_REPEATS)
     return pf_fail(PF_EINPUT, "a profile of %zu repeats", repeats);
   sum *s = pf_calloc(rows + 1, sizeof *s);
   pf_profile_line *l = pf_calloc(rows + 1, sizeof *l);
-  int rc = s && l ? add_all(phase, v, repeats, s, n) : PF_ENOMEM;
+  rc = s && l ? add_all(phase, v, repeats, s, n) : PF_ENOMEM;
   for (size_t i = 0; i < *n && rc == PF_OK; i++) {
     finish(&s[i], result, median_of(json_object_get(phase, "wall")), repeats);
     l[i] = s[i].l;
@@ -196,7 +216,7 @@ int pf_profile_lines(const json_t *result, const json_t *phase, const pf_profile
     pf_free(l);
     return rc;
   }
-  sorting = column;
+  sorting = sort_column(v->sort);
   qsort(l, *n, sizeof *l, downwards);
   if (v->top > 0 && (size_t)v->top < *n)
     *n = (size_t)v->top;
@@ -274,23 +294,29 @@ static void put_counters(pf_buf *b, const json_t *phase) {
   pf_buf_puts(b, "\n");
 }
 
-/* Overhead: of the profile itself, from pairs of runs with and without it. */
+static double least_of(const json_t *list) {
+  double v[MOST_REPEATS];
+  size_t n = values_of(list, v, MOST_REPEATS);
+  (void)median(v, n);
+  return n ? v[0] : (double)NAN;
+}
+
+/* What the profile itself costs: the best runs with it and without it, which took turns. */
 static void put_phase_header(pf_buf *b, const json_t *phase) {
-  double wall = median_of(json_object_get(phase, "wall")),
-         plain = median_of(json_object_get(phase, "unprofiled_wall")), other = 0;
-  const json_t *row;
+  const json_t *walls = json_object_get(phase, "wall"), *row;
+  double wall = median_of(walls), least = least_of(walls),
+         plain = least_of(json_object_get(phase, "unprofiled_wall")), other = 0;
   size_t i;
   json_array_foreach(json_object_get(phase, "rows"), i, row) {
     if (!strcmp(text(row, "role"), "between"))
       other += median_of(json_object_get(row, "seconds"));
   }
-  pf_buf_printf(
-      b,
-      "\n%s: %d tokens, %.1f ms, %.1f tokens/s; without the profile %.1f ms (%+.1f %%); roles and "
-      "waiting are %.1f %% of it\n",
-      text(phase, "name"), (int)number(phase, "tokens"), 1e3 * wall, number(phase, "tokens") / wall,
-      1e3 * plain, 100 * (wall / plain - 1),
-      100 * (median_of(json_object_get(phase, "busy")) - other) / wall);
+  pf_buf_printf(b,
+                "\n%s: %d tokens, %.1f ms, %.1f tokens/s; best %.1f ms, without a profile %.1f ms "
+                "(%+.1f %%); roles and waiting are %.1f %% of the time\n",
+                text(phase, "name"), (int)number(phase, "tokens"), 1e3 * wall,
+                number(phase, "tokens") / wall, 1e3 * least, 1e3 * plain, 100 * (least / plain - 1),
+                100 * (median_of(json_object_get(phase, "busy")) - other) / wall);
 }
 
 static int put_phase(pf_buf *b, const json_t *r, const json_t *phase, const pf_profile_view *v) {
@@ -486,7 +512,7 @@ int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, c
     put_sides(&t, rb, "B", b);
     pf_buf_printf(
         &t,
-        "noise: half the range of the repeats over their median, both sides together; a row "
+        "noise: standard error of the medians, both sides together, from the repeats; a row "
         "changed if its median did by more than %g x noise and %g %%\n",
         NOISE_FACTOR, 100 * LEAST_CHANGE);
   }

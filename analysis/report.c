@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
@@ -647,10 +648,16 @@ static int read_part(const page *g, const char *name, json_t **out) {
   return rc == PF_OK ? rc : pf_fail_prefix(rc, "no finished study");
 }
 
-static int read_lines(page *g) {
+/* The additive sweep may not have been asked for: its two files are there together or not at all.
+ */
+static int read_sweep(page *g) {
   char path[4400];
+  snprintf(path, sizeof path, "%s/summary.json", g->dir);
+  if (access(path, F_OK) != 0)
+    return PF_OK;
+  int rc = read_part(g, "summary.json", &g->summary);
   snprintf(path, sizeof path, "%s/generated.jsonl", g->dir);
-  return pf_js_lines(path, FILE_LIMIT, &g->texts);
+  return rc == PF_OK ? pf_js_lines(path, FILE_LIMIT, &g->texts) : rc;
 }
 
 /* A manifest made by hand may hold anything: what the page indexes with must be sane. */
@@ -662,7 +669,7 @@ static int check_parts(page *g) {
   g->n_cells = (int)json_integer_value(json_object_get(g->manifest, "cells"));
   size_t n = json_array_size(g->layers), p = json_array_size(g->probes);
   if (g->n_layers < 1 || g->n_layers >= LAYERS_MAX || n < 1 || n > LAYERS_MAX || p < 1 ||
-      p > PF_N_PROBES || !json_is_object(json_object_get(g->summary, "causal")))
+      p > PF_N_PROBES || (g->summary && !json_is_object(json_object_get(g->summary, "causal"))))
     return pf_fail(PF_EINPUT, "%s: manifest.json or summary.json is not of a study", g->dir);
   return PF_OK;
 }
@@ -670,9 +677,7 @@ static int check_parts(page *g) {
 static int read_all(page *g) {
   int rc = read_part(g, "manifest.json", &g->manifest);
   if (rc == PF_OK)
-    rc = read_part(g, "summary.json", &g->summary);
-  if (rc == PF_OK)
-    rc = read_lines(g);
+    rc = read_sweep(g);
   if (rc == PF_OK)
     rc = check_parts(g);
   const json_t *m = json_object_get(g->manifest, "model");
@@ -685,10 +690,7 @@ static int read_all(page *g) {
   return rc;
 }
 
-static int write_page(page *g) {
-  char path[4400];
-  head(g);
-  question(g);
+static int sweep(page *g) {
   answer(g);
   int rc = kl_figure(g);
   kl_table(g);
@@ -696,10 +698,20 @@ static int write_page(page *g) {
   if (rc == PF_OK)
     rc = geometry_figure(g);
   heat_figure(g);
+  return rc;
+}
+
+static int write_page(page *g) {
+  char path[4400];
+  head(g);
+  question(g);
+  int rc = g->summary ? sweep(g) : PF_OK;
   if (rc == PF_OK)
     rc = pf_full_page(g->dir, &g->b);
-  prompt_echo(g);
-  texts_table(g);
+  if (g->texts) {
+    prompt_echo(g);
+    texts_table(g);
+  }
   run_table(g);
   snprintf(path, sizeof path, "%s/report.html", g->dir);
   if (rc == PF_OK)

@@ -561,7 +561,7 @@ static int compute(study *s, double load) {
     rc = write_timings(s, load, pf_seconds() - t, cells);
   if (rc == PF_OK)
     rc = pf_findings_make(s->o->out_dir);
-  return rc == PF_OK && has_summary(s) ? pf_report_make(s->o->out_dir) : rc;
+  return rc == PF_OK ? pf_report_make(s->o->out_dir) : rc;
 }
 
 static int check_opts(const pf_study_opts *o) {
@@ -582,9 +582,8 @@ static int show_results(study *s) {
     return PF_OK;
   }
   int rc = pf_findings_print(s->o->out_dir, s->o->log, s->o->log_user);
-  if (rc != PF_OK || !has_summary(s))
-    return rc;
-  rc = pf_export_table(s->o->out_dir, s->o->log, s->o->log_user);
+  if (rc == PF_OK && has_summary(s))
+    rc = pf_export_table(s->o->out_dir, s->o->log, s->o->log_user);
   say(s, "report: %s/report.html", s->o->out_dir);
   return rc;
 }

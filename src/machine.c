@@ -118,20 +118,28 @@ static const char *isa_of(const char *op, const char *cap) {
   return "";
 }
 
-static void best_of_looks(pf_peaks *p, int unit, const pf_arena *a) {
+static void best_of_looks(pf_peaks *p, const int unit[2], const pf_arena *a) {
   p->rough = false;
   for (int i = 0; i < LOOKS; i++) {
-    if (unit >= 0)
-      (void)pf_peak_now(p, (pf_peak_id)unit);
+    for (int u = 0; u < 2; u++)
+      if (unit[u] >= 0 && (u == 0 || unit[1] != unit[0]))
+        (void)pf_peak_now(p, (pf_peak_id)unit[u]);
     (void)pf_read_now(p, a);
   }
+}
+
+static double peak_of(const pf_peaks *p, int unit, const char **what) {
+  *what = unit >= 0 && p->ops[unit] > 0 ? pf_peak_what((pf_peak_id)unit) : NULL;
+  return unit >= 0 ? p->ops[unit] : 0;
 }
 
 int pf_machine_measure(const pf_model *m, const char *isa, int threads, pf_machine_peak *out) {
   if (!m->layers)
     return pf_fail(PF_EUSAGE, "%s: only the configuration was opened", m->cfg.dir);
-  int kind = pf_modes[m->cfg.info.precision].kind[m->layers->gate.type];
-  int unit = pf_peak_of(isa_of(pf_products[kind].names[1], isa), kind == PF_K_S8);
+  const pf_mode *mode = &pf_modes[m->cfg.info.precision];
+  int kind = mode->kind[m->layers->gate.type];
+  const int unit[2] = {pf_peak_of(isa_of(pf_products[kind].names[1], isa), kind == PF_K_S8),
+                       pf_peak_of(isa_of(pf_attns[mode->kv].names[0], isa), false)};
   pf_arena a = {m->arena, m->arena_bytes};
   bool own = m->arena_bytes < READ_ARENA;
   pf_peaks p = {.threads = threads > 0 ? threads : pf_par_default(), .rough = true};
@@ -142,10 +150,9 @@ int pf_machine_measure(const pf_model *m, const char *isa, int threads, pf_machi
   best_of_looks(&p, unit, &a);
   if (own)
     pf_arena_close(&a);
-  *out = (pf_machine_peak){.threads = p.threads,
-                           .flops = unit >= 0 ? p.ops[unit] : 0,
-                           .parts = (int)pf_products[kind].parts,
-                           .what = unit >= 0 ? pf_peak_what((pf_peak_id)unit) : NULL,
-                           .bytes = p.read};
+  *out = (pf_machine_peak){
+      .threads = p.threads, .parts = (int)pf_products[kind].parts, .bytes = p.read};
+  out->flops = peak_of(&p, unit[0], &out->what);
+  out->attention = peak_of(&p, unit[1], &out->attention_what);
   return PF_OK;
 }

@@ -69,7 +69,9 @@ typedef struct pf_machine_peak {
   double flops;     /* a second, of the instruction of the precision's products */
   int parts;        /* products that one counts for: 3 in f32 with bf16 weights */
   const char *what; /* the instruction; NULL and flops 0: not measured for this set */
-  double bytes;     /* read a second */
+  double attention; /* as flops, of the instruction of attention; one product is one */
+  const char *attention_what;
+  double bytes; /* read a second */
 } pf_machine_peak;
 /* Takes a second or two. The instruction is the one of the model's layers. */
 PF_API int pf_machine_measure(const pf_model *m, const char *isa, int threads,
@@ -107,6 +109,8 @@ typedef struct pf_profile_view {
                        "intensity", "peak", "bandwidth", "imbalance"; "order": as executed */
   int32_t top;      /* rows of a phase; 0: all */
 } pf_profile_view;
+/* PF_EUSAGE for a column that there is not. */
+PF_API int pf_profile_check_view(const pf_profile_view *v);
 /* A table for people, or every row as CSV. The text is a heap string. */
 PF_API int pf_profile_table(const char *json, const pf_profile_view *v, char **text);
 PF_API int pf_profile_csv(const char *json, char **text);
@@ -115,6 +119,30 @@ PF_API int pf_profile_csv(const char *json, char **text);
  * NULL): how many rows changed. */
 PF_API int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, char **text,
                               size_t *changed);
+
+/* ---- speed ------------------------------------------------------------------------------------
+ */
+
+/* Tests in the manner of llama-bench: prompts of p tokens, generation of n tokens on each of npl
+ * branches; a 0 in p or n is no test. */
+typedef struct pf_bench_opts {
+  const int32_t *p, *n, *npl;
+  size_t n_p, n_n, n_npl;
+  int32_t n_depth;     /* tokens that are there before a test */
+  int32_t n_batch;     /* tokens of a prompt in one call */
+  int32_t repetitions; /* that count */
+  int no_warmup;       /* 1: no repetition before them */
+  int threads;         /* 0: default */
+  pf_precision precision;
+  /* A finished test: a JSON object in one line, with llama-bench's names where they mean the same
+   * (avg_ts, n_gen, ...). Returns a status. */
+  int (*line)(void *user, const char *json);
+  void *user;
+  pf_progress_fn progress; /* of loading */
+  void *progress_user;
+  const volatile int *stop; /* PF_EINCOMPLETE */
+} pf_bench_opts;
+PF_API int pf_bench_run(const pf_bench_opts *o, const char *model);
 
 #ifdef __cplusplus
 }

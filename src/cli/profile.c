@@ -180,6 +180,8 @@ int cmd_profile(int argc, char **argv) {
     if (rc >= 0)
       return rc;
   }
+  if (pf_profile_check_view(&a.v) != PF_OK)
+    return cli_fail(PF_EUSAGE);
   if (a.compare)
     return optind + 2 == argc ? compare(&a, argv + optind)
                               : cli_usage("profile", "--compare takes two profiles");
