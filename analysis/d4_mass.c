@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * D4: does attention mass explain the cause? For each head: what cutting its reads of the persona
  * by p_last and generated tokens costs (KL), its mean attention mass there, and the mean length of
- * W_O sum_j alpha_j v_j over the persona's keys; the same for the first token's key, on which
- * attention rests, as a control. doc/STUDY.md, D4. */
+ * W_O sum_j alpha_j v_j over the persona's keys, and what that adds to the logit of the answer's
+ * token over the one that the baseline's prompt prefers; the same for the first token's key, on
+ * which attention rests, as a control. doc/STUDY.md, D4. */
 #include <math.h>
 
 #include "analysis/experiment.h"
@@ -72,9 +73,10 @@ static int put(pf_flow *f, const char *score, const double *cause, const double 
                                           pf_js_num(recall(cause, x, n)), "map", map(x, h)));
 }
 
-/* Mass and weighted values of the keys [lo, hi). */
+/* Mass, weighted values and projection of the keys [lo, hi). host: what the answer is held against.
+ */
 static int scores(pf_flow *f, const pf_heads *h, const double *cause, int32_t lo, int32_t hi,
-                  const char *const names[2]) {
+                  const pf_ref *host, const char *const names[3]) {
   pf_lab *l = f->s.l;
   size_t n = h->layers * h->heads;
   double *x = pf_lab_alloc(l, n, sizeof *x);
@@ -84,9 +86,23 @@ static int scores(pf_flow *f, const pf_heads *h, const double *cause, int32_t lo
   pf_heads_mass(h, lo, hi, x);
   int rc = put(f, names[0], cause, x, h);
   pf_heads_values(h, lo, hi, z);
+  float *results = NULL;
   if (rc == PF_OK)
-    rc = pf_heads_norms(h, f, z, x);
-  return rc == PF_OK ? put(f, names[1], cause, x, h) : rc;
+    rc = pf_heads_results(h, f, z, &results);
+  if (rc != PF_OK)
+    return rc;
+  pf_heads_norms(h, f, results, x);
+  rc = put(f, names[1], cause, x, h);
+  if (rc == PF_OK)
+    rc = pf_heads_projection(h, f, results, host, x);
+  return rc == PF_OK ? put(f, names[2], cause, x, h) : rc;
+}
+
+/* The baseline persona's answer to the same task. */
+static int host_refs(pf_lab *l, const pf_ref **out) {
+  const pf_track *t;
+  int rc = pf_lab_track(l, (pf_who){.persona = PF_BASE, .task = pf_lab_task(l)}, &t);
+  return rc == PF_OK ? pf_lab_refs(l, t, out) : rc;
 }
 
 int pf_d4(pf_lab *l, size_t part, json_t *rows) {
@@ -102,12 +118,15 @@ int pf_d4(pf_lab *l, size_t part, json_t *rows) {
       rc = cause ? causes(&f, &h, cause) : PF_ENOMEM;
     if (rc == PF_OK)
       rc = pf_rows_add(rows, json_pack("{s:s,s:o}", "condition", "cause", "map", map(cause, &h)));
+    const pf_ref *host = NULL;
     if (rc == PF_OK)
-      rc = scores(&f, &h, cause, f.xy->x.lo, f.xy->x.hi,
-                  (const char *const[2]){"mass", "value_weighted"});
+      rc = host_refs(l, &host);
     if (rc == PF_OK)
-      rc =
-          scores(&f, &h, cause, 0, 1, (const char *const[2]){"first_mass", "first_value_weighted"});
+      rc = scores(&f, &h, cause, f.xy->x.lo, f.xy->x.hi, host,
+                  (const char *const[3]){"mass", "value_weighted", "projection"});
+    if (rc == PF_OK)
+      rc = scores(&f, &h, cause, 0, 1, host,
+                  (const char *const[3]){"first_mass", "first_value_weighted", "first_projection"});
   }
   pf_flow_close(&f);
   return rc;

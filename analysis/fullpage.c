@@ -602,8 +602,8 @@ static void head_sets(page *g) {
 }
 
 static void mass_and_delta(page *g) {
-  static const char *const scores[] = {"mass", "value_weighted", "first_mass",
-                                       "first_value_weighted"};
+  static const char *const scores[] = {"mass",       "value_weighted",       "projection",
+                                       "first_mass", "first_value_weighted", "first_projection"};
   static const char *const deltas[][2] = {{"by_step", "each step's own"},
                                           {"mean_over_steps", "averaged over steps"},
                                           {"mean_over_tasks", "averaged over other tasks"}};
@@ -611,7 +611,7 @@ static void mass_and_delta(page *g) {
     pf_buf_puts(g->b, "<h2>Does attention mass explain the cause?</h2>\n<table "
                       "class=\"num\"><tr><th class=\"t\">score of a head</th><th>Spearman with its "
                       "effect</th><th>share of the ten strongest found</th></tr>\n");
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {
       char q[QUERY];
       snprintf(q, sizeof q, "condition=%s", scores[i]);
       pf_stats a = stats(g, "D4", "spearman", q), b = stats(g, "D4", "recall10", q);
@@ -620,8 +620,11 @@ static void mass_and_delta(page *g) {
       spread(g, &b);
       pf_buf_puts(g->b, "</tr>\n");
     }
-    pf_buf_puts(g->b, "</table>\n<p class=\"sub\">first_: of the first token&rsquo;s key, on which "
-                      "attention rests, as a control.</p>\n");
+    pf_buf_puts(g->b,
+                "</table>\n<p class=\"sub\">projection: on the answer&rsquo;s token over the one "
+                "that the baseline "
+                "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on which "
+                "attention rests, as a control.</p>\n");
   }
   if (has(g, "D5")) {
     pf_buf_puts(g->b,

@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "personaflow/stats.h"
 
-enum { RESULT_LIMIT = 256 << 20, MOST_REPEATS = 1000 };
+enum { RESULT_LIMIT = 256 << 20, MOST_REPEATS = 1000, MOST_RUNS = 64 };
 /* A change counts if it is more than these: times the noise of both sides, and in itself. */
 static const double NOISE_FACTOR = 3, LEAST_CHANGE = 0.03;
 /* Rows below this share of the phase are not judged: their clock is too coarse. */
@@ -431,14 +431,67 @@ static int read_result(const char *path, json_t **out) {
   return rc;
 }
 
-static const json_t *phase_named(const json_t *r, const char *name) {
-  const json_t *phase;
+static json_t *phase_named(const json_t *r, const char *name) {
+  json_t *phase;
   size_t i;
   json_array_foreach(json_object_get(r, "phases"), i, phase) {
     if (!strcmp(text(phase, "name"), name))
       return phase;
   }
   return NULL;
+}
+
+/* A row's median in the same phase of another run, 0 if it is not there. */
+static double median_in(const json_t *phase, const json_t *row) {
+  const json_t *r;
+  size_t i;
+  json_array_foreach(json_object_get(phase, "rows"), i, r) {
+    if (json_equal(json_object_get(r, "layer"), json_object_get(row, "layer")) &&
+        !strcmp(text(r, "role"), text(row, "role")))
+      return median_of(json_object_get(r, "seconds"));
+  }
+  return 0;
+}
+
+/* Puts the medians of all runs in place of the first run's repeats. */
+static void pool_phase(json_t *const *run, size_t n, json_t *phase) {
+  json_t *walls = json_array(), *row;
+  size_t k;
+  for (size_t r = 0; r < n; r++)
+    json_array_append_new(
+        walls,
+        pf_js_num(median_of(json_object_get(phase_named(run[r], text(phase, "name")), "wall"))));
+  json_array_foreach(json_object_get(phase, "rows"), k, row) {
+    json_t *t = json_array();
+    double own = median_of(json_object_get(row, "seconds"));
+    for (size_t r = 0; r < n; r++)
+      json_array_append_new(
+          t, pf_js_num(r ? median_in(phase_named(run[r], text(phase, "name")), row) : own));
+    json_object_set_new(row, "seconds", t);
+  }
+  json_object_set_new(phase, "wall", walls);
+}
+
+/* One side of a comparison: a profile, or several with commas between, of which each counts once.
+ */
+static int read_side(const char *paths, json_t **out) {
+  json_t *run[MOST_RUNS] = {NULL}, *phase;
+  size_t n = 0, i;
+  char *list = pf_strdup(paths), *at = NULL;
+  int rc = list ? PF_OK : PF_ENOMEM;
+  for (char *w = list ? strtok_r(list, ",", &at) : NULL; w && rc == PF_OK;
+       w = strtok_r(NULL, ",", &at))
+    rc = n < MOST_RUNS ? read_result(w, &run[n++])
+                       : pf_fail(PF_EUSAGE, "a side takes at most %d profiles", MOST_RUNS);
+  if (rc == PF_OK && n == 0)
+    rc = pf_fail(PF_EUSAGE, "a profile is wanted, not ''");
+  if (rc == PF_OK && n > 1)
+    json_array_foreach(json_object_get(run[0], "phases"), i, phase) pool_phase(run, n, phase);
+  *out = rc == PF_OK ? json_incref(run[0]) : NULL;
+  for (i = 0; i < n; i++)
+    json_decref(run[i]);
+  pf_free(list);
+  return rc;
 }
 
 static const pf_profile_line *partner(const pf_profile_line *want, const pf_profile_line *l,
@@ -504,9 +557,9 @@ int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, c
   pf_buf t = {0};
   size_t i, n = 0;
   *out = NULL;
-  int rc = read_result(a, &ra);
+  int rc = read_side(a, &ra);
   if (rc == PF_OK)
-    rc = read_result(b, &rb);
+    rc = read_side(b, &rb);
   if (rc == PF_OK) {
     put_sides(&t, ra, "A", a);
     put_sides(&t, rb, "B", b);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Branches, interventions and their exact equivalences: every comparison is of bits. */
+#include <math.h>
+
 #include "model_util.h"
 #include "tests/suite.h"
 #include "tests/util.h"
@@ -287,6 +289,60 @@ START_TEST(a_failed_call_changes_nothing) {
 }
 END_TEST
 
+/* ---- what directions say --------------------------------------------------------------------- */
+
+static double along(const float *a, const float *b, size_t n) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++)
+    sum += (double)a[i] * (double)b[i];
+  return sum;
+}
+
+/* In f32: a difference of logits is the residual along its direction, and what heads give is,
+ * behind the norm with its scale held fixed, what attention gives. */
+START_TEST(frozen_norms_give_the_run) {
+  fix f = open_fix(_i);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  size_t d = (size_t)m->d_model, heads = (size_t)m->n_heads;
+  float *x = calloc((heads + 3) * d, sizeof *x), *result = x + d, *out = x + (heads + 1) * d,
+        *dir = x + (heads + 2) * d, scale, post = 1;
+  int32_t l;
+  int last = m->n_layers - 1, post_hook;
+  bool has_post = pf_hook_find(f.m, "blocks.0.ln1_post.hook_scale", &post_hook, &l) == PF_OK;
+  pf_tap taps[5] = {{.hook = tu_hook(f.m, "blocks.0.hook_resid_post"), .layer = last, .out = x},
+                    {.hook = tu_hook(f.m, "ln_final.hook_scale"), .layer = -1, .out = &scale},
+                    {.hook = tu_hook(f.m, "blocks.0.attn.hook_result"), .layer = 1, .out = result},
+                    {.hook = tu_hook(f.m, "blocks.0.hook_attn_out"), .layer = 1, .out = out},
+                    {.hook = has_post ? post_hook : 0, .layer = 1, .out = &post}};
+  for (int i = 0; i < 5; i++) {
+    taps[i].head = -1;
+    taps[i].pos_lo = LEN - 1;
+    taps[i].pos_hi = LEN;
+    taps[i].op = PF_OP_CAPTURE;
+  }
+  ck_assert_int_eq(pf_seq_set_taps(f.s, taps, has_post ? 5 : 4), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  if (m->final_softcap > 0)
+    for (int i = 3; i < 9; i += 5)
+      f.x[i] = m->final_softcap * atanhf(f.x[i] / m->final_softcap);
+  ck_assert_int_eq(pf_logit_direction(f.m, 3, 8, scale, dir), PF_OK);
+  double want = (double)f.x[3] - (double)f.x[8], got = along(x, dir, d);
+  ck_assert_msg(fabs(got - want) < 1e-4 * (1 + fabs(want)), "%g, not %g", got, want);
+  for (size_t h = 0; h < heads; h++)
+    pf_post_attention(f.m, 1, post, result + h * d);
+  for (size_t e = 0; e < d; e++) {
+    double sum = 0;
+    for (size_t h = 0; h < heads; h++)
+      sum += (double)result[h * d + e];
+    ck_assert_msg(fabs(sum - (double)out[e]) < 1e-4 * (1 + fabs(sum)), "element %zu: %g, not %g", e,
+                  sum, (double)out[e]);
+  }
+  ck_assert_int_eq(pf_logit_direction(f.m, 3, m->vocab_size, 1, dir), PF_EUSAGE);
+  free(x);
+  close_fix(&f);
+}
+END_TEST
+
 /* Zeroing the result of a head removes what zeroing its z removes, up to rounding; in int8 the head
  * alone has other scales than the head among others. */
 START_TEST(result_of_a_head_is_its_share) {
@@ -387,6 +443,7 @@ int main(void) {
   tcase_add_loop_test(t, cut_equals_gap, 0, n);
   tcase_add_loop_test(t, heads_cut_one_by_one_equal_the_layer_cut, 0, n);
   tcase_add_loop_test(t, full_transplant_gives_the_source, 0, n);
+  tcase_add_loop_test(t, frozen_norms_give_the_run, 0, n_models());
   tcase_add_loop_test(t, moved_keys_equal_keys_computed_in_place, 1, PF_N_PRECISIONS);
   tcase_add_loop_test(t, memory_of_a_position, 0, n);
   tcase_add_loop_test(t, an_edit_leaves_earlier_positions, 0, n);

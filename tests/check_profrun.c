@@ -258,6 +258,42 @@ START_TEST(changes) {
 }
 END_TEST
 
+/* Runs in turn: each counts once, whatever its repeats say. */
+START_TEST(several_runs_a_side) {
+  char *text, a[1024], b[1024];
+  static const double state[] = {1, 1.2, 1, 1.2, 1}; /* the machine's */
+  size_t changed;
+  for (int i = 0; i < 5; i++)
+    for (int side = 0; side < 2; side++) {
+      char name[16], *r = result(side ? 1.1 : 1, 0.001);
+      json_t *o, *row;
+      size_t k, t;
+      snprintf(name, sizeof name, "%c%d", side ? 'b' : 'a', i);
+      ck_assert(pf_profile_parse(name, r, &o) == PF_OK);
+      const json_t *phase = json_array_get(json_object_get(o, "phases"), 0);
+      json_array_foreach(json_object_get(phase, "rows"), k, row) {
+        json_t *s = json_object_get(row, "seconds");
+        for (t = 0; t < json_array_size(s); t++)
+          json_array_set_new(s, t, json_real(state[i] * json_number_value(json_array_get(s, t))));
+      }
+      char *slower = json_dumps(o, 0);
+      tmp_text(dir, name, slower);
+      free(slower);
+      json_decref(o);
+      pf_text_free(r);
+    }
+  pf_profile_view v = {.by = PF_BY_ROW};
+  /* runs in different states: everything seems to change */
+  ck_assert(pf_profile_compare(in("a0"), in("b1"), &v, &text, &changed) == PF_OK && changed == 4);
+  pf_text_free(text);
+  snprintf(a, sizeof a, "%s,%s,%s,%s,%s", in("a0"), in("a2"), in("a4"), in("a1"), in("a3"));
+  snprintf(b, sizeof b, "%s,%s,%s,%s,%s", in("b0"), in("b2"), in("b4"), in("b1"), in("b3"));
+  ck_assert_msg(pf_profile_compare(a, b, &v, &text, &changed) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(changed == 1 && strstr(text, "1 rows changed"), "%s", text);
+  pf_text_free(text);
+}
+END_TEST
+
 START_TEST(what_is_no_profile) {
   static const pf_profile_view v;
   char *text;
@@ -281,6 +317,7 @@ int main(void) {
   tcase_add_test(t, runs_that_cannot_be);
   tcase_add_test(t, columns);
   tcase_add_test(t, changes);
+  tcase_add_test(t, several_runs_a_side);
   tcase_add_test(t, what_is_no_profile);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);

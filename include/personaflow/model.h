@@ -378,6 +378,15 @@ PF_API double pf_logprob(const float *x, size_t n, int32_t i);
 /* Index of the largest value, ties to the lowest; *margin (may be NULL) receives top1 - top2. */
 PF_API int32_t pf_argmax(const float *x, size_t n, float *margin);
 
+/* The direction (d_model) of the residual stream whose product with what is added to it is the
+ * change of logit[token] - logit[other], before a soft-cap, with the final norm's scale (its
+ * hook_scale) held fixed. PF_EUSAGE for tokens outside the vocabulary. */
+PF_API int pf_logit_direction(const pf_model *m, int32_t token, int32_t other, float scale,
+                              float *out);
+/* What a layer's norm behind attention makes of x (d_model) with its scale held fixed; without such
+ * norms x stays. */
+PF_API void pf_post_attention(const pf_model *m, int32_t layer, float scale, float *x);
+
 /* ---- this machine ---------------------------------------------------------------------------- */
 
 typedef struct pf_kernel_choice {

@@ -114,9 +114,9 @@ PF_API int pf_profile_check_view(const pf_profile_view *v);
 /* A table for people, or every row as CSV. The text is a heap string. */
 PF_API int pf_profile_table(const char *json, const pf_profile_view *v, char **text);
 PF_API int pf_profile_csv(const char *json, char **text);
-/* Two profiles (folders or profile.json) row by row: the change of the median time, and whether it
- * is more than the noise of the repeats. By role and layer with view PF_BY_ROW. *changed (may be
- * NULL): how many rows changed. */
+/* Two profiles (folders or profile.json; or several a side with commas between, each counted once)
+ * row by row: the change of the median time, and whether it is more than the noise of the repeats.
+ * By role and layer with view PF_BY_ROW. *changed (may be NULL): how many rows changed. */
 PF_API int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, char **text,
                               size_t *changed);
 

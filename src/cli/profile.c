@@ -32,10 +32,12 @@ static const char usage[] =
     "  --out DIR            write profile.json, profile.csv, trace.json (opens in Perfetto) and\n"
     "                       report.html (a roofline) too\n"
     "  --force              write over an earlier profile in DIR\n"
-    "  --compare            A and B are folders of --out, or profile.json: the change of each line "
-    "and\n"
-    "                       whether it is more than the noise of the repeats; exit code 1 if one "
-    "is\n"
+    "  --compare            A and B are folders of --out, or profile.json: the change of each "
+    "line\n"
+    "                       and whether it is more than the noise of the repeats; exit code 1 if\n"
+    "                       one is. Several runs a side (A1,A2,A3 B1,B2,B3) count once each: made\n"
+    "                       in turn, they tell a change from a machine that was slower for a "
+    "while\n"
     "  --quiet              no progress\n";
 
 enum {

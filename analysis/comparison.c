@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Several finished studies side by side: verdicts, what decided them, and H9 (do models agree?). A
+ * row is a hypothesis at a place; layers are matched by their rank among the tested ones, since
+ * models have different depths. Studies of one model in several precisions show what rounding
+ * changes. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "analysis/jsonout.h"
+#include "analysis/svg.h"
+#include "analysis/verdict.h"
+#include "base/io.h"
+#include "base/js.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "personaflow/personaflow.h"
+
+enum { MOST = 16, FILE_LIMIT = 256 << 20, KEY = 256 };
+
+typedef struct study {
+  const char *dir;
+  json_t *manifest, *findings, *summary; /* NULL: not run */
+} study;
+
+typedef struct comparison {
+  study s[MOST];
+  size_t n;
+  json_t *rows; /* key -> {"id", "title", "where", "cells": [finding or null, ...]} */
+} comparison;
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static int read_json(const char *dir, const char *name, bool wanted, json_t **out) {
+  char path[4400];
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  *out = NULL;
+  if (!wanted && access(path, F_OK) != 0)
+    return PF_OK;
+  int rc = pf_js_file(path, FILE_LIMIT, out);
+  return rc == PF_OK ? rc : pf_fail_prefix(rc, "no finished study");
+}
+
+static int read_study(study *s, const char *dir) {
+  s->dir = dir;
+  if (strlen(dir) > 4000)
+    return pf_fail(PF_EUSAGE, "the path of the folder is too long");
+  int rc = read_json(dir, "manifest.json", true, &s->manifest);
+  if (rc == PF_OK)
+    rc = read_json(dir, "findings.json", false, &s->findings);
+  if (rc == PF_OK)
+    rc = read_json(dir, "summary.json", false, &s->summary);
+  if (rc == PF_OK && !s->findings && !s->summary)
+    rc = pf_fail(PF_EINPUT, "%s: the study has neither findings.json nor summary.json", dir);
+  return rc;
+}
+
+static const json_t *model_of(const study *s) {
+  return json_object_get(s->manifest, "model");
+}
+
+static const char *precision_of(const study *s) {
+  return pf_js_str(s->manifest, "precision");
+}
+
+static const char *grid_sha(const study *s) {
+  return pf_js_str(json_object_get(s->manifest, "grid"), "sha256");
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/* The rank of a layer among the tested ones, -1: it is none of them. */
+static int rank_of(const study *s, json_int_t layer) {
+  const json_t *list = json_object_get(s->manifest, "layers");
+  for (size_t i = 0; i < json_array_size(list); i++)
+    if (json_integer_value(json_array_get(list, i)) == layer)
+      return (int)i;
+  return -1;
+}
+
+/* "H1a site=p_last tested layer 2 of 5": what the floor is, or which setting was chosen, is a
+ * result. */
+static void key_of(const study *s, const json_t *finding, char out[KEY]) {
+  const char *name;
+  json_t *v;
+  int at = snprintf(out, KEY, "%s", pf_js_str(finding, "id"));
+  json_object_foreach(json_object_get(finding, "where"), name, v) {
+    if (at >= KEY || !strcmp(name, "floor") || !strcmp(name, "chosen"))
+      continue;
+    size_t left = KEY - (size_t)at;
+    if (!strcmp(name, "layer"))
+      at += snprintf(out + at, left, ", tested layer %d", rank_of(s, json_integer_value(v)) + 1);
+    else if (json_is_string(v))
+      at += snprintf(out + at, left, ", %s", json_string_value(v));
+  }
+}
+
+/* The row of a key; a new one has no cells yet. */
+static json_t *row_of(comparison *c, const char *key, const json_t *finding) {
+  json_t *row = json_object_get(c->rows, key);
+  if (row)
+    return row;
+  json_t *cells = json_array();
+  for (size_t i = 0; i < c->n; i++)
+    json_array_append_new(cells, json_null());
+  row = json_pack("{s:s,s:s,s:o}", "id", pf_js_str(finding, "id"), "title",
+                  pf_js_str(finding, "title"), "cells", cells);
+  json_object_set_new(c->rows, key, row);
+  return row;
+}
+
+static int collect(comparison *c) {
+  c->rows = json_object();
+  for (size_t i = 0; i < c->n && c->rows; i++) {
+    const json_t *f;
+    size_t k;
+    json_array_foreach(json_object_get(c->s[i].findings, "findings"), k, f) {
+      char key[KEY];
+      key_of(&c->s[i], f, key);
+      json_array_set(json_object_get(row_of(c, key, f), "cells"), i, (json_t *)f);
+    }
+  }
+  return c->rows ? PF_OK : PF_ENOMEM;
+}
+
+/* ---- do models agree? ------------------------------------------------------------------------ */
+
+static pf_verdict verdict_of(const json_t *finding) {
+  const char *name = pf_js_str(finding, "verdict");
+  for (int v = 0; v <= PF_UNINFORMATIVE; v++)
+    if (!strcmp(name, pf_verdict_name((pf_verdict)v)))
+      return (pf_verdict)v;
+  return PF_INCONCLUSIVE; /* not run */
+}
+
+/* H9 counts each model once: its study in f32. */
+static bool counts(const comparison *c, size_t i) {
+  if (strcmp(precision_of(&c->s[i]), "f32") != 0)
+    return false;
+  for (size_t k = 0; k < i; k++)
+    if (!strcmp(precision_of(&c->s[k]), "f32") &&
+        !strcmp(pf_js_str(model_of(&c->s[k]), "weights_sha256"),
+                pf_js_str(model_of(&c->s[i]), "weights_sha256")))
+      return false;
+  return true;
+}
+
+static json_t *agreement(const comparison *c, const json_t *row) {
+  pf_verdict v[MOST];
+  pf_finding f;
+  char *line = NULL;
+  size_t n = 0;
+  for (size_t i = 0; i < c->n; i++)
+    if (counts(c, i)) {
+      const json_t *cell = json_array_get(json_object_get(row, "cells"), i);
+      v[n++] = verdict_of(cell);
+    }
+  if (n < 2)
+    return json_null();
+  pf_h9(v, n, &f);
+  json_t *o = pf_finding_json(&f);
+  if (pf_finding_line(&f, pf_js_str(row, "id"), &line) == PF_OK)
+    json_object_set_new(o, "line", json_string(line));
+  pf_text_free(line);
+  return o;
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+static json_t *study_json(const study *s) {
+  const json_t *m = model_of(s), *g = json_object_get(s->manifest, "grid");
+  return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:O?,s:O?}", "folder", s->dir, "model",
+                   pf_js_str(m, "name"), "weights_sha256", pf_js_str(m, "weights_sha256"),
+                   "precision", precision_of(s), "protocol", pf_js_str(s->manifest, "protocol"),
+                   "grid", pf_js_str(g, "name"), "layers", json_object_get(s->manifest, "layers"),
+                   "cells", json_object_get(s->manifest, "cells"));
+}
+
+static json_t *result_of(const comparison *c) {
+  json_t *studies = json_array(), *rows = json_array(), *row;
+  const char *key;
+  for (size_t i = 0; i < c->n; i++)
+    json_array_append_new(studies, study_json(&c->s[i]));
+  json_object_foreach(c->rows, key, row) {
+    json_t *o = json_deep_copy(row);
+    json_object_set_new(o, "where", json_string(key));
+    json_object_set_new(o, "H9", agreement(c, row));
+    json_array_append_new(rows, o);
+  }
+  return json_pack("{s:s,s:o,s:o}", "schema", "personaflow-comparison/1", "studies", studies,
+                   "rows", rows);
+}
+
+/* ---- the page -------------------------------------------------------------------------------- */
+
+static void puts_(pf_buf *b, const char *s) {
+  pf_buf_puts(b, s);
+}
+
+static void study_name(const study *s, char out[KEY]) {
+  snprintf(out, KEY, "%s, %s", pf_js_str(model_of(s), "name"), precision_of(s));
+}
+
+static void header_cells(const comparison *c, pf_buf *b) {
+  char name[KEY];
+  for (size_t i = 0; i < c->n; i++) {
+    study_name(&c->s[i], name);
+    puts_(b, "<th class=\"t\">");
+    pf_html_text(b, name);
+    puts_(b, "</th>");
+  }
+}
+
+static void value_text(pf_buf *b, double x) {
+  if (isnan(x))
+    puts_(b, "&ndash;");
+  else
+    pf_buf_printf(b, fabs(x) >= 10 ? "%.1f" : fabs(x) >= 0.01 || x == 0 ? "%.2f" : "%.1g", x);
+}
+
+static double number(const json_t *o, const char *key) {
+  const json_t *v = json_object_get(o, key);
+  return json_is_number(v) ? json_number_value(v) : (double)NAN;
+}
+
+/* The verdict and the first number that decided it. */
+static void verdict_cell(pf_buf *b, const json_t *f) {
+  const json_t *k = json_array_get(json_object_get(f, "criteria"), 0);
+  puts_(b, "<td class=\"t\">");
+  if (!json_is_object(f)) {
+    puts_(b, "&ndash;</td>");
+    return;
+  }
+  pf_html_text(b, pf_js_str(f, "verdict"));
+  if (*pf_js_str(f, "kind")) {
+    puts_(b, " / ");
+    pf_html_text(b, pf_js_str(f, "kind"));
+  }
+  if (k) {
+    puts_(b, "<br><small>");
+    pf_html_text(b, pf_js_str(k, "name"));
+    puts_(b, " = ");
+    value_text(b, number(k, "value"));
+    puts_(b, " [");
+    value_text(b, number(k, "lo"));
+    puts_(b, ", ");
+    value_text(b, number(k, "hi"));
+    puts_(b, "]</small>");
+  }
+  puts_(b, "</td>");
+}
+
+static void verdict_table(const comparison *c, const json_t *result, pf_buf *b) {
+  const json_t *row, *cell;
+  size_t i, k;
+  puts_(b, "<h2>Verdicts</h2>\n<p>One row a hypothesis and place. Tested layers are counted, since "
+           "models have "
+           "different depths. The last column: do models agree, each counted once, in f32?</p>\n"
+           "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th>");
+  header_cells(c, b);
+  puts_(b, "<th class=\"t\">H9</th></tr>\n");
+  json_array_foreach(json_object_get(result, "rows"), i, row) {
+    const json_t *h9 = json_object_get(row, "H9");
+    puts_(b, "<tr><td class=\"t\">");
+    pf_html_text(b, pf_js_str(row, "where"));
+    puts_(b, "<br><small>");
+    pf_html_text(b, pf_js_str(row, "title"));
+    puts_(b, "</small></td>");
+    json_array_foreach(json_object_get(row, "cells"), k, cell) verdict_cell(b, cell);
+    verdict_cell(b, h9);
+    puts_(b, "</tr>\n");
+  }
+  puts_(b, "</table></div>\n");
+}
+
+static double median_at(const study *s, const char *probe, size_t rank) {
+  char layer[16];
+  const json_t *list = json_object_get(s->manifest, "layers");
+  if (rank >= json_array_size(list))
+    return NAN;
+  snprintf(layer, sizeof layer, "%d", (int)json_integer_value(json_array_get(list, rank)));
+  const json_t *site =
+      json_object_get(json_object_get(json_object_get(s->summary, "causal"), probe), layer);
+  return number(json_object_get(site, "summary"), "median");
+}
+
+/* Is a small KL that of the rounding? The same sweep in several precisions says. */
+static void sweep_table(const comparison *c, pf_buf *b) {
+  static const char *const probes[] = {"p_user_last", "p_last", "g1", "g2"};
+  bool any = false;
+  size_t most = 0;
+  for (size_t i = 0; i < c->n; i++) {
+    size_t n = json_array_size(json_object_get(c->s[i].manifest, "layers"));
+    any |= c->s[i].summary != NULL;
+    most = n > most ? n : most;
+  }
+  if (!any)
+    return;
+  puts_(b,
+        "<h2>The additive value</h2>\n<p>Median KL over ten tokens, nats, when the additive value "
+        "is put at a "
+        "position and a tested layer. A KL that one precision has and another lacks is "
+        "rounding.</p>\n"
+        "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">position, tested layer</th>");
+  header_cells(c, b);
+  puts_(b, "</tr>\n");
+  for (size_t p = 0; p < sizeof probes / sizeof *probes; p++)
+    for (size_t k = 0; k < most; k++) {
+      pf_buf_printf(b, "<tr><td class=\"t\">%s, %zu</td>", probes[p], k + 1);
+      for (size_t i = 0; i < c->n; i++) {
+        puts_(b, "<td>");
+        double x = c->s[i].summary ? median_at(&c->s[i], probes[p], k) : (double)NAN;
+        if (isnan(x))
+          puts_(b, "&ndash;");
+        else
+          pf_buf_printf(b, "%.5f", x);
+        puts_(b, "</td>");
+      }
+      puts_(b, "</tr>\n");
+    }
+  puts_(b, "</table></div>\n");
+}
+
+static void studies_table(const comparison *c, pf_buf *b) {
+  puts_(b, "<h2>Studies</h2>\n<div class=\"wide\"><table><tr><th class=\"t\">folder</th><th "
+           "class=\"t\">model</th>"
+           "<th class=\"t\">precision</th><th class=\"t\">protocol</th><th "
+           "class=\"t\">grid</th><th>cells</th>"
+           "<th>layers</th></tr>\n");
+  for (size_t i = 0; i < c->n; i++) {
+    const study *s = &c->s[i];
+    const char *texts[] = {s->dir, pf_js_str(model_of(s), "name"), precision_of(s),
+                           pf_js_str(s->manifest, "protocol"),
+                           pf_js_str(json_object_get(s->manifest, "grid"), "name")};
+    puts_(b, "<tr>");
+    for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
+      puts_(b, "<td class=\"t\">");
+      pf_html_text(b, texts[k]);
+      puts_(b, "</td>");
+    }
+    pf_buf_printf(b, "<td>%d</td><td>%d</td></tr>\n",
+                  (int)json_integer_value(json_object_get(s->manifest, "cells")),
+                  (int)json_integer_value(json_object_get(model_of(s), "n_layers")));
+  }
+  puts_(b, "</table></div>\n");
+}
+
+static bool one_grid(const comparison *c) {
+  for (size_t i = 1; i < c->n; i++)
+    if (strcmp(grid_sha(&c->s[i]), grid_sha(&c->s[0])) != 0)
+      return false;
+  return true;
+}
+
+static void page_of(const comparison *c, const json_t *result, pf_buf *b) {
+  puts_(b,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+        "content=\"width=device-width,initial-scale=1\"><title>personaflow: studies "
+        "compared</title>\n");
+  puts_(b, pf_page_style);
+  pf_buf_printf(b, "</head><body><main>\n<h1>%zu studies side by side</h1>\n", c->n);
+  if (!one_grid(c))
+    puts_(b, "<p class=\"card\">The studies have different grids: what differs may be the "
+             "prompts.</p>\n");
+  studies_table(c, b);
+  if (json_object_size(c->rows))
+    verdict_table(c, result, b);
+  sweep_table(c, b);
+  puts_(b, "</main></body></html>\n");
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+static int look_at_folder(const char *out, int force) {
+  char path[4400];
+  snprintf(path, sizeof path, "%s/comparison.json", out);
+  if (strlen(out) > 4000)
+    return pf_fail(PF_EUSAGE, "the path of the folder is too long");
+  if (access(path, F_OK) == 0 && !force)
+    return pf_fail(PF_EEXIST, "%s: holds a comparison already: choose another folder, or --force",
+                   out);
+  if (mkdir(out, 0777) != 0 && access(out, W_OK) != 0)
+    return pf_fail(PF_EIO, "%s: cannot write there", out);
+  return PF_OK;
+}
+
+static int write_all(const comparison *c, const char *out) {
+  char path[4400];
+  pf_buf page = {0};
+  json_t *result = result_of(c);
+  page_of(c, result, &page);
+  snprintf(path, sizeof path, "%s/comparison.html", out);
+  int rc = pf_buf_status(&page);
+  if (rc == PF_OK)
+    rc = pf_write_file(path, page.s, page.n);
+  if (rc == PF_OK)
+    rc = pf_js_write(out, "comparison.json", result);
+  pf_buf_free(&page);
+  json_decref(result);
+  return rc;
+}
+
+int pf_report_compare(const char *const *dirs, size_t n, const char *out, int force) {
+  comparison c = {0};
+  if (n < 2 || n > MOST)
+    return pf_fail(PF_EUSAGE, "a comparison takes 2 to %d studies", MOST);
+  int rc = PF_OK;
+  for (; c.n < n && rc == PF_OK; c.n++)
+    rc = read_study(&c.s[c.n], dirs[c.n]);
+  if (rc == PF_OK)
+    rc = look_at_folder(out, force);
+  if (rc == PF_OK)
+    rc = collect(&c);
+  if (rc == PF_OK)
+    rc = write_all(&c, out);
+  json_decref(c.rows);
+  for (size_t i = 0; i < c.n; i++) {
+    json_decref(c.s[i].manifest);
+    json_decref(c.s[i].findings);
+    json_decref(c.s[i].summary);
+  }
+  return rc;
+}

@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Several studies side by side: verdicts of folders written by hand, the count of models that agree, medians of real sweeps in
+# two precisions; what is there is not written over.
+set -u
+: "${srcdir:=.}" "${PF_EMULATOR:=}"
+srcdir=$(cd "$srcdir" && pwd)
+T=$(mktemp -d "${TMPDIR:-/tmp}/pf-report-XXXXXX") || exit 99
+trap 'rm -rf "$T"' EXIT
+export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
+n_ok=0 n_bad=0
+ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
+bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
+# shellcheck disable=SC2086
+pf() { $PF_EMULATOR ./personaflow "$@" >"$T/out" 2>"$T/err"; }
+
+# A finished study of one hypothesis at the second tested layer: FOLDER MODEL PRECISION LAYER VERDICT
+study() {
+  mkdir "$T/$1"
+  cat >"$T/$1/manifest.json" <<J
+{"protocol": "full", "precision": "$3", "layers": [1, $4], "cells": 4, "grid": {"name": "g", "sha256": "0"},
+ "model": {"name": "$2", "weights_sha256": "sha-$2", "n_layers": 9}}
+J
+  cat >"$T/$1/findings.json" <<J
+{"findings": [{"id": "H1b", "title": "additivity", "verdict": "$5", "kind": null, "criteria": [{"name": "R_X", "value": 0.5,
+ "lo": 0.4, "hi": 0.6}], "where": {"site": "p_last", "layer": $4, "floor": 1e-9}}]}
+J
+}
+study a one f32 4 supported
+study b two f32 7 supported
+study c three f32 5 'not supported'
+study d one int8 4 inconclusive
+pf report "$T/a" "$T/b" "$T/c" "$T/d" --out "$T/all" || bad "report: $(cat "$T/err")"
+grep -q '"where": "H1b, p_last, tested layer 2"' "$T/all/comparison.json" && ok 'layers are matched by rank' || bad 'rows'
+[ "$(grep -c '"where"' "$T/all/comparison.json")" -ge 1 ] || bad 'no rows'
+tr -d '\n' <"$T/all/comparison.json" | grep -q '"id": "H9".*"cells": 3.*"value": 2' && ok 'H9: two of three models in f32, int8 is not one' ||
+  bad "H9: $(grep -A 12 H9 "$T/all/comparison.json")"
+grep -q 'one, int8' "$T/all/comparison.html" && ok 'a page' || bad 'no page'
+pf report "$T/a" "$T/b" --out "$T/all" && bad 'written over' || { grep -q 'holds a comparison already' "$T/err" && ok "$(cat "$T/err")"; }
+pf report "$T/a" "$T/b" --out "$T/all" --force || bad '--force'
+tr -d '\n' <"$T/all/comparison.json" | grep -q '"value": 2' || bad 'two models'
+pf report "$T/a" "$T/none" --out "$T/x"
+[ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
+
+cat >"$T/grid.json" <<'G'
+{"schema": "personaflow-grid/1", "name": "two", "template": "As {persona}, {task}",
+ "baseline": {"persona": "a thoughtful person", "task": "Give advice to someone facing a difficult decision."},
+ "personas": [{"key": "pirate", "text": "a pirate"}, {"key": "cook", "text": "a chef"}],
+ "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."}]}
+G
+for p in f32 int8; do
+  pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --protocol paper --only additive --precision $p --out "$T/$p" --quiet ||
+    bad "study: $(cat "$T/err")"
+done
+pf report "$T/f32" "$T/int8" --out "$T/precisions" || bad "report: $(cat "$T/err")"
+grep -q 'p_last, 1' "$T/precisions/comparison.html" && ok 'medians in two precisions' || bad 'no medians'
+echo "report: $n_ok ok, $n_bad failed"
+[ $n_bad = 0 ] && [ $n_ok -ge 6 ]
