@@ -24,7 +24,7 @@ static int look_at_scales(pf_heads *h, pf_flow *f, pf_line *x, int32_t lo) {
     return final;
   if (!h->final_scale || (post >= 0 && !h->post_scale))
     return PF_ENOMEM;
-  pf_tap tap = tap_at(final, 0, lo, hi, PF_OP_CAPTURE);
+  pf_tap tap = tap_at(final, -1, lo, hi, PF_OP_CAPTURE); /* of no layer */
   tap.out = h->final_scale;
   tap.out_stride = 1;
   int rc = pf_line_tap(&f->s, x, tap);

@@ -215,6 +215,28 @@ START_TEST(experiments_agree) {
 }
 END_TEST
 
+/* Every score of D4 and every ladder of D5 has its record, and heads in layer order. */
+START_TEST(heads_have_scores) {
+  static const char *const scores[] = {"mass",       "value_weighted",       "projection",
+                                       "first_mass", "first_value_weighted", "first_projection"};
+  open_model(_i);
+  json_t *d4 = json_array(), *d5 = json_array();
+  ck_assert_msg(pf_d4(lab, 0, d4) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(pf_d5(lab, 0, d5) == PF_OK, "%s", pf_last_error());
+  ck_assert_uint_eq(json_array_size(d4), 7);
+  for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {
+    const json_t *row = find(d4, scores[i], NULL, NULL), *map = json_object_get(row, "map");
+    ck_assert(fabs(number(row, "spearman")) <= 1);
+    ck_assert_uint_eq(json_array_size(map), (size_t)pf_lab_layers(lab));
+    ck_assert_uint_eq(json_array_size(json_array_get(map, 0)), (size_t)demo.plan.info->n_heads);
+  }
+  ck_assert(json_array_size(d5) >= 3);
+  json_decref(d4);
+  json_decref(d5);
+  close_model();
+}
+END_TEST
+
 START_TEST(layers_of_the_paper) {
   for (int32_t l = 0; l < 26; l++)
     ck_assert_int_eq(pf_paper_layer(l, 26), l);
@@ -233,6 +255,7 @@ int main(void) {
   tcase_add_loop_test(t, nothing_written_is_a_transplant_of_the_mask, 0, n);
   tcase_add_loop_test(t, heads_one_by_one_are_the_layer, 0, n);
   tcase_add_loop_test(t, the_past_stays, 0, n);
+  tcase_add_loop_test(t, heads_have_scores, 0, n);
   tcase_add_loop_test(t, experiments_agree, 0, n);
   tcase_add_test(t, layers_of_the_paper);
   suite_add_tcase(s, t);
