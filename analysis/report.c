@@ -9,6 +9,7 @@
 
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
+#include "analysis/pageparts.h"
 #include "analysis/study.h"
 #include "analysis/svg.h"
 #include "base/io.h"
@@ -716,6 +717,8 @@ static int write_page(page *g) {
   snprintf(path, sizeof path, "%s/report.html", g->dir);
   if (rc == PF_OK)
     rc = pf_buf_status(&g->b);
+  if (rc == PF_OK)
+    rc = pf_page_parts(g->dir, g->b.s);
   return rc == PF_OK ? pf_write_file(path, g->b.s, g->b.n) : rc;
 }
 

@@ -3,10 +3,32 @@
  * and Ito 2008). */
 #include "analysis/svg.h"
 
+/* Of figures: series, soft text, rules; in the light. */
+#define C0   "#0072b2"
+#define C1   "#d55e00"
+#define C2   "#009e73"
+#define FG   "#1b1f24"
+#define SOFT "#59636e"
+#define RULE "#d1d9e0"
+
+/* A figure by itself: the same rules with colours in place of variables, which not every viewer
+ * knows, on white. */
+const char pf_figure_style[] =
+    "<style>"
+    "text{font-family:'DejaVu Sans',sans-serif;font-size:13px;fill:" FG "}"
+    ".tick{fill:" SOFT ";font-size:12px}.panel{font-weight:600;font-size:14px}.key{font-size:13px}"
+    ".frame{fill:none;stroke:" RULE "}.grid{stroke:" RULE ";stroke-width:.6}"
+    ".rule{stroke:" SOFT ";stroke-dasharray:5 4}"
+    ".line{fill:none;stroke-width:2.2;stroke-linejoin:round}.band{opacity:.2;stroke:none}"
+    ".line.c0{stroke:" C0 "}.line.c1{stroke:" C1 ";stroke-dasharray:7 3}.line.c2{stroke:" C2
+    ";stroke-dasharray:2 3}"
+    ".band.c0,.dot.c0{fill:" C0 "}.band.c1,.dot.c1{fill:" C1 "}.band.c2,.dot.c2{fill:" C2 "}"
+    "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
+
 const char pf_page_style[] =
     "<style>\n"
-    ":root{--bg:#fff;--fg:#1b1f24;--soft:#59636e;--rule:#d1d9e0;--card:#f6f8fa;--c0:#0072b2;--c1:#"
-    "d55e00;--c2:#009e73;"
+    ":root{--bg:#fff;--fg:" FG ";--soft:" SOFT ";--rule:" RULE ";--card:#f6f8fa;--c0:" C0
+    ";--c1:" C1 ";--c2:" C2 ";"
     "--p0:#dbeafe;--p1:#fde9d3;--p2:#d9f2e6;--p3:#efe4f7;--p4:#eceff2}\n"
     "@media(prefers-color-scheme:dark){:root{--bg:#0f1318;--fg:#e6e9ed;--soft:#9aa4af;--rule:#"
     "313a44;--card:#171d24;"

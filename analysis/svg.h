@@ -8,6 +8,8 @@
 
 /* The style element of our pages (style.c). */
 extern const char pf_page_style[];
+/* The style of a figure that stands alone, and its background. */
+extern const char pf_figure_style[];
 
 /* A panel at (x, y) of w x h units that shows [xmin, xmax] x [ymin, ymax]; y is logarithmic if
  * `log`, x if `log_x`. */

@@ -54,5 +54,20 @@ for p in f32 int8; do
 done
 pf report "$T/f32" "$T/int8" --out "$T/precisions" || bad "report: $(cat "$T/err")"
 grep -q 'p_last, 1' "$T/precisions/comparison.html" && ok 'medians in two precisions' || bad 'no medians'
+parts() { (cd "$T/f32" && echo figures/* tables/*); }
+svg=$(find "$T/f32/figures" -name '*.svg' | wc -l) csv=$(find "$T/f32/tables" -name '*.csv' | wc -l)
+[ "$svg" = "$(grep -o '<svg' "$T/f32/report.html" | wc -l)" ] && [ "$svg" -gt 2 ] && ok "$svg figures" || bad "$svg figures"
+[ "$csv" = "$(grep -oE '<table[ >]' "$T/f32/report.html" | wc -l)" ] && [ "$csv" -gt 2 ] && ok "$csv tables" || bad "$csv tables"
+grep -q 'var(--' "$T/f32/figures/"*.svg && bad 'a figure wants the style of its page'
+grep -qE '^"?p_last' "$T/f32/tables/"*.csv && ok 'the medians as CSV' || bad 'no medians as CSV'
+grep -qE '<|&[a-z]+;' "$T/f32/tables/"*.csv && bad "marks in CSV: $(grep -hE '<|&[a-z]+;' "$T/f32/tables/"*.csv | head -n 2)"
+if $PF_EMULATOR ./personaflow info | grep -q '^figures.*png'; then
+  [ "$svg" = "$(find "$T/f32/figures" -name '*.png' -size +2k | wc -l)" ] && ok 'as many PNG files' || bad 'PNG files'
+fi
+before=$(parts)
+touch "$T/f32/figures/99-old.svg" "$T/f32/figures/mine.svg"
+pf report "$T/f32" || bad "$(cat "$T/err")"
+rm "$T/f32/figures/mine.svg" || bad 'removed what is not ours'
+[ "$before" = "$(parts)" ] && ok 'made again: the same files' || bad "made again: $(parts)"
 echo "report: $n_ok ok, $n_bad failed"
 [ $n_bad = 0 ] && [ $n_ok -ge 6 ]

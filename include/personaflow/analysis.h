@@ -208,6 +208,8 @@ PF_API int pf_study_merge(const char *out, const char *const *dirs, size_t n, co
                           const pf_study_opts *o);
 /* Makes report.html of a finished study again. */
 PF_API int pf_report_make(const char *dir);
+/* Formats in which this build writes the figures of a report: "svg, png" or "svg". */
+PF_API const char *pf_figure_formats(void);
 /* Sets 2 to 16 finished studies side by side: out/comparison.html and comparison.json (schema
  * "personaflow-comparison/1"): verdicts with the numbers that decided, H9 over the models in f32,
  * medians of the additive sweep. Precisions of one model show what rounding changes. PF_EEXIST

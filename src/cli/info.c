@@ -8,7 +8,8 @@
 
 static int print_text(const pf_kernel_choice *k, size_t n) {
   printf("personaflow %s, numerics contract %d\n", pf_version(), pf_contract_version());
-  printf("cpu       %s\nfeatures  %s\n\n", pf_cpu_name(), pf_cpu_features());
+  printf("cpu       %s\nfeatures  %s\nfigures   %s\n\n", pf_cpu_name(), pf_cpu_features(),
+         pf_figure_formats());
   for (int p = 1; p < PF_N_PRECISIONS; p++)
     printf("%s %-8s %s\n", p == 1 ? "precision" : "         ", pf_precision_name((pf_precision)p),
            pf_precision_note((pf_precision)p));

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The page is the one place where figures and tables are made; this takes them out of it, so it
+ * knows the few elements that our pages have. */
+#include "config.h"
+
+#include "analysis/pageparts.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef PF_HAVE_RSVG
+#include <cairo.h>
+#include <librsvg/rsvg.h>
+#endif
+
+#include "analysis/svg.h"
+#include "base/io.h"
+#include "base/status.h"
+#include "personaflow/analysis.h"
+
+enum { NAME = 64, PATH_SIZE = 4400 };
+#define FIGURES "figures"
+#define TABLES  "tables"
+
+/* ---- folders --------------------------------------------------------------------------------- */
+
+/* "01-...": files that a page before this one has left. */
+static bool is_part(const char *name) {
+  const char *dot = strrchr(name, '.');
+  return isdigit((unsigned char)name[0]) && isdigit((unsigned char)name[1]) && name[2] == '-' &&
+         dot && (!strcmp(dot, ".svg") || !strcmp(dot, ".png") || !strcmp(dot, ".csv"));
+}
+
+static int empty_folder(const char *dir, const char *sub) {
+  char path[PATH_SIZE], file[PATH_SIZE + 300];
+  snprintf(path, sizeof path, "%s/%s", dir, sub);
+  if (mkdir(path, 0777) != 0 && errno != EEXIST)
+    return pf_fail(PF_EIO, "%s: cannot make the folder: %s", path, strerror(errno));
+  DIR *d = opendir(path);
+  for (struct dirent *e; d && (e = readdir(d));) {
+    snprintf(file, sizeof file, "%s/%s", path, e->d_name);
+    if (is_part(e->d_name))
+      unlink(file);
+  }
+  if (d)
+    closedir(d);
+  return PF_OK;
+}
+
+/* ---- text of elements ------------------------------------------------------------------------ */
+
+static const struct {
+  const char *entity, *text;
+} entities[] = {{"&amp;", "&"},    {"&lt;", "<"},     {"&gt;", ">"},    {"&quot;", "\""},
+                {"&#39;", "'"},    {"&ndash;", ""},   {"&rsquo;", "'"}, {"&minus;", "-"},
+                {"&middot;", ","}, {"&ldquo;", "\""}, {"&rdquo;", "\""}};
+
+/* The text of [s, end) without tags; what a tag parts is parted by a space. */
+static void plain(const char *s, const char *end, pf_buf *out) {
+  while (s < end) {
+    if (*s == '<') {
+      bool apart = !strncmp(s, "<br", 3);
+      s = memchr(s, '>', (size_t)(end - s));
+      s = s ? s + 1 : end;
+      if (apart)
+        pf_buf_puts(out, " ");
+      continue;
+    }
+    size_t i = 0, n = sizeof entities / sizeof *entities;
+    while (i < n && strncmp(s, entities[i].entity, strlen(entities[i].entity)) != 0)
+      i++;
+    if (i < n) {
+      pf_buf_puts(out, entities[i].text);
+      s += strlen(entities[i].entity);
+    } else {
+      pf_buf_add(out, s++, 1);
+    }
+  }
+}
+
+/* "Which way the persona takes" -> "which-way-the-persona-takes". */
+static void slug(const char *heading, const char *end, char out[NAME]) {
+  pf_buf b = {0};
+  size_t n = 0;
+  plain(heading, end, &b);
+  for (const char *s = pf_buf_str(&b); *s && n + 1 < NAME - 8; s++) {
+    if (isalnum((unsigned char)*s))
+      out[n++] = (char)tolower((unsigned char)*s);
+    else if (n && out[n - 1] != '-')
+      out[n++] = '-';
+  }
+  while (n && out[n - 1] == '-')
+    n--;
+  out[n] = '\0';
+  pf_buf_free(&b);
+}
+
+/* ---- figures --------------------------------------------------------------------------------- */
+
+const char *pf_figure_formats(void) {
+#ifdef PF_HAVE_RSVG
+  return "svg, png";
+#else
+  return "svg";
+#endif
+}
+
+#ifdef PF_HAVE_RSVG
+static int write_png(const char *path, const pf_buf *svg, double w, double h) {
+  enum { SCALE = 2 };
+  RsvgRectangle all = {0, 0, SCALE * w, SCALE * h};
+  GError *e = NULL;
+  RsvgHandle *r = rsvg_handle_new_from_data((const guint8 *)svg->s, svg->n, &e);
+  cairo_surface_t *s =
+      cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)(SCALE * w), (int)(SCALE * h));
+  cairo_t *c = cairo_create(s);
+  int rc = PF_OK;
+  if (!r || !rsvg_handle_render_document(r, c, &all, &e) ||
+      cairo_surface_write_to_png(s, path) != CAIRO_STATUS_SUCCESS)
+    rc = pf_fail(PF_EIO, "%s: cannot draw: %s", path, e ? e->message : "cairo failed");
+  cairo_destroy(c);
+  cairo_surface_destroy(s);
+  if (r)
+    g_object_unref(r);
+  g_clear_error(&e);
+  return rc;
+}
+#else
+static int write_png(const char *path, const pf_buf *svg, double w, double h) {
+  (void)path, (void)svg, (void)w, (void)h;
+  return PF_OK;
+}
+#endif
+
+/* [s, end): an svg element of ours, whose size is its viewBox. */
+static int write_figure(const char *dir, int number, const char *name, const char *s,
+                        const char *end) {
+  char path[PATH_SIZE];
+  double w = 0, h = 0;
+  pf_buf b = {0};
+  const char *inside = strchr(s, '>') + 1;
+  if (sscanf(s, "<svg viewBox=\"0 0 %lf %lf\"", &w, &h) != 2)
+    return pf_fail(PF_EINTERNAL, "a figure without a size");
+  pf_buf_printf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%g\" height=\"%g\"", w, h);
+  pf_buf_add(&b, s + 4, (size_t)(inside - s - 4));
+  pf_buf_puts(&b, pf_figure_style);
+  pf_buf_add(&b, inside, (size_t)(end - inside));
+  pf_buf_puts(&b, "\n");
+  int rc = pf_buf_status(&b);
+  snprintf(path, sizeof path, "%s/" FIGURES "/%02d-%s.svg", dir, number, name);
+  if (rc == PF_OK)
+    rc = pf_write_file(path, b.s, b.n);
+  snprintf(path, sizeof path, "%s/" FIGURES "/%02d-%s.png", dir, number, name);
+  if (rc == PF_OK)
+    rc = write_png(path, &b, w, h);
+  pf_buf_free(&b);
+  return rc;
+}
+
+/* ---- tables ---------------------------------------------------------------------------------- */
+
+static void csv_cell(const char *s, const char *end, pf_buf *out) {
+  pf_buf b = {0};
+  plain(s, end, &b);
+  const char *t = pf_buf_str(&b);
+  bool quoted = strpbrk(t, ",\"\n") != NULL;
+  pf_buf_puts(out, quoted ? "\"" : "");
+  for (; *t; t++) {
+    pf_buf_puts(out, *t == '"' ? "\"" : "");
+    pf_buf_add(out, t, 1);
+  }
+  pf_buf_puts(out, quoted ? "\"" : "");
+  pf_buf_free(&b);
+}
+
+/* The end of a cell: the next cell, row or end of the table, as our pages close every cell. */
+static const char *cell_end(const char *s) {
+  const char *td = strstr(s, "</td>"), *th = strstr(s, "</th>");
+  return !td ? th : !th ? td : td < th ? td : th;
+}
+
+static bool opens(const char *s, const char *tag) {
+  size_t n = strlen(tag);
+  return !strncmp(s, tag, n) && (s[n] == '>' || s[n] == ' ');
+}
+
+static int write_table(const char *dir, int number, const char *name, const char *s,
+                       const char *end) {
+  char path[PATH_SIZE];
+  pf_buf b = {0};
+  bool first = true, rows = false;
+  for (; s < end; s++) {
+    if (opens(s, "<tr")) {
+      pf_buf_puts(&b, rows ? "\n" : "");
+      rows = first = true;
+    } else if (opens(s, "<td") || opens(s, "<th")) {
+      const char *text = strchr(s, '>') + 1, *stop = cell_end(text);
+      if (!stop || stop > end)
+        break;
+      pf_buf_puts(&b, first ? "" : ",");
+      csv_cell(text, stop, &b);
+      first = false;
+      s = stop;
+    }
+  }
+  pf_buf_puts(&b, "\n");
+  int rc = pf_buf_status(&b);
+  snprintf(path, sizeof path, "%s/" TABLES "/%02d-%s.csv", dir, number, name);
+  if (rc == PF_OK)
+    rc = pf_write_file(path, b.s, b.n);
+  pf_buf_free(&b);
+  return rc;
+}
+
+/* ---- the page -------------------------------------------------------------------------------- */
+
+int pf_page_parts(const char *dir, const char *html) {
+  char name[NAME] = "page";
+  int figures = 0, tables = 0, rc = empty_folder(dir, FIGURES);
+  if (rc == PF_OK)
+    rc = empty_folder(dir, TABLES);
+  for (const char *s = html, *end; *s && rc == PF_OK; s++) {
+    if (opens(s, "<h2") && (end = strstr(s, "</h2>")))
+      slug(strchr(s, '>') + 1, end, name);
+    else if (opens(s, "<svg") && (end = strstr(s, "</svg>")))
+      rc = write_figure(dir, ++figures, name, s, end + 6);
+    else if (opens(s, "<table") && (end = strstr(s, "</table>")))
+      rc = write_table(dir, ++tables, name, s, end);
+  }
+  return rc;
+}
