@@ -10,6 +10,7 @@
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
 #include "analysis/pageparts.h"
+#include "analysis/paperpage.h"
 #include "analysis/study.h"
 #include "analysis/svg.h"
 #include "base/io.h"
@@ -702,11 +703,25 @@ static int sweep(page *g) {
   return rc;
 }
 
+/* Of a model that has the shape of one of the paper's. */
+static int paper_tables(page *g) {
+  const char *key = pf_js_str(json_object_get(g->manifest, "model"), "shaped_as_key"),
+             *precision = pf_js_str(g->manifest, "precision");
+  pf_replica r = {.bf16 = strcmp(precision, "f32") != 0};
+  if (!*key)
+    return PF_OK;
+  int rc = pf_paper_page(g->dir, key, &r, &g->b);
+  return rc == PF_EINPUT ? PF_OK
+                         : rc; /* the data files are not here: the page stands without them */
+}
+
 static int write_page(page *g) {
   char path[4400];
   head(g);
   question(g);
   int rc = g->summary ? sweep(g) : PF_OK;
+  if (rc == PF_OK)
+    rc = paper_tables(g);
   if (rc == PF_OK)
     rc = pf_full_page(g->dir, &g->b);
   if (g->texts) {

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The published per-cell values as tables, and the rule of agreement on replicas that are made up
  * from them. */
+#include "config.h"
+
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "analysis/paper.h"
+#include "analysis/paperpage.h"
 #include "tests/suite.h"
 #include "tests/util.h"
+#include "tmpdir.h"
 
 static pf_paper open_paper(const char *key) {
   pf_paper p;
@@ -171,6 +174,69 @@ START_TEST(marker_tables) {
 }
 END_TEST
 
+/* ---- in a report ----------------------------------------------------------------------------- */
+
+/* The records of a study whose every value is the published one times a factor. */
+static void write_records(const char *dir, const pf_paper *p, pf_experiment e, const char *file,
+                          double factor) {
+  pf_buf b = {0};
+  for (size_t i = 0; i < p->n; i++)
+    for (size_t k = 0; p->t[i].experiment == e && k < p->t[i].n; k++) {
+      const pf_paper_table *t = &p->t[i];
+      const char *split = strstr(t->cell[k], "__");
+      char probe[40];
+      int layer;
+      pf_buf_printf(&b, "{\"persona\": \"%.*s\", \"task\": \"%s\", ", (int)(split - t->cell[k]),
+                    t->cell[k], split + 2);
+      if (e == PF_PAPER_SHORT && sscanf(t->condition, "%39s %d", probe, &layer) == 2)
+        pf_buf_printf(&b, "\"probe\": \"%s\", \"layer\": %d, \"kl\": %.17g}\n", probe, layer,
+                      t->value[k] * factor);
+      else if (e == PF_PAPER_MARKERS)
+        pf_buf_printf(&b, "\"condition\": \"%s\", \"markers\": %g, \"text\": \"\"}\n", t->condition,
+                      3 * t->value[k]);
+      else if (e == PF_PAPER_LAYER_SETS)
+        pf_buf_printf(&b, "\"condition\": \"cached\", \"set\": \"%s\", \"kl10\": %.17g}\n",
+                      t->condition, t->value[k] * factor);
+      else
+        pf_buf_printf(&b, "\"condition\": \"%s\", \"kl10\": %.17g}\n",
+                      !strcmp(t->condition, "host") ? "none" : t->condition, t->value[k] * factor);
+    }
+  tmp_write(dir, file, b.s, b.n);
+  pf_buf_free(&b);
+}
+
+static size_t count(const char *text, const char *what) {
+  size_t n = 0;
+  for (; (text = strstr(text, what)); text += strlen(what))
+    n++;
+  return n;
+}
+
+START_TEST(tables_of_a_report) {
+  char dir[256];
+  pf_paper p = open_paper("gemma2b");
+  pf_buf page = {0};
+  pf_replica f32 = {0};
+  tmp_make(dir);
+  write_records(dir, &p, PF_PAPER_SHORT, "results.jsonl", 1.02);
+  write_records(dir, &p, PF_PAPER_MARKERS, "markers.jsonl", 1);
+  write_records(dir, &p, PF_PAPER_INJECTION, "injection.jsonl", 1);
+  write_records(dir, &p, PF_PAPER_LAYER_SETS, "layer_sets.jsonl", 1.3);
+  ck_assert_msg(pf_paper_page(dir, "gemma2b", &f32, &page) == PF_OK, "%s", pf_last_error());
+  const char *html = pf_buf_str(&page), *cells = strstr(html, "The paper's cells");
+  ck_assert(cells != NULL);
+  /* 20 sites, 4 conditions of markers and 3 of injection agree, 5 layer sets do not */
+  size_t all = count(html, ">agrees<"), below = count(cells, ">agrees<");
+  ck_assert_uint_eq(all - below, 20 + 4 + 3);
+  ck_assert_uint_eq(below, 20 * 12 + 4 * 24 + 3 * 24);
+  ck_assert_uint_eq(count(html, ">differs<") - count(cells, ">differs<"), 5);
+  ck_assert_uint_eq(count(cells, ">differs<"), 5 * 24);
+  pf_buf_free(&page);
+  tmp_remove(dir);
+  pf_paper_free(&p);
+}
+END_TEST
+
 int main(void) {
   tu_use_source_data();
   Suite *s = suite_create("paper");
@@ -181,6 +247,7 @@ int main(void) {
   tcase_add_test(t, kl_tables);
   tcase_add_test(t, order_of_cells);
   tcase_add_test(t, marker_tables);
+  tcase_add_test(t, tables_of_a_report);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
 }
