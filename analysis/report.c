@@ -47,6 +47,13 @@ static const struct {
  * -------------------------------------------------------------------------------------------------
  */
 
+/* A study that ran the experiment has left it. */
+static bool has_file(const page *g, const char *name) {
+  char path[4400];
+  snprintf(path, sizeof path, "%s/%s", g->dir, name);
+  return access(path, F_OK) == 0;
+}
+
 static void text(page *g, const char *s) {
   pf_html_text(&g->b, s ? s : "");
 }
@@ -237,14 +244,18 @@ static void answer(page *g) {
     if (!strcmp(probe_at(g, i), "p_last"))
       main_probe = "p_last";
   answer_geometry(g, main_probe);
-  puts_(g,
-        "</ul></div>\n<p><b>What this does not show.</b> These runs have no null controls. A small "
-        "KL can mean that the vector is a sum, "
-        "or that this token at this layer hardly matters for the next ten tokens; the numbers here "
-        "cannot tell the two apart. Early layers "
-        "are additive in part because little has happened yet: at layer 0 nothing differs at all. "
-        "No confidence intervals or tests stand "
-        "behind the medians, and cells that share a persona or a task are not independent.</p>\n");
+  bool tested = has_file(g, "findings.json");
+  puts_(g, "</ul></div>\n<p><b>What this does not show.</b> A small KL can mean that the vector is "
+           "a sum, or that "
+           "this token at this layer hardly matters for the next ten tokens; the sweep cannot tell "
+           "the two apart. "
+           "Early layers are additive in part because little has happened yet: at layer 0 nothing "
+           "differs at all. ");
+  puts_(g, tested ? "The controls, intervals and tests that tell stand below, under Verdicts.</p>\n"
+                  : "There are no null controls here, and no confidence intervals or tests stand "
+                    "behind the medians; "
+                    "cells that share a persona or a task are not independent. Protocol full has "
+                    "them.</p>\n");
 }
 
 /* ---- figures
@@ -654,8 +665,7 @@ static int read_part(const page *g, const char *name, json_t **out) {
  */
 static int read_sweep(page *g) {
   char path[4400];
-  snprintf(path, sizeof path, "%s/summary.json", g->dir);
-  if (access(path, F_OK) != 0)
+  if (!has_file(g, "summary.json"))
     return PF_OK;
   int rc = read_part(g, "summary.json", &g->summary);
   snprintf(path, sizeof path, "%s/generated.jsonl", g->dir);
