@@ -195,8 +195,10 @@ static int put_phase(page *g) {
   if (rc == PF_OK) {
     pf_buf_printf(g->b, "<h2>%s</h2>\n", text(g->phase, "name"));
     bars(g, role, n, "Time by role, all layers together; of the phase's wall time");
-    roofline(g, role, n);
-    bars(g, layer, m, "Time by layer, the slowest first");
+    if (number(g->phase, "tokens") > 0) {
+      roofline(g, role, n);
+      bars(g, layer, m, "Time by layer, the slowest first");
+    }
   }
   pf_free(role);
   pf_free(layer);

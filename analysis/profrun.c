@@ -272,6 +272,27 @@ static json_t *phase_json(const prof *f, phase_id id) {
                    rows_json(f, ph));
 }
 
+/* Loading as a phase of one repeat; what is not listed is making room and waiting at the end. */
+static json_t *load_json(const prof *f) {
+  const pf_load_times *t = pf_model_load_times(f->m);
+  const struct {
+    const char *role;
+    double seconds;
+  } parts[] = {{"load.read", t->read},
+               {"load.check", t->check},
+               {"load.pack", t->pack},
+               {"load.hash", t->hash}};
+  json_t *rows = json_array();
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    json_array_append_new(rows,
+                          json_pack("{s:i,s:s,s:I,s:f,s:I,s:[f],s:[f]}", "layer", -1, "role",
+                                    parts[i].role, "calls", (json_int_t)t->blocks, "flops", 0.0,
+                                    "bytes", (json_int_t)(parts[i].seconds > 0 ? t->bytes : 0),
+                                    "seconds", parts[i].seconds / t->threads, "imbalance", 0.0));
+  return json_pack("{s:s,s:i,s:[f],s:[f],s:o}", "name", "load", "tokens", 0, "wall", f->load,
+                   "busy", t->wall, "rows", rows);
+}
+
 static json_t *interventions_json(const prof *f) {
   json_t *list = json_array();
   const char *line;
@@ -283,6 +304,7 @@ static json_t *interventions_json(const prof *f) {
 static json_t *result_of(const prof *f) {
   const pf_model_info *i = pf_model_get_info(f->m);
   json_t *phases = json_array();
+  json_array_append_new(phases, load_json(f));
   for (int id = 0; id < N_PHASES; id++)
     if (id == PREFILL || f->o->generate > 0)
       json_array_append_new(phases, phase_json(f, (phase_id)id));

@@ -272,6 +272,8 @@ static void put_header(pf_buf *b, const json_t *r) {
 }
 
 static void put_counters(pf_buf *b, const json_t *phase) {
+  if (!json_object_get(phase, "counters"))
+    return;
   const char *key, *sep = "counters:", *why = "";
   json_t *v, *all = json_object_get(phase, "counters");
   json_object_foreach(all, key, v) {
@@ -310,6 +312,11 @@ static void put_phase_header(pf_buf *b, const json_t *phase) {
   json_array_foreach(json_object_get(phase, "rows"), i, row) {
     if (!strcmp(text(row, "role"), "between"))
       other += median_of(json_object_get(row, "seconds"));
+  }
+  if (number(phase, "tokens") == 0) {
+    pf_buf_printf(b, "\n%s: %.1f ms; of them %.1f ms with the weights\n", text(phase, "name"),
+                  1e3 * wall, 1e3 * median_of(json_object_get(phase, "busy")));
+    return;
   }
   pf_buf_printf(b,
                 "\n%s: %d tokens, %.1f ms, %.1f tokens/s; best %.1f ms, without a profile %.1f ms "

@@ -75,6 +75,7 @@ struct pf_model {
   void *arena;      /* all packed weights and vectors live here; mapped by weights.c */
   size_t arena_bytes;
   char sha256[65];
+  pf_load_times load;
   pf_tensor_info *tensors; /* with their digests, in name order; NULL: no checksum was asked for */
   size_t n_tensors;
   struct pf_tensor_text *tensor_text; /* their strings */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/aio.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/par.h"
 #include "base/sha256.h"
@@ -307,6 +308,7 @@ typedef struct loader {
   struct outcome {
     int rc;
     char line[1024];
+    pf_load_times t;
   } * outcomes; /* one a thread: an error line belongs to the thread that met it */
 } loader;
 
@@ -378,7 +380,16 @@ typedef struct worker {
   uint64_t at;       /* its next byte */
   pf_sha256 *sha;    /* of the job being packed */
   bool report;       /* this thread calls the progress function */
+  pf_load_times t;
+  double last; /* when the last lap ended */
 } worker;
+
+/* Time since the worker's last lap. */
+static void lap(worker *k, double *to) {
+  double now = pf_seconds();
+  *to += now - k->last;
+  k->last = now;
+}
 
 static job *take_job(loader *l) {
   size_t i = atomic_fetch_add(&l->next, 1);
@@ -475,17 +486,24 @@ static int finish_block(worker *k) {
   pf_want *t = s->j->t;
   if (pf_aio_wait(k->aio, &s->req) != PF_OK)
     return read_failed(t, &s->req);
+  lap(k, &k->t.read);
   k->tail++;
   const char *p = (char *)s->req.buf + s->skip;
   size_t es = pf_dtype_bytes(t->src->dtype), n = (size_t)(s->hi - s->lo) / es,
          first = (size_t)(s->lo / es);
   int rc = check_values(k->l, t, first, n, p);
+  lap(k, &k->t.check);
   if (rc != PF_OK)
     return rc;
   size_t width = t->cols ? t->cols : 1;
   puts_of[t->role](k, t, first / width, n / width, p);
+  lap(k, &k->t.pack);
   atomic_fetch_add(&k->l->done, s->hi - s->lo);
-  return k->l->hash ? hash_block(k, s, p) : PF_OK;
+  k->t.blocks++;
+  k->t.bytes += s->hi - s->lo;
+  rc = k->l->hash ? hash_block(k, s, p) : PF_OK;
+  lap(k, &k->t.hash);
+  return rc;
 }
 
 static void tell(const loader *l, uint64_t done) {
@@ -495,6 +513,7 @@ static void tell(const loader *l, uint64_t done) {
 
 static int run_worker(worker *k) {
   int rc = PF_OK;
+  k->last = pf_seconds();
   k->j = take_job(k->l);
   k->at = k->j ? k->j->lo : 0;
   while (rc == PF_OK && !atomic_load(&k->l->stop)) {
@@ -538,6 +557,7 @@ static void work(void *arg, int tid, int nt) {
     atomic_store(&l->stop, true);
     snprintf(o->line, sizeof o->line, "%s", pf_last_error());
   }
+  o->t = k.t;
   pf_aio_close(k.aio);
   if (k.sha) {
     char hex[65];
@@ -557,7 +577,16 @@ static void share_out(loader *l, int nt) {
   l->depth = depth < 2 ? 2 : (unsigned)depth;
 }
 
-static int run_jobs(loader *l) {
+static void add_times(pf_load_times *to, const pf_load_times *t) {
+  to->read += t->read;
+  to->check += t->check;
+  to->pack += t->pack;
+  to->hash += t->hash;
+  to->blocks += t->blocks;
+  to->bytes += t->bytes;
+}
+
+static int run_jobs(loader *l, pf_load_times *times) {
   int nt = l->opts && l->opts->threads > 0 ? l->opts->threads : pf_par_default();
   nt = pf_par_most(nt > 64 ? 64 : nt, l->n_jobs);
   share_out(l, nt);
@@ -568,6 +597,9 @@ static int run_jobs(loader *l) {
   for (int i = 0; i < nt && rc == PF_OK; i++)
     if (l->outcomes[i].rc != PF_OK)
       rc = pf_fail(l->outcomes[i].rc, "%s", l->outcomes[i].line);
+    else
+      add_times(times, &l->outcomes[i].t);
+  times->threads = nt;
   if (rc == PF_OK)
     tell(l, l->total);
   return rc;
@@ -599,17 +631,23 @@ static int load(pf_model *m, pf_wants *w, const pf_ckpt *k, const pf_model_opts 
   int rc;
   if (!(l.f = pf_simd_for(opts ? opts->isa : NULL, &rc)))
     return rc;
+  double since = pf_seconds();
   l.hash = checksum && !pf_digest_cached(m->sha256, w, k);
   rc = make_arena(m, w);
   if (rc == PF_OK)
     rc = make_jobs(&l);
   if (rc == PF_OK)
-    rc = run_jobs(&l);
+    rc = run_jobs(&l, &m->load);
   if (rc == PF_OK && l.hash)
     rc = pf_digest_make(m->sha256, w, k);
+  m->load.wall = pf_seconds() - since;
   pf_free(l.jobs);
   pf_free(l.outcomes);
   return rc;
+}
+
+const pf_load_times *pf_model_load_times(const pf_model *m) {
+  return &m->load;
 }
 
 struct pf_tensor_text {

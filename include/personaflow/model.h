@@ -78,6 +78,18 @@ typedef struct pf_model_opts {
  * failure. opts may be NULL. */
 PF_API int pf_model_open(pf_model **out, const char *path, const pf_model_opts *opts);
 PF_API void pf_model_close(pf_model *m);
+/* What loading the weights took: seconds of all threads together (the wall time is threads x wall
+ * less what is not listed), and blocks that were read. */
+typedef struct pf_load_times {
+  int threads;
+  double wall;
+  double read;  /* waiting for the disk or the page cache */
+  double check; /* for NaNs and infinities */
+  double pack;  /* into panels, quantising and rounding included */
+  double hash;  /* checksums, when they were not known */
+  uint64_t blocks, bytes;
+} pf_load_times;
+PF_API const pf_load_times *pf_model_load_times(const pf_model *m);
 PF_API const pf_model_info *pf_model_get_info(const pf_model *m);
 
 /* A tensor of a checkpoint. */
