@@ -124,7 +124,7 @@ static int want_base(work *w, int persona, int task, base **out) {
   w->b[w->n_b++] = *out = b;
   *b = (base){.persona = persona, .task = task, .q = &b->own};
   if (persona == PF_NOBODY)
-    rc = pf_role_prompt_make(p->tok, p->grid.template_, NULL, p->grid.tasks[task].text, &b->own);
+    rc = pf_plan_say(p, NULL, p->grid.tasks[task].text, &b->own);
   else
     b->q = pf_plan_prompt(p, persona, task);
   b->h = pf_calloc(w->width, sizeof *b->h);

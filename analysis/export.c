@@ -297,12 +297,19 @@ static json_t *texts_json(const pf_grid_item *items, size_t n) {
   return a;
 }
 
-static json_t *grid_json(const pf_grid *g) {
-  return json_pack("{s:s,s:s,s:s,s:s,s:{s:s,s:s},s:o,s:o}", "name", g->name, "description",
-                   g->description, "sha256", g->sha256, "template", g->template_, "baseline",
-                   "persona", g->base.key, "task", g->base.text, "personas",
-                   texts_json(g->personas, g->n_personas), "tasks",
-                   texts_json(g->tasks, g->n_tasks));
+static json_t *grid_json(const pf_plan *p) {
+  const pf_grid *g = &p->grid;
+  const pf_paraphrase *by = p->paraphrase;
+  json_t *o =
+      json_pack("{s:s,s:s,s:s,s:s,s:{s:s,s:s},s:o,s:o}", "name", g->name, "description",
+                g->description, "sha256", g->sha256, "template", by ? by->text : g->template_,
+                "baseline", "persona", g->base.key, "task", g->base.text, "personas",
+                texts_json(g->personas, g->n_personas), "tasks", texts_json(g->tasks, g->n_tasks));
+  if (o && by)
+    json_object_set_new(o, "paraphrase", json_string(by->key));
+  if (o && by && by->system)
+    json_object_set_new(o, "system", json_string(by->system));
+  return o;
 }
 
 static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
@@ -316,8 +323,8 @@ static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
       precision_of(p), "probes", json_object_get(p->head, "probes"), "layers",
       json_object_get(p->head, "layers"), "cells", (int)p->n_cells, "scored_tokens", PF_SCORED,
       "model", model_json(p->info), "tokenizer", "sha256", json_object_get(p->head, "tokenizer"),
-      "chat", family ? family : "", "grid", grid_json(&p->grid), "cpu", "name", pf_cpu_name(),
-      "features", pf_cpu_features(), "kernels", kernels_json(), "arguments", arguments);
+      "chat", family ? family : "", "grid", grid_json(p), "cpu", "name", pf_cpu_name(), "features",
+      pf_cpu_features(), "kernels", kernels_json(), "arguments", arguments);
 }
 
 /* ---- all of it

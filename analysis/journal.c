@@ -60,24 +60,27 @@ static bool take_line(pf_journal *j, const char *s, size_t n) {
   return ok;
 }
 
-/* The first member in which two heads differ, NULL if none. */
-static const char *difference(const json_t *a, const json_t *b) {
-  for (int turn = 0; turn < 2; turn++, a = b) {
-    const json_t *other = turn ? a : b;
-    for (void *it = json_object_iter((json_t *)a); it;
-         it = json_object_iter_next((json_t *)a, it)) {
-      const char *key = json_object_iter_key(it);
-      pf_buf x = {0}, y = {0};
-      pf_js_dump(json_object_iter_value(it), 0, &x);
-      pf_js_dump(json_object_get(other, key), 0, &y);
-      bool same = !strcmp(pf_buf_str(&x), pf_buf_str(&y));
-      pf_buf_free(&x);
-      pf_buf_free(&y);
-      if (!same)
-        return key;
-    }
+/* The first member of a that b has not, or has otherwise; NULL if none. */
+static const char *lacks(const json_t *a, const json_t *b) {
+  const char *key;
+  json_t *v;
+  json_object_foreach((json_t *)a, key, v) {
+    pf_buf x = {0}, y = {0};
+    pf_js_dump(v, 0, &x);
+    pf_js_dump(json_object_get(b, key), 0, &y);
+    bool same = !strcmp(pf_buf_str(&x), pf_buf_str(&y));
+    pf_buf_free(&x);
+    pf_buf_free(&y);
+    if (!same)
+      return key;
   }
   return NULL;
+}
+
+/* The first member in which two heads differ, NULL if none. It belongs to one of them. */
+static const char *difference(const json_t *a, const json_t *b) {
+  const char *key = lacks(a, b);
+  return key ? key : lacks(b, a);
 }
 
 static int check_head(const pf_journal *j, const char *s, size_t n, const json_t *head) {

@@ -218,10 +218,12 @@ static int neutral_prompt(const pf_lab *l, pf_who who, pf_role_prompt *out) {
   const char *task = task_text(l, who.task);
   char *text = NULL;
   int32_t got;
-  int rc = pf_neutral_fit(&p->controls.neutral[PF_NEUTRAL - who.persona], p->tok, p->grid.template_,
-                          task, x.hi - x.lo, &text, &got);
+  bool own = p->paraphrase && !p->paraphrase->system; /* a system message has the same words */
+  int rc =
+      pf_neutral_fit(&p->controls.neutral[PF_NEUTRAL - who.persona], p->tok,
+                     own ? p->paraphrase->text : p->grid.template_, task, x.hi - x.lo, &text, &got);
   if (rc == PF_OK)
-    rc = pf_role_prompt_make(p->tok, p->grid.template_, text, task, out);
+    rc = pf_plan_say(p, text, task, out);
   pf_free(text);
   return rc;
 }
@@ -266,7 +268,7 @@ static int make_prompt(const pf_lab *l, pf_who w, pf_track *t) {
     return PF_OK;
   }
   const char *persona = persona_text(l, w.persona);
-  return pf_role_prompt_make(p->tok, p->grid.template_, persona, task_text(l, w.task), &t->own);
+  return pf_plan_say(p, persona, task_text(l, w.task), &t->own);
 }
 
 /* ---- tracks ---------------------------------------------------------------------------------- */

@@ -31,6 +31,8 @@ static int read_run(const char *dir, json_t **run, pf_study_opts *o) {
   o->layers = text(*run, "layers");
   o->protocol = text(*run, "protocol");
   o->only = text(*run, "only");
+  o->baseline = text(*run, "baseline");
+  o->paraphrase = text(*run, "paraphrase");
   o->all_draws = json_is_true(json_object_get(*run, "all_draws"));
   const char *precision = text(*run, "precision");
   if (!o->model || !o->grid || !o->protocol || !precision)

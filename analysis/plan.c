@@ -33,9 +33,16 @@ int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32
  * ------------------------------------------------------------------------------------------------------
  */
 
+int pf_plan_say(const pf_plan *p, const char *persona, const char *task, pf_role_prompt *out) {
+  const pf_paraphrase *by = p->paraphrase;
+  if (by && by->system)
+    return pf_role_prompt_make_system(p->tok, by->system, by->text, persona, task, out);
+  return pf_role_prompt_make(p->tok, by ? by->text : p->grid.template_, persona, task, out);
+}
+
 static int make_prompt(const pf_plan *p, const char *persona, const char *task,
                        pf_role_prompt *out) {
-  int rc = pf_role_prompt_make(p->tok, p->grid.template_, persona, task, out);
+  int rc = pf_plan_say(p, persona, task, out);
   if (rc == PF_OK && out->enc.n + p->y_max > (size_t)p->info->max_positions)
     rc = pf_fail(PF_EINPUT,
                  "the prompt for '%.40s' and '%.40s' has %zu tokens; the model has %d positions",
@@ -86,14 +93,57 @@ static json_t *controls_sum(const pf_plan *p) {
   return sum;
 }
 
+/* ---- what the controls offer in place of the grid's own -------------------------------------- */
+
+static int no_control(const char *option, const char *key) {
+  return pf_fail(PF_EUSAGE, "%s: the grid's controls have no '%s' (personaflow grid lists them)",
+                 option, key);
+}
+
+static const char *item_text(const pf_grid_item *v, size_t n, const char *key, size_t length) {
+  for (size_t i = 0; i < n; i++)
+    if (strlen(v[i].key) == length && !strncmp(v[i].key, key, length))
+      return v[i].text;
+  return NULL;
+}
+
+/* "PERSONA" or "PERSONA,TASK". */
+static int take_baseline(pf_plan *p, const char *keys) {
+  const pf_controls *c = &p->controls;
+  const char *comma = keys ? strchr(keys, ',') : NULL;
+  if (!keys)
+    return PF_OK;
+  const char *persona = item_text(c->base_personas, c->n_base_personas, keys,
+                                  comma ? (size_t)(comma - keys) : strlen(keys)),
+             *task = comma ? item_text(c->base_tasks, c->n_base_tasks, comma + 1, strlen(comma + 1))
+                           : p->grid.base.text;
+  if (!persona || !task)
+    return no_control("baseline", persona ? comma + 1 : keys);
+  p->grid.base = (pf_grid_item){persona, task};
+  return PF_OK;
+}
+
+static int take_paraphrase(pf_plan *p, const char *key) {
+  for (size_t i = 0; key && i < p->controls.n_paraphrases; i++)
+    if (!strcmp(p->controls.paraphrases[i].key, key))
+      p->paraphrase = &p->controls.paraphrases[i];
+  return key && !p->paraphrase ? no_control("paraphrase", key) : PF_OK;
+}
+
 /* The names of the members stand in the line that refuses to mix runs ("differs in grid"). */
-static json_t *make_head(const pf_plan *p) {
-  return json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:b,s:o,s:o,s:o}", "schema",
-                   "personaflow-journal/1", "protocol", pf_protocol_names[p->protocol], "model",
-                   p->info->weights_sha256, "tokenizer", pf_tok_sha256(p->tok), "contract",
-                   pf_contract_version(), "precision", pf_precision_name(p->info->precision),
-                   "grid", p->grid.sha256, "all_draws", p->all_draws, "controls", controls_sum(p),
-                   "layers", pf_js_ints(p->layers.v, p->layers.n), "probes", probe_list(&p->grid));
+static json_t *make_head(const pf_plan *p, const pf_study_opts *o) {
+  json_t *head =
+      json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:b,s:o,s:o,s:o}", "schema", "personaflow-journal/1",
+                "protocol", pf_protocol_names[p->protocol], "model", p->info->weights_sha256,
+                "tokenizer", pf_tok_sha256(p->tok), "contract", pf_contract_version(), "precision",
+                pf_precision_name(p->info->precision), "grid", p->grid.sha256, "all_draws",
+                p->all_draws, "controls", controls_sum(p), "layers",
+                pf_js_ints(p->layers.v, p->layers.n), "probes", probe_list(&p->grid));
+  if (head && o->baseline)
+    json_object_set_new(head, "baseline", json_string(o->baseline));
+  if (head && o->paraphrase)
+    json_object_set_new(head, "paraphrase", json_string(o->paraphrase));
+  return head;
 }
 
 static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
@@ -156,6 +206,10 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
   if (rc == PF_OK)
     rc = pf_controls_open(&p->controls, &p->grid);
   if (rc == PF_OK)
+    rc = take_baseline(p, o->baseline);
+  if (rc == PF_OK)
+    rc = take_paraphrase(p, o->paraphrase);
+  if (rc == PF_OK)
     rc = pf_model_resolve(o->model, dir, sizeof dir);
   if (rc == PF_OK)
     rc = pf_model_open_config(&config, dir);
@@ -175,7 +229,7 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
     p->repetition_penalty = protocol_penalty[p->protocol] ? p->info->repetition_penalty : 1;
     rc = make_prompts(p);
   }
-  if (rc == PF_OK && !(p->head = make_head(p)))
+  if (rc == PF_OK && !(p->head = make_head(p, o)))
     rc = PF_ENOMEM;
   if (rc != PF_OK)
     pf_plan_free(p);

@@ -149,6 +149,10 @@ static void question(page *g) {
                *base = json_object_get(grid, "baseline");
   puts_(g, "<h2>What was asked</h2>\n<p>A prompt such as &ldquo;");
   text(g, pf_js_str(grid, "template"));
+  if (*pf_js_str(grid, "system")) {
+    puts_(g, "&rdquo; under the system message &ldquo;");
+    text(g, pf_js_str(grid, "system"));
+  }
   puts_(g, "&rdquo; gives a model a persona X and a task Y. Inside the model, at one token and one "
            "layer, the prompt has become a vector. "
            "Is that vector the sum of a persona part and a task part, near enough that the answer "

@@ -37,7 +37,8 @@ typedef struct pf_plan {
   bool all_draws;            /* C1 draws at every site and layer as often as at the paper's */
   pf_grid grid;
   pf_controls controls;
-  pf_ids layers; /* tested, ascending */
+  const pf_paraphrase *paraphrase; /* in place of the grid's template; NULL: that */
+  pf_ids layers;                   /* tested, ascending */
   pf_model *model;
   pf_tok *tok;
   const pf_model_info *info;
@@ -48,6 +49,8 @@ typedef struct pf_plan {
 
 int pf_plan_make(pf_plan *p, const pf_study_opts *o);
 void pf_plan_free(pf_plan *p);
+/* The prompt of any persona (NULL: none) and task in the study's words. */
+int pf_plan_say(const pf_plan *p, const char *persona, const char *task, pf_role_prompt *out);
 /* The journal's key of a unit: SHA-256 of head, experiment, part and the cell's four prompts. */
 int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]);
 /* The prompt of a persona and a task of the grid; below 0: of the baseline. */

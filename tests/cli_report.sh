@@ -64,6 +64,19 @@ grep -qE '<|&[a-z]+;' "$T/f32/tables/"*.csv && bad "marks in CSV: $(grep -hE '<|
 if $PF_EMULATOR ./personaflow info | grep -q '^figures.*png'; then
   [ "$svg" = "$(find "$T/f32/figures" -name '*.png' -size +2k | wc -l)" ] && ok 'as many PNG files' || bad 'PNG files'
 fi
+
+# Other words for the same question: the prompts differ, and a folder takes one kind only.
+for how in '' '--baseline person,topic' '--paraphrase you-are' '--paraphrase system'; do
+  dir=$T/how$(tr -dc a-z <<<"$how")
+  # shellcheck disable=SC2086
+  pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only y,injection $how --out "$dir" --quiet || bad "study $how: $(cat "$T/err")"
+  sha256sum <"$dir/injection.jsonl"
+done >"$T/sums"
+[ "$(sort -u "$T/sums" | wc -l)" = 4 ] && ok 'baselines and paraphrases give other results' || bad "$(cat "$T/sums")"
+grep -q '"persona": "a person"' "$T/howbaselinepersontopic/manifest.json" && ok 'the manifest names the baseline' || bad 'baseline in manifest'
+grep -q '"system": "You are {persona}."' "$T/howparaphrasesystem/manifest.json" && ok 'and the system message' || bad 'system in manifest'
+pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only y,injection --out "$T/howbaselinepersontopic" --quiet
+[ $? = 2 ] && grep -q 'differs in baseline' "$T/err" && ok "$(cat "$T/err")" || bad "another baseline: $(cat "$T/err")"
 before=$(parts)
 touch "$T/f32/figures/99-old.svg" "$T/f32/figures/mine.svg"
 pf report "$T/f32" || bad "$(cat "$T/err")"

@@ -173,6 +173,9 @@ typedef struct pf_study_opts {
   const char *grid;     /* "short", "long", a shipped grid's name, or a file */
   int all_draws; /* 1: C1 repeats its draws at every site and layer, not at the paper's alone */
   const char *layers; /* "3,5,7"; NULL = the grid's or the paper's fractions */
+  /* Keys of the grid's controls (doc/GRIDS.md), NULL: the grid's own: "PERSONA" or "PERSONA,TASK"
+   * that effects are counted from; another way to say persona and task. */
+  const char *baseline, *paraphrase;
   const char *out_dir;
   int threads;
   pf_precision precision;

@@ -21,6 +21,10 @@ static const char help[] =
     "  --protocol P       full (default): all experiments, 64 tokens of answer; paper: the "
     "paper's\n"
     "  --only LIST        these experiments of the protocol, such as additive,y\n"
+    "  --baseline P[,T]   another baseline persona (and task) of the grid's controls, by key\n"
+    "  --paraphrase KEY   another way to say persona and task: you-are, system, respond-as, or "
+    "the\n"
+    "                     grid's own (personaflow grid lists both)\n"
     "  --draws all        repeat the random draws of C1 at every site and layer; default paper: at "
     "the\n"
     "                     paper's alone\n"
@@ -56,6 +60,8 @@ enum {
   OPT_RESUME,
   OPT_NO_RESUME,
   OPT_ONLY,
+  OPT_BASELINE,
+  OPT_PARAPHRASE,
   OPT_DRAWS,
   OPT_SHARD,
   OPT_FORCE,
@@ -75,6 +81,8 @@ static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT
                                         {"resume", no_argument, NULL, OPT_RESUME},
                                         {"no-resume", no_argument, NULL, OPT_NO_RESUME},
                                         {"only", required_argument, NULL, OPT_ONLY},
+                                        {"baseline", required_argument, NULL, OPT_BASELINE},
+                                        {"paraphrase", required_argument, NULL, OPT_PARAPHRASE},
                                         {"draws", required_argument, NULL, OPT_DRAWS},
                                         {"shard", required_argument, NULL, OPT_SHARD},
                                         {"force", no_argument, NULL, OPT_FORCE},
@@ -184,6 +192,12 @@ static bool take_option(int c, args *a) {
     return true;
   case OPT_ONLY:
     a->o.only = optarg;
+    return true;
+  case OPT_BASELINE:
+    a->o.baseline = optarg;
+    return true;
+  case OPT_PARAPHRASE:
+    a->o.paraphrase = optarg;
     return true;
   case OPT_DRAWS:
     return take_draws(a);
