@@ -29,6 +29,7 @@ study=(study "$model" --grid "$T/grid.json" --layers 4 --quiet)
 kills=5 shards=3 longest=400 # milliseconds of a run before it is killed
 case $PF_TEST_TIER in
 big) kills=100 shards=8 longest=3000 ;;
+small) kills=1 shards=2 study+=(--only y,injection) ;;
 *) study+=(--only y,markers,injection) ;;
 esac
 

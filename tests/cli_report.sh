@@ -42,6 +42,11 @@ tr -d '\n' <"$T/all/comparison.json" | grep -q '"value": 2' || bad 'two models'
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
 
+if [ "${PF_TEST_TIER:=normal}" = small ]; then
+  echo "report: $n_ok ok, $n_bad failed; real studies run in the other tiers"
+  [ $n_bad = 0 ] && [ $n_ok -ge 5 ]
+  exit
+fi
 cat >"$T/grid.json" <<'G'
 {"schema": "personaflow-grid/1", "name": "two", "template": "As {persona}, {task}",
  "baseline": {"persona": "a thoughtful person", "task": "Give advice to someone facing a difficult decision."},
