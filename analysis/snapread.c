@@ -141,19 +141,34 @@ static int take_prompt(const pf_snap *s, size_t k, const json_t *o, pf_snap_prom
   return rc == PF_EINPUT ? broken(s, "a prompt's file lacks digests") : rc;
 }
 
+/* The file of prompt k, if it is the one that the manifest lists. */
+static int read_listed(const pf_snap *s, size_t k, char path[4400], pf_buf *out) {
+  char hex[65];
+  snprintf(path, 4400, "%s/prompt-%06zu.json", s->dir, k);
+  int rc = pf_read_file(path, PROMPT_LIMIT, out);
+  if (rc != PF_OK)
+    return rc;
+  pf_sha256_hex(pf_buf_str(out), out->n, hex);
+  return !strcmp(hex, pf_snap_file_sha(s, k))
+             ? PF_OK
+             : pf_fail(PF_EINPUT,
+                       "%s: not the file that the manifest lists: make the snapshot again", path);
+}
+
+int pf_snap_check(const pf_snap *s, size_t k) {
+  char path[4400];
+  pf_buf b = {0};
+  int rc = read_listed(s, k, path, &b);
+  pf_buf_free(&b);
+  return rc;
+}
+
 int pf_snap_read(const pf_snap *s, size_t k, pf_snap_prompt *out) {
-  char path[4400], hex[65];
+  char path[4400];
   pf_buf b = {0};
   json_t *o = NULL;
   *out = (pf_snap_prompt){0};
-  snprintf(path, sizeof path, "%s/prompt-%06zu.json", s->dir, k);
-  int rc = pf_read_file(path, PROMPT_LIMIT, &b);
-  if (rc == PF_OK) {
-    pf_sha256_hex(pf_buf_str(&b), b.n, hex);
-    if (strcmp(hex, pf_snap_file_sha(s, k)) != 0)
-      rc = pf_fail(PF_EINPUT, "%s: not the file that the manifest lists: make the snapshot again",
-                   path);
-  }
+  int rc = read_listed(s, k, path, &b);
   if (rc == PF_OK)
     rc = pf_js_text(path, pf_buf_str(&b), b.n, &o);
   pf_buf_free(&b);

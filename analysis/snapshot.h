@@ -147,6 +147,8 @@ int pf_snap_open(pf_snap *out, const char *dir);
 void pf_snap_close(pf_snap *s);
 /* The checked digests of prompt k. */
 int pf_snap_read(const pf_snap *s, size_t k, pf_snap_prompt *out);
+/* PF_EINPUT unless its file is the one that the manifest lists. */
+int pf_snap_check(const pf_snap *s, size_t k);
 /* SHA-256 of its file, and its id, as the manifest has them. */
 const char *pf_snap_file_sha(const pf_snap *s, size_t k);
 const char *pf_snap_id(const pf_snap *s, size_t k);

@@ -476,6 +476,18 @@ START_TEST(damage_is_found) {
   d.b = q.out_dir;
   ck_assert_int_eq(pf_diff_run(&r, &d), PF_EINPUT);
   ck_assert_ptr_nonnull(strstr(pf_last_error(), "not the file that the manifest lists"));
+  pf_snap_opts c = opts("c", IDS), e = opts("d", IDS); /* equal manifests hide nothing */
+  make(&c);
+  make(&e);
+  d.a = c.out_dir;
+  d.b = e.out_dir;
+  ck_assert_int_eq(pf_diff_run(&r, &d), PF_OK);
+  pf_diff_free(r);
+  ck_assert_int_eq(pf_read_file(in("d/prompt-000000.json"), 1 << 28, &b), PF_OK);
+  b.s[b.n / 2] ^= 1;
+  tmp_write(dir, "d/prompt-000000.json", b.s, b.n);
+  pf_buf_free(&b);
+  ck_assert_int_eq(pf_diff_run(&r, &d), PF_EINPUT);
 }
 END_TEST
 
