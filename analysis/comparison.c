@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "analysis/jsonout.h"
@@ -80,7 +79,7 @@ static int rank_of(const study *s, json_int_t layer) {
   return -1;
 }
 
-/* "H1a site=p_last tested layer 2 of 5": what the floor is, or which setting was chosen, is a
+/* "H1a, p_last, tested layer 2": what the floor is, or which setting was chosen, is a
  * result. */
 static void key_of(const study *s, const json_t *finding, char out[KEY]) {
   const char *name;
@@ -220,11 +219,6 @@ static void value_text(pf_buf *b, double x) {
     pf_buf_printf(b, fabs(x) >= 10 ? "%.1f" : fabs(x) >= 0.01 || x == 0 ? "%.2f" : "%.1g", x);
 }
 
-static double number(const json_t *o, const char *key) {
-  const json_t *v = json_object_get(o, key);
-  return json_is_number(v) ? json_number_value(v) : (double)NAN;
-}
-
 /* The verdict and the first number that decided it. */
 static void verdict_cell(pf_buf *b, const json_t *f) {
   const json_t *k = json_array_get(json_object_get(f, "criteria"), 0);
@@ -242,11 +236,11 @@ static void verdict_cell(pf_buf *b, const json_t *f) {
     puts_(b, "<br><small>");
     pf_html_text(b, pf_js_str(k, "name"));
     puts_(b, " = ");
-    value_text(b, number(k, "value"));
+    value_text(b, pf_js_real(k, "value"));
     puts_(b, " [");
-    value_text(b, number(k, "lo"));
+    value_text(b, pf_js_real(k, "lo"));
     puts_(b, ", ");
-    value_text(b, number(k, "hi"));
+    value_text(b, pf_js_real(k, "hi"));
     puts_(b, "]</small>");
   }
   puts_(b, "</td>");
@@ -283,7 +277,7 @@ static double median_at(const study *s, const char *probe, size_t rank) {
   snprintf(layer, sizeof layer, "%d", (int)json_integer_value(json_array_get(list, rank)));
   const json_t *site =
       json_object_get(json_object_get(json_object_get(s->summary, "causal"), probe), layer);
-  return number(json_object_get(site, "summary"), "median");
+  return pf_js_real(json_object_get(site, "summary"), "median");
 }
 
 /* Is a small KL that of the rounding? The same sweep in several precisions says. */
@@ -355,12 +349,8 @@ static bool one_grid(const comparison *c) {
 }
 
 static void page_of(const comparison *c, const json_t *result, pf_buf *b) {
-  puts_(b,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-        "content=\"width=device-width,initial-scale=1\"><title>personaflow: studies "
-        "compared</title>\n");
-  puts_(b, pf_page_style);
-  pf_buf_printf(b, "</head><body><main>\n<h1>%zu studies side by side</h1>\n", c->n);
+  pf_page_open(b, "personaflow: studies compared");
+  pf_buf_printf(b, "<h1>%zu studies side by side</h1>\n", c->n);
   if (!one_grid(c))
     puts_(b, "<p class=\"card\">The studies have different grids: what differs may be the "
              "prompts.</p>\n");
@@ -372,19 +362,6 @@ static void page_of(const comparison *c, const json_t *result, pf_buf *b) {
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
-
-static int look_at_folder(const char *out, int force) {
-  char path[4400];
-  snprintf(path, sizeof path, "%s/comparison.json", out);
-  if (strlen(out) > 4000)
-    return pf_fail(PF_EUSAGE, "the path of the folder is too long");
-  if (access(path, F_OK) == 0 && !force)
-    return pf_fail(PF_EEXIST, "%s: holds a comparison already: choose another folder, or --force",
-                   out);
-  if (mkdir(out, 0777) != 0 && access(out, W_OK) != 0)
-    return pf_fail(PF_EIO, "%s: cannot write there", out);
-  return PF_OK;
-}
 
 static int write_all(const comparison *c, const char *out) {
   char path[4400];
@@ -410,7 +387,7 @@ int pf_report_compare(const char *const *dirs, size_t n, const char *out, int fo
   for (; c.n < n && rc == PF_OK; c.n++)
     rc = read_study(&c.s[c.n], dirs[c.n]);
   if (rc == PF_OK)
-    rc = look_at_folder(out, force);
+    rc = pf_result_folder(out, "comparison.json", "comparison", force);
   if (rc == PF_OK)
     rc = collect(&c);
   if (rc == PF_OK)

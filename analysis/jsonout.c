@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "base/status.h"
@@ -129,6 +131,19 @@ int pf_js_write(const char *dir, const char *name, const json_t *v) {
     rc = pf_write_file(path, b.s, b.n);
   pf_buf_free(&b);
   return rc;
+}
+
+int pf_result_folder(const char *dir, const char *name, const char *what, int force) {
+  char path[4400];
+  if (!*dir || strlen(dir) > 4000)
+    return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  if (access(path, F_OK) == 0 && !force)
+    return pf_fail(PF_EEXIST, "%s: holds a %s already: choose another folder, or --force", dir,
+                   what);
+  if (mkdir(dir, 0777) != 0 && access(dir, W_OK) != 0)
+    return pf_fail(PF_EIO, "%s: cannot write there", dir);
+  return PF_OK;
 }
 
 json_t *pf_js_ints(const int32_t *v, size_t n) {

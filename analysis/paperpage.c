@@ -17,13 +17,8 @@ static const size_t FILE_LIMIT = (size_t)1 << 30;
 
 /* ---- a record's place and value in the paper's tables ---------------------------------------- */
 
-static double number(const json_t *row, const char *key) {
-  const json_t *v = json_object_get(row, key);
-  return json_is_number(v) ? json_number_value(v) : (double)NAN;
-}
-
 static void site_condition(const json_t *row, char out[NAME]) {
-  snprintf(out, NAME, "%s %d", pf_js_str(row, "probe"), (int)number(row, "layer"));
+  snprintf(out, NAME, "%s %d", pf_js_str(row, "probe"), (int)pf_js_real(row, "layer"));
 }
 
 static void own_condition(const json_t *row, char out[NAME]) {
@@ -41,15 +36,15 @@ static void set_condition(const json_t *row, char out[NAME]) {
 }
 
 static double kl_of(const json_t *row) {
-  return number(row, "kl");
+  return pf_js_real(row, "kl");
 }
 
 static double kl10_of(const json_t *row) {
-  return number(row, "kl10");
+  return pf_js_real(row, "kl10");
 }
 
 static double any_marker(const json_t *row) {
-  double n = number(row, "markers");
+  double n = pf_js_real(row, "markers");
   return isnan(n) ? n : n > 0;
 }
 

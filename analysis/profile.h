@@ -52,6 +52,9 @@ double pf_profile_roof(const json_t *machine, const char *role);
 /* Reads a result from its text, checked. */
 int pf_profile_parse(const char *name, const char *json, json_t **out);
 
+/* A table of a result, and every row of it as CSV (v: not used). */
+int pf_profile_put_table(const json_t *r, const pf_profile_view *v, pf_buf *b);
+int pf_profile_put_csv(const json_t *r, const pf_profile_view *v, pf_buf *b);
 /* profpage.c: report.html. */
 int pf_profile_page(const json_t *result, pf_buf *b);
 /* proftrace.c: spans as a Chrome trace (JSON object format, complete events); one phase behind the

@@ -7,6 +7,7 @@
 
 #include "analysis/profile.h"
 #include "analysis/svg.h"
+#include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
 
@@ -17,15 +18,6 @@ typedef struct page {
   const json_t *result, *phase;
 } page;
 
-static const char *text(const json_t *o, const char *key) {
-  const char *s = json_string_value(json_object_get(o, key));
-  return s ? s : "";
-}
-
-static double number(const json_t *o, const char *key) {
-  return json_number_value(json_object_get(o, key));
-}
-
 static const json_t *machine(const page *g) {
   return json_object_get(g->result, "machine");
 }
@@ -34,7 +26,7 @@ static const json_t *machine(const page *g) {
 
 /* Level and slope up to it; the level's name. */
 static void one_roof(page *g, const pf_axes *a, double top, const char *what, int colour) {
-  double read = number(machine(g), "read"), knee = top > 0 ? top / read : a->xmax;
+  double read = pf_js_real(machine(g), "read"), knee = top > 0 ? top / read : a->xmax;
   double x[3] = {a->xmin, fmin(knee, a->xmax), a->xmax},
          y[3] = {1e-9 * read * a->xmin, 1e-9 * read * x[1], 1e-9 * top};
   char label[128];
@@ -64,7 +56,7 @@ static double rate(const pf_profile_line *l) {
 /* The smallest powers of ten around everything that is drawn. */
 static void limits(const page *g, const pf_profile_line *l, size_t n, pf_axes *a) {
   double top = fmax(pf_profile_roof(machine(g), NULL), pf_profile_roof(machine(g), "attn.scores")),
-         knee = top > 0 ? top / number(machine(g), "read") : 1;
+         knee = top > 0 ? top / pf_js_real(machine(g), "read") : 1;
   a->xmin = fmin(1, knee);
   a->xmax = fmax(1, knee) * 4;
   a->ymax = fmax(1e-9 * top, 1) * 2;
@@ -152,38 +144,35 @@ static void bars(page *g, const pf_profile_line *l, size_t n, const char *captio
 
 static void head(page *g) {
   const json_t *r = g->result;
-  pf_buf_puts(g->b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-                    "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
-                    "<title>personaflow profile</title>\n");
-  pf_buf_puts(g->b, pf_page_style);
-  pf_buf_puts(g->b, "</head><body><main>\n<h1>Where the time goes: ");
-  pf_html_text(g->b, text(r, "model"));
+  pf_page_open(g->b, "personaflow profile");
+  pf_buf_puts(g->b, "<h1>Where the time goes: ");
+  pf_html_text(g->b, pf_js_str(r, "model"));
   pf_buf_printf(
       g->b,
       "</h1>\n<p class=\"sub\">%s, %s, %d threads; prompt of %d tokens, %d tokens on %d branch%s; "
       "medians of %d repeats. ",
-      text(r, "precision"), text(r, "isa"), (int)number(r, "threads"), (int)number(r, "prompt"),
-      (int)number(r, "generate"), (int)number(r, "branches"), number(r, "branches") > 1 ? "es" : "",
-      (int)number(r, "repeats"));
-  pf_html_text(g->b, text(machine(g), "cpu"));
+      pf_js_str(r, "precision"), pf_js_str(r, "isa"), (int)pf_js_real(r, "threads"),
+      (int)pf_js_real(r, "prompt"), (int)pf_js_real(r, "generate"), (int)pf_js_real(r, "branches"),
+      pf_js_real(r, "branches") > 1 ? "es" : "", (int)pf_js_real(r, "repeats"));
+  pf_html_text(g->b, pf_js_str(machine(g), "cpu"));
   pf_buf_puts(g->b, " (");
-  pf_html_text(g->b, text(machine(g), "features"));
-  pf_buf_printf(g->b, "). Read %.1f GB/s", 1e-9 * number(machine(g), "read"));
+  pf_html_text(g->b, pf_js_str(machine(g), "features"));
+  pf_buf_printf(g->b, "). Read %.1f GB/s", 1e-9 * pf_js_real(machine(g), "read"));
   double top = pf_profile_roof(machine(g), NULL);
   if (top > 0)
-    pf_buf_printf(g->b, ", products %.0f GFLOP/s (%s)", 1e-9 * top, text(machine(g), "products"));
+    pf_buf_printf(g->b, ", products %.0f GFLOP/s (%s)", 1e-9 * top,
+                  pf_js_str(machine(g), "products"));
   pf_buf_puts(g->b, ", both measured in this run.</p>\n");
 }
 
-static void table(page *g) {
-  static const pf_profile_view view = {.by = PF_BY_ROLE};
+static int table(page *g) {
+  pf_buf t = {0};
+  int rc = pf_profile_put_table(g->result, &(pf_profile_view){.by = PF_BY_ROLE}, &t);
   pf_buf_puts(g->b, "<h2>Numbers</h2>\n<pre class=\"mono\" style=\"overflow-x:auto\">");
-  char *json = json_dumps(g->result, 0), *t = NULL;
-  if (json && pf_profile_table(json, &view, &t) == PF_OK)
-    pf_html_text(g->b, t);
-  free(json);
-  pf_free(t);
+  pf_html_text(g->b, pf_buf_str(&t));
   pf_buf_puts(g->b, "</pre>\n");
+  pf_buf_free(&t);
+  return rc;
 }
 
 static int put_phase(page *g) {
@@ -193,9 +182,9 @@ static int put_phase(page *g) {
   if (rc == PF_OK)
     rc = pf_profile_lines(g->result, g->phase, &(pf_profile_view){.by = PF_BY_LAYER}, &layer, &m);
   if (rc == PF_OK) {
-    pf_buf_printf(g->b, "<h2>%s</h2>\n", text(g->phase, "name"));
+    pf_buf_printf(g->b, "<h2>%s</h2>\n", pf_js_str(g->phase, "name"));
     bars(g, role, n, "Time by role, all layers together; of the phase's wall time");
-    if (number(g->phase, "tokens") > 0) {
+    if (pf_js_real(g->phase, "tokens") > 0) {
       roofline(g, role, n);
       bars(g, layer, m, "Time by layer, the slowest first");
     }
@@ -214,7 +203,8 @@ int pf_profile_page(const json_t *result, pf_buf *b) {
     if (rc == PF_OK)
       rc = put_phase(&g);
   }
-  table(&g);
+  if (rc == PF_OK)
+    rc = table(&g);
   pf_buf_puts(b, "</main></body></html>\n");
   return rc == PF_OK ? pf_buf_status(b) : rc;
 }

@@ -4,11 +4,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "analysis/jsonout.h"
 #include "analysis/profile.h"
+#include "analysis/snapshot.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/io.h"
@@ -308,9 +307,6 @@ static json_t *result_of(const prof *f) {
   for (int id = 0; id < N_PHASES; id++)
     if (id == PREFILL || f->o->generate > 0)
       json_array_append_new(phases, phase_json(f, (phase_id)id));
-  const char *env = getenv("PERSONAFLOW_ISA");
-  size_t n;
-  const char *const *isas = pf_isas(&n);
   const pf_machine_peak *k = &f->peak;
   json_t *machine = json_pack("{s:s,s:s,s:s,s:o,s:i,s:s,s:o,s:o}", "cpu", pf_cpu_name(), "features",
                               pf_cpu_features(), "products", k->what ? k->what : "", "flops",
@@ -319,17 +315,14 @@ static json_t *result_of(const prof *f) {
                               pf_js_num(k->attention), "read", pf_js_num(k->bytes));
   json_t *load =
       json_pack("{s:o,s:I}", "seconds", pf_js_num(f->load), "bytes", (json_int_t)i->weight_bytes);
-  return json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:o,s:o,s:o,s:o}",
-                   "schema", PF_PROFILE_SCHEMA, "version", pf_version(), "contract",
-                   pf_contract_version(), "model", f->o->model, "arch", i->arch, "layers",
-                   (int)i->n_layers, "precision", pf_precision_name(i->precision), "isa",
-                   f->o->isa     ? f->o->isa
-                   : env && *env ? env
-                                 : isas[n - 1],
-                   "threads", pf_profile_threads(f->p), "prompt", (int)f->o->prompt, "generate",
-                   (int)f->o->generate, "branches", (int)f->o->branches, "chunk", (int)f->o->chunk,
-                   "repeats", (int)f->o->repeats, "machine", machine, "load", load, "interventions",
-                   interventions_json(f), "phases", phases);
+  return json_pack(
+      "{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:o,s:o,s:o,s:o}", "schema",
+      PF_PROFILE_SCHEMA, "version", pf_version(), "contract", pf_contract_version(), "model",
+      f->o->model, "arch", i->arch, "layers", (int)i->n_layers, "precision",
+      pf_precision_name(i->precision), "isa", pf_isa_in_force(f->o->isa), "threads",
+      pf_profile_threads(f->p), "prompt", (int)f->o->prompt, "generate", (int)f->o->generate,
+      "branches", (int)f->o->branches, "chunk", (int)f->o->chunk, "repeats", (int)f->o->repeats,
+      "machine", machine, "load", load, "interventions", interventions_json(f), "phases", phases);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -340,40 +333,26 @@ static int put(const prof *f, const char *name, const void *s, size_t n) {
   return pf_write_file(path, s, n);
 }
 
-static int look_at_folder(const pf_profile_opts *o) {
-  char path[4400];
-  if (!o->out_dir)
-    return PF_OK;
-  if (!*o->out_dir || strlen(o->out_dir) > 4000)
-    return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
-  snprintf(path, sizeof path, "%s/profile.json", o->out_dir);
-  if (access(path, F_OK) == 0 && !o->force)
-    return pf_fail(PF_EEXIST, "%s: holds a profile already: choose another folder, or --force",
-                   o->out_dir);
-  if (mkdir(o->out_dir, 0777) != 0 && access(o->out_dir, W_OK) != 0)
-    return pf_fail(PF_EIO, "%s: cannot write there", o->out_dir);
-  return PF_OK;
-}
-
 static int write_files(prof *f, const json_t *result, const char *json) {
-  pf_buf page = {0};
-  char *csv = NULL;
+  pf_buf page = {0}, csv = {0};
   pf_trace_close(&f->trace);
   int rc = pf_profile_page(result, &page);
   if (rc == PF_OK)
-    rc = pf_profile_csv(json, &csv);
+    rc = pf_profile_put_csv(result, NULL, &csv);
+  if (rc == PF_OK)
+    rc = pf_buf_status(&csv);
   if (rc == PF_OK)
     rc = pf_buf_status(&f->trace);
   if (rc == PF_OK)
     rc = put(f, "trace.json", f->trace.s, f->trace.n);
   if (rc == PF_OK)
-    rc = put(f, "profile.csv", csv, strlen(csv));
+    rc = put(f, "profile.csv", csv.s, csv.n);
   if (rc == PF_OK)
     rc = put(f, "report.html", page.s, page.n);
   if (rc == PF_OK)
     rc = put(f, "profile.json", json, strlen(json));
   pf_buf_free(&page);
-  pf_text_free(csv);
+  pf_buf_free(&csv);
   return rc;
 }
 
@@ -482,7 +461,7 @@ int pf_profile_run(const pf_profile_opts *o, char **json) {
   *json = NULL;
   int rc = check(o);
   if (rc == PF_OK)
-    rc = look_at_folder(o);
+    rc = o->out_dir ? pf_result_folder(o->out_dir, "profile.json", "profile", o->force) : PF_OK;
   if (rc == PF_OK)
     rc = open_all(&f);
   if (rc == PF_OK)

@@ -29,26 +29,12 @@ static const struct {
 /* ---- the result ------------------------------------------------------------------------------ */
 
 int pf_profile_parse(const char *name, const char *json, json_t **out) {
-  json_error_t e;
-  *out = json_loads(json, 0, &e);
-  if (!*out)
-    return pf_fail(PF_EINPUT, "%s: line %d: %s", name, e.line, e.text);
-  const char *schema = json_string_value(json_object_get(*out, "schema"));
-  if (schema && !strcmp(schema, PF_PROFILE_SCHEMA))
-    return PF_OK;
+  int rc = pf_js_text(name, json, strlen(json), out);
+  if (rc != PF_OK || !strcmp(pf_js_str(*out, "schema"), PF_PROFILE_SCHEMA))
+    return rc;
   json_decref(*out);
   *out = NULL;
   return pf_fail(PF_EINPUT, "%s: not a profile (schema " PF_PROFILE_SCHEMA ")", name);
-}
-
-static double number(const json_t *o, const char *key) {
-  const json_t *v = json_object_get(o, key);
-  return json_is_number(v) ? json_number_value(v) : (double)NAN;
-}
-
-static const char *text(const json_t *o, const char *key) {
-  const char *s = json_string_value(json_object_get(o, key));
-  return s ? s : "";
 }
 
 static size_t values_of(const json_t *list, double *v, size_t most) {
@@ -58,15 +44,9 @@ static size_t values_of(const json_t *list, double *v, size_t most) {
   return n;
 }
 
-static int ascending(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-/* Sorts v. */
+/* Puts v in order. */
 static double median(double *v, size_t n) {
-  qsort(v, n, sizeof *v, ascending);
-  return n ? pf_quantile(v, n, 0.5) : (double)NAN;
+  return pf_stats_of(v, n).median;
 }
 
 static double median_of(const json_t *list) {
@@ -98,9 +78,9 @@ static void add_row(sum *s, const json_t *row, size_t repeats) {
   const json_t *t = json_object_get(row, "seconds");
   for (size_t r = 0; r < repeats; r++)
     s->seconds[r] += json_number_value(json_array_get(t, r));
-  s->l.value[PF_COLUMN_CALLS] += number(row, "calls");
-  s->l.value[PF_COLUMN_FLOPS] += number(row, "flops");
-  s->l.value[PF_COLUMN_BYTES] += number(row, "bytes");
+  s->l.value[PF_COLUMN_CALLS] += pf_js_real(row, "calls");
+  s->l.value[PF_COLUMN_FLOPS] += pf_js_real(row, "flops");
+  s->l.value[PF_COLUMN_BYTES] += pf_js_real(row, "bytes");
   s->slow += median_of(json_object_get(row, "imbalance")) * median_of(t);
 }
 
@@ -120,8 +100,8 @@ static double error_of_median(double *v, size_t n, double m) {
 /* A layer's sum is mostly products. */
 double pf_profile_roof(const json_t *machine, const char *role) {
   if (role && (!strcmp(role, "attn.scores") || !strcmp(role, "attn.pv")))
-    return number(machine, "attention_flops");
-  return number(machine, "flops") / number(machine, "products_for_one");
+    return pf_js_real(machine, "attention_flops");
+  return pf_js_real(machine, "flops") / pf_js_real(machine, "products_for_one");
 }
 
 static void finish(sum *s, const json_t *result, double wall, size_t repeats) {
@@ -134,7 +114,7 @@ static void finish(sum *s, const json_t *result, double wall, size_t repeats) {
   v[PF_COLUMN_GBS] = ratio(v[PF_COLUMN_BYTES], t);
   v[PF_COLUMN_INTENSITY] = ratio(v[PF_COLUMN_FLOPS], v[PF_COLUMN_BYTES]);
   v[PF_COLUMN_PEAK] = ratio(v[PF_COLUMN_GFLOPS], pf_profile_roof(machine, s->l.name));
-  v[PF_COLUMN_BANDWIDTH] = ratio(v[PF_COLUMN_GBS], number(machine, "read"));
+  v[PF_COLUMN_BANDWIDTH] = ratio(v[PF_COLUMN_GBS], pf_js_real(machine, "read"));
   v[PF_COLUMN_IMBALANCE] = t > 0 ? s->slow / t : (double)NAN;
 }
 
@@ -174,11 +154,11 @@ static int add_all(const json_t *phase, const pf_profile_view *v, size_t repeats
   json_array_foreach(json_object_get(phase, "rows"), i, row) {
     int32_t layer = (int32_t)json_integer_value(json_object_get(row, "layer"));
     size_t at = 0;
-    while (at < *n && !same_line(&s[at], v, layer, text(row, "role")))
+    while (at < *n && !same_line(&s[at], v, layer, pf_js_str(row, "role")))
       at++;
     if (at == *n) {
       s[at].l = (pf_profile_line){.layer = v->by == PF_BY_ROLE ? -1 : layer,
-                                  .name = v->by == PF_BY_LAYER ? NULL : text(row, "role"),
+                                  .name = v->by == PF_BY_LAYER ? NULL : pf_js_str(row, "role"),
                                   .all_layers = v->by == PF_BY_ROLE,
                                   .order = at};
       s[at].seconds = pf_calloc(repeats, sizeof(double));
@@ -255,20 +235,22 @@ static void put_cell(pf_buf *b, int column, double v) {
 
 static void put_header(pf_buf *b, const json_t *r) {
   const json_t *m = json_object_get(r, "machine");
-  pf_buf_printf(b, "%s, %s, %s, %d threads, %s (%s)\n", text(r, "model"), text(r, "precision"),
-                text(r, "isa"), (int)number(r, "threads"), text(m, "cpu"), text(m, "features"));
-  if (number(m, "flops") > 0)
+  pf_buf_printf(b, "%s, %s, %s, %d threads, %s (%s)\n", pf_js_str(r, "model"),
+                pf_js_str(r, "precision"), pf_js_str(r, "isa"), (int)pf_js_real(r, "threads"),
+                pf_js_str(m, "cpu"), pf_js_str(m, "features"));
+  if (pf_js_real(m, "flops") > 0)
     pf_buf_printf(b, "measured now: %.0f GFLOP/s (%s%s), read %.1f GB/s\n",
-                  1e-9 * number(m, "flops") / number(m, "products_for_one"), text(m, "products"),
-                  number(m, "products_for_one") > 1 ? ", a third: three products for one" : "",
-                  1e-9 * number(m, "read"));
+                  1e-9 * pf_js_real(m, "flops") / pf_js_real(m, "products_for_one"),
+                  pf_js_str(m, "products"),
+                  pf_js_real(m, "products_for_one") > 1 ? ", a third: three products for one" : "",
+                  1e-9 * pf_js_real(m, "read"));
   else
     pf_buf_printf(b, "read %.1f GB/s; the products' instruction is not measured\n",
-                  1e-9 * number(m, "read"));
+                  1e-9 * pf_js_real(m, "read"));
   const json_t *load = json_object_get(r, "load");
-  pf_buf_printf(b, "load: %.3f s, %.2f GB/s of %.1f MB\n", number(load, "seconds"),
-                1e-9 * number(load, "bytes") / number(load, "seconds"),
-                1e-6 * number(load, "bytes"));
+  pf_buf_printf(b, "load: %.3f s, %.2f GB/s of %.1f MB\n", pf_js_real(load, "seconds"),
+                1e-9 * pf_js_real(load, "bytes") / pf_js_real(load, "seconds"),
+                1e-6 * pf_js_real(load, "bytes"));
 }
 
 static void put_counters(pf_buf *b, const json_t *phase) {
@@ -286,11 +268,11 @@ static void put_counters(pf_buf *b, const json_t *phase) {
   json_object_foreach(all, key, v) {
     if (json_is_number(v))
       continue;
-    if (strcmp(why, text(v, "absent")) != 0)
-      pf_buf_printf(b, "%s %s: %s", sep, text(v, "absent"), key);
+    if (strcmp(why, pf_js_str(v, "absent")) != 0)
+      pf_buf_printf(b, "%s %s: %s", sep, pf_js_str(v, "absent"), key);
     else
       pf_buf_printf(b, ", %s", key);
-    why = text(v, "absent");
+    why = pf_js_str(v, "absent");
     sep = ";";
   }
   pf_buf_puts(b, "\n");
@@ -298,9 +280,7 @@ static void put_counters(pf_buf *b, const json_t *phase) {
 
 static double least_of(const json_t *list) {
   double v[MOST_REPEATS];
-  size_t n = values_of(list, v, MOST_REPEATS);
-  (void)median(v, n);
-  return n ? v[0] : (double)NAN;
+  return pf_stats_of(v, values_of(list, v, MOST_REPEATS)).min;
 }
 
 /* What the profile itself costs: the best runs with it and without it, which took turns. */
@@ -310,19 +290,20 @@ static void put_phase_header(pf_buf *b, const json_t *phase) {
          plain = least_of(json_object_get(phase, "unprofiled_wall")), other = 0;
   size_t i;
   json_array_foreach(json_object_get(phase, "rows"), i, row) {
-    if (!strcmp(text(row, "role"), "between"))
+    if (!strcmp(pf_js_str(row, "role"), "between"))
       other += median_of(json_object_get(row, "seconds"));
   }
-  if (number(phase, "tokens") == 0) {
-    pf_buf_printf(b, "\n%s: %.1f ms; of them %.1f ms with the weights\n", text(phase, "name"),
+  if (pf_js_real(phase, "tokens") == 0) {
+    pf_buf_printf(b, "\n%s: %.1f ms; of them %.1f ms with the weights\n", pf_js_str(phase, "name"),
                   1e3 * wall, 1e3 * median_of(json_object_get(phase, "busy")));
     return;
   }
   pf_buf_printf(b,
                 "\n%s: %d tokens, %.1f ms, %.1f tokens/s; best %.1f ms, without a profile %.1f ms "
                 "(%+.1f %%); roles and waiting are %.1f %% of the time\n",
-                text(phase, "name"), (int)number(phase, "tokens"), 1e3 * wall,
-                number(phase, "tokens") / wall, 1e3 * least, 1e3 * plain, 100 * (least / plain - 1),
+                pf_js_str(phase, "name"), (int)pf_js_real(phase, "tokens"), 1e3 * wall,
+                pf_js_real(phase, "tokens") / wall, 1e3 * least, 1e3 * plain,
+                100 * (least / plain - 1),
                 100 * (median_of(json_object_get(phase, "busy")) - other) / wall);
 }
 
@@ -350,25 +331,37 @@ static int put_phase(pf_buf *b, const json_t *r, const json_t *phase, const pf_p
   return PF_OK;
 }
 
-int pf_profile_table(const char *json, const pf_profile_view *v, char **out) {
-  json_t *r;
+int pf_profile_put_table(const json_t *r, const pf_profile_view *v, pf_buf *b) {
   const json_t *phase;
-  pf_buf b = {0};
   size_t i;
-  *out = NULL;
-  int rc = pf_profile_parse("profile", json, &r);
-  if (rc != PF_OK)
-    return rc;
-  put_header(&b, r);
+  int rc = PF_OK;
+  put_header(b, r);
   json_array_foreach(json_object_get(r, "phases"), i, phase) {
     if (rc == PF_OK)
-      rc = put_phase(&b, r, phase, v);
+      rc = put_phase(b, r, phase, v);
   }
-  json_decref(r);
+  return rc;
+}
+
+/* The text that `put` makes of a result. */
+static int text_of(const char *json,
+                   int (*put)(const json_t *r, const pf_profile_view *v, pf_buf *b),
+                   const pf_profile_view *v, char **out) {
+  json_t *r;
+  pf_buf b = {0};
+  *out = NULL;
+  int rc = pf_profile_parse("profile", json, &r);
+  if (rc == PF_OK)
+    rc = put(r, v, &b);
   if (rc == PF_OK)
     rc = pf_buf_take(&b, out);
+  json_decref(r);
   pf_buf_free(&b);
   return rc;
+}
+
+int pf_profile_table(const char *json, const pf_profile_view *v, char **out) {
+  return text_of(json, pf_profile_put_table, v, out);
 }
 
 /* ---- CSV ------------------------------------------------------------------------------------- */
@@ -387,7 +380,7 @@ static int csv_phase(pf_buf *b, const json_t *r, const json_t *phase) {
   size_t n;
   int rc = pf_profile_lines(r, phase, &(pf_profile_view){.by = PF_BY_ROW, .sort = "order"}, &l, &n);
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
-    pf_buf_printf(b, "%s,%d,%s", text(phase, "name"), (int)l[i].layer, l[i].name);
+    pf_buf_printf(b, "%s,%d,%s", pf_js_str(phase, "name"), (int)l[i].layer, l[i].name);
     for (int c = 0; c < PF_N_COLUMNS; c++)
       csv_number(b, l[i].value[c]);
     csv_number(b, l[i].noise);
@@ -398,28 +391,24 @@ static int csv_phase(pf_buf *b, const json_t *r, const json_t *phase) {
 }
 
 /* Units: seconds, shares of 1, operations, bytes. */
-int pf_profile_csv(const char *json, char **out) {
-  json_t *r;
+int pf_profile_put_csv(const json_t *r, const pf_profile_view *v, pf_buf *b) {
   const json_t *phase;
-  pf_buf b = {0};
   size_t i;
-  *out = NULL;
-  int rc = pf_profile_parse("profile", json, &r);
-  if (rc != PF_OK)
-    return rc;
-  pf_buf_puts(&b, "phase,layer,role");
+  int rc = PF_OK;
+  (void)v;
+  pf_buf_puts(b, "phase,layer,role");
   for (int c = 0; c < PF_N_COLUMNS; c++)
-    pf_buf_printf(&b, ",%s", columns[c].key);
-  pf_buf_puts(&b, ",noise\n");
+    pf_buf_printf(b, ",%s", columns[c].key);
+  pf_buf_puts(b, ",noise\n");
   json_array_foreach(json_object_get(r, "phases"), i, phase) {
     if (rc == PF_OK)
-      rc = csv_phase(&b, r, phase);
+      rc = csv_phase(b, r, phase);
   }
-  json_decref(r);
-  if (rc == PF_OK)
-    rc = pf_buf_take(&b, out);
-  pf_buf_free(&b);
   return rc;
+}
+
+int pf_profile_csv(const char *json, char **out) {
+  return text_of(json, pf_profile_put_csv, NULL, out);
 }
 
 /* ---- two of them ----------------------------------------------------------------------------- */
@@ -442,7 +431,7 @@ static json_t *phase_named(const json_t *r, const char *name) {
   json_t *phase;
   size_t i;
   json_array_foreach(json_object_get(r, "phases"), i, phase) {
-    if (!strcmp(text(phase, "name"), name))
+    if (!strcmp(pf_js_str(phase, "name"), name))
       return phase;
   }
   return NULL;
@@ -454,7 +443,7 @@ static double median_in(const json_t *phase, const json_t *row) {
   size_t i;
   json_array_foreach(json_object_get(phase, "rows"), i, r) {
     if (json_equal(json_object_get(r, "layer"), json_object_get(row, "layer")) &&
-        !strcmp(text(r, "role"), text(row, "role")))
+        !strcmp(pf_js_str(r, "role"), pf_js_str(row, "role")))
       return median_of(json_object_get(r, "seconds"));
   }
   return 0;
@@ -465,15 +454,14 @@ static void pool_phase(json_t *const *run, size_t n, json_t *phase) {
   json_t *walls = json_array(), *row;
   size_t k;
   for (size_t r = 0; r < n; r++)
-    json_array_append_new(
-        walls,
-        pf_js_num(median_of(json_object_get(phase_named(run[r], text(phase, "name")), "wall"))));
+    json_array_append_new(walls, pf_js_num(median_of(json_object_get(
+                                     phase_named(run[r], pf_js_str(phase, "name")), "wall"))));
   json_array_foreach(json_object_get(phase, "rows"), k, row) {
     json_t *t = json_array();
     double own = median_of(json_object_get(row, "seconds"));
     for (size_t r = 0; r < n; r++)
       json_array_append_new(
-          t, pf_js_num(r ? median_in(phase_named(run[r], text(phase, "name")), row) : own));
+          t, pf_js_num(r ? median_in(phase_named(run[r], pf_js_str(phase, "name")), row) : own));
     json_object_set_new(row, "seconds", t);
   }
   json_object_set_new(phase, "wall", walls);
@@ -541,7 +529,7 @@ static int compare_phase(pf_buf *b, const json_t *ra, const json_t *rb, const js
     rc = pf_profile_lines(rb, pb, &all, &y, &m);
   if (rc == PF_OK)
     pf_buf_printf(b, "\n%s: A %.1f ms, B %.1f ms (medians)\n%-26s %10s %10s %10s %10s\n",
-                  text(pa, "name"), 1e3 * median_of(json_object_get(pa, "wall")),
+                  pf_js_str(pa, "name"), 1e3 * median_of(json_object_get(pa, "wall")),
                   1e3 * median_of(json_object_get(pb, "wall")), "", "A, ms", "B, ms", "change",
                   "noise");
   for (size_t i = 0; i < n && rc == PF_OK; i++)
@@ -553,8 +541,9 @@ static int compare_phase(pf_buf *b, const json_t *ra, const json_t *rb, const js
 
 static void put_sides(pf_buf *b, const json_t *r, const char *side, const char *path) {
   pf_buf_printf(b, "%s: %s: %s, %s, %s, %d threads, personaflow %s, %d repeats\n", side, path,
-                text(r, "model"), text(r, "precision"), text(r, "isa"), (int)number(r, "threads"),
-                text(r, "version"), (int)number(r, "repeats"));
+                pf_js_str(r, "model"), pf_js_str(r, "precision"), pf_js_str(r, "isa"),
+                (int)pf_js_real(r, "threads"), pf_js_str(r, "version"),
+                (int)pf_js_real(r, "repeats"));
 }
 
 int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, char **out,
@@ -577,7 +566,7 @@ int pf_profile_compare(const char *a, const char *b, const pf_profile_view *v, c
         NOISE_FACTOR, 100 * LEAST_CHANGE);
   }
   json_array_foreach(json_object_get(ra, "phases"), i, phase) {
-    if (rc == PF_OK && (other = phase_named(rb, text(phase, "name"))))
+    if (rc == PF_OK && (other = phase_named(rb, pf_js_str(phase, "name"))))
       rc = compare_phase(&t, ra, rb, phase, other, v, &n);
   }
   if (rc == PF_OK)

@@ -129,13 +129,10 @@ static int below_line(const json_t *site, int *n) {
 static void head(page *g) {
   const json_t *m = json_object_get(g->manifest, "model"),
                *grid = json_object_get(g->manifest, "grid");
-  puts_(g, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-           "<meta name=\"color-scheme\" content=\"light dark\">\n<title>Persona + task: ");
-  text(g, pf_js_str(m, "name"));
-  puts_(g, "</title>\n");
-  puts_(g, pf_page_style);
-  puts_(g, "</head><body><main>\n<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
+  char title[256];
+  snprintf(title, sizeof title, "Persona + task: %s", pf_js_str(m, "name"));
+  pf_page_open(&g->b, title);
+  puts_(g, "<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
   text(g, pf_js_str(m, "name"));
   pf_buf_printf(&g->b,
                 " &middot; grid %s &middot; %d cells &middot; protocol of the paper &ldquo;As X, "
@@ -229,7 +226,7 @@ static void answer_geometry(page *g, const char *probe) {
   const char *const names[] = {"cos_xy_sum", "cos_x_y", "inter_over_xy"};
   double v[3];
   for (int i = 0; i < 3; i++)
-    v[i] = num(json_object_get(json_object_get(d, names[i]), "median"));
+    v[i] = pf_js_real(json_object_get(d, names[i]), "median");
   pf_buf_printf(&g->b,
                 "<li>Geometry at %s, layer %d (medians): the joint change and the sum of the two "
                 "parts have a cosine of "
@@ -278,7 +275,7 @@ static void add_point(series *s, double x, const json_t *summary) {
   if (s->n == LAYERS_MAX)
     return;
   s->x[s->n] = x;
-  s->median[s->n] = num(json_object_get(summary, "median"));
+  s->median[s->n] = pf_js_real(summary, "median");
   s->q25[s->n] = num(json_array_get(iqr, 0));
   s->q75[s->n++] = num(json_array_get(iqr, 1));
 }
@@ -434,7 +431,7 @@ static void heat_cell(page *g, double x, double y, double w, double v, double lo
 static double cell_kl(const json_t *site, const char *persona, const char *task) {
   char name[160];
   snprintf(name, sizeof name, "%s__%s", persona, task);
-  return num(json_object_get(json_object_get(site, "per_cell"), name));
+  return pf_js_real(json_object_get(site, "per_cell"), name);
 }
 
 static void heat_range(const page *g, int layer, double *lo, double *hi) {
@@ -504,7 +501,7 @@ static void kl_table_cell(page *g, const json_t *site) {
   const json_t *s = json_object_get(site, "summary"), *iqr = json_object_get(s, "iqr");
   int n, below = below_line(site, &n);
   puts_(g, "<td>");
-  figure(&g->b, num(json_object_get(s, "median")));
+  figure(&g->b, pf_js_real(s, "median"));
   puts_(g, "<br><small>[");
   figure(&g->b, num(json_array_get(iqr, 0)));
   puts_(g, ", ");
@@ -533,7 +530,7 @@ static void published_row(page *g, const char *probe, int layer) {
                *theirs = json_object_get(causal(g->published, probe, layer), "summary");
   if (!theirs)
     return;
-  double a = num(json_object_get(ours, "median")), b = num(json_object_get(theirs, "median"));
+  double a = pf_js_real(ours, "median"), b = pf_js_real(theirs, "median");
   pf_buf_printf(&g->b, "<tr><td class=\"t\">%s</td><td>%d</td><td>", probe, layer);
   figure(&g->b, a);
   puts_(g, "</td><td>");
@@ -635,7 +632,7 @@ static void run_table(page *g) {
   row(g, "grid, SHA-256", pf_js_str(json_object_get(g->manifest, "grid"), "sha256"));
   pf_buf_free(&b);
   char number[32];
-  pf_format_double(num(json_object_get(m, "repetition_penalty")), number, sizeof number);
+  pf_format_double(pf_js_real(m, "repetition_penalty"), number, sizeof number);
   pf_buf_printf(&b, "%s (in the clean continuation; not in the scored log-probabilities)", number);
   row(g, "repetition penalty", pf_buf_str(&b));
   pf_buf_free(&b);

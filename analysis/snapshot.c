@@ -403,19 +403,20 @@ static void digest_of(const snap *s, char hex[65]) {
   pf_buf_free(&b);
 }
 
-static const char *isa_of(const snap *s) {
+const char *pf_isa_in_force(const char *cap) {
   const char *env = getenv("PERSONAFLOW_ISA");
   size_t n;
   const char *const *isas = pf_isas(&n);
-  return s->o->isa && *s->o->isa ? s->o->isa : env && *env ? env : isas[n - 1];
+  return cap && *cap ? cap : env && *env ? env : isas[n - 1];
 }
 
 static int finish(snap *s, char digest[65]) {
   char path[4400];
   digest_of(s, digest);
-  json_t *by = json_pack("{s:s s:s s:s s:s s:s s:i s:i}", "program", "personaflow", "version",
-                         pf_version(), "cpu", pf_cpu_name(), "features", pf_cpu_features(), "isa",
-                         isa_of(s), "threads", s->o->threads, "chunk", (int)s->o->chunk);
+  json_t *by =
+      json_pack("{s:s s:s s:s s:s s:s s:i s:i}", "program", "personaflow", "version", pf_version(),
+                "cpu", pf_cpu_name(), "features", pf_cpu_features(), "isa",
+                pf_isa_in_force(s->o->isa), "threads", s->o->threads, "chunk", (int)s->o->chunk);
   json_t *m = json_pack("{s:s s:s s:O s:s s:O s:o s:o}", "schema", PF_SNAP_SCHEMA, "digest", digest,
                         "head", s->head, "model", s->o->model, "files", s->files, "made_by", by,
                         "tensors", pf_tensors_json(s->model));

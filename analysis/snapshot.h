@@ -155,4 +155,8 @@ const char *pf_snap_id(const pf_snap *s, size_t k);
 /* The file with the values of prompt k of a full snapshot. */
 void pf_snap_values_path(const pf_snap *s, size_t k, char path[4400]);
 
+/* The instruction set that `cap` (NULL: none), the environment or this build asks for, in this
+ * order. */
+const char *pf_isa_in_force(const char *cap);
+
 #endif

@@ -25,7 +25,7 @@ const char pf_figure_style[] =
     ".band.c0,.dot.c0{fill:" C0 "}.band.c1,.dot.c1{fill:" C1 "}.band.c2,.dot.c2{fill:" C2 "}"
     "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
 
-const char pf_page_style[] =
+static const char page_style[] =
     "<style>\n"
     ":root{--bg:#fff;--fg:" FG ";--soft:" SOFT ";--rule:" RULE ";--card:#f6f8fa;--c0:" C0
     ";--c1:" C1 ";--c2:" C2 ";"
@@ -85,3 +85,13 @@ const char pf_page_style[] =
     "svg{min-width:0}.wide,figure{overflow:visible}*{print-color-adjust:exact;-webkit-print-color-"
     "adjust:exact}}\n"
     "</style>\n";
+
+void pf_page_open(pf_buf *b, const char *title) {
+  pf_buf_puts(b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+                 "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+                 "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
+  pf_html_text(b, title);
+  pf_buf_puts(b, "</title>\n");
+  pf_buf_puts(b, page_style);
+  pf_buf_puts(b, "</head><body><main>\n");
+}

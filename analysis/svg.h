@@ -6,8 +6,8 @@
 
 #include "base/buf.h"
 
-/* The style element of our pages (style.c). */
-extern const char pf_page_style[];
+/* A page of ours up to its heading: title, style, the body begun (style.c). */
+void pf_page_open(pf_buf *b, const char *title);
 /* The style of a figure that stands alone, and its background. */
 extern const char pf_figure_style[];
 

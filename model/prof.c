@@ -33,7 +33,7 @@ struct pf_profile {
   pf_ctx *c;
   int threads;
   int32_t n_layers;
-  bool keep_spans, running;
+  bool keep_spans;
   lane *lane;
   uint64_t begin, end, call, busy; /* ticks; call: the running call's begin */
   double begin_s, wall;

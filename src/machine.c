@@ -112,7 +112,9 @@ enum { LOOKS = 6 };
 /* The operation's kernel under a cap. */
 static const char *isa_of(const char *op, const char *cap) {
   const pf_kernel *chosen[PF_N_OPS];
-  for (size_t i = 0; pf_kernel_choose(chosen, cap) == PF_OK && i < PF_N_OPS; i++)
+  if (pf_kernel_choose(chosen, cap) != PF_OK)
+    return "";
+  for (size_t i = 0; i < PF_N_OPS; i++)
     if (chosen[i] && !strcmp(chosen[i]->op, op))
       return chosen[i]->isa;
   return "";

@@ -2,6 +2,7 @@
  * JSON files with one clear line when they are wrong. */
 #include "base/js.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/io.h"
@@ -61,4 +62,9 @@ int pf_js_lines(const char *path, size_t limit, json_t **out) {
 const char *pf_js_str(const json_t *o, const char *key) {
   const char *s = json_string_value(json_object_get(o, key));
   return s ? s : "";
+}
+
+double pf_js_real(const json_t *o, const char *key) {
+  const json_t *v = json_object_get(o, key);
+  return json_is_number(v) ? json_number_value(v) : (double)NAN;
 }

@@ -14,5 +14,7 @@ int pf_js_text(const char *name, const char *text, size_t n, json_t **out);
 int pf_js_lines(const char *path, size_t limit, json_t **out);
 /* A member that is a text; "" where there is none. */
 const char *pf_js_str(const json_t *o, const char *key);
+/* A member that is a number; NaN where there is none. */
+double pf_js_real(const json_t *o, const char *key);
 
 #endif
