@@ -284,11 +284,7 @@ static void tap_keys(const item *i, int32_t head, int hook) {
                 .heads = 1,
                 .width = n,
                 .stride = n};
-  uint64_t mark = t->prof ? pf_prof_pause() : 0;
-  if (pf_tapset_run(&i->seq->taps, &p, i->lane->s))
-    pf_step_round(t, hook, n, i->lane->s);
-  if (t->prof)
-    pf_prof_resume(t->prof, t->layer, PF_N_PROF_ROLES + hook, mark);
+  (void)pf_step_act(t, i->seq, &p, n, i->lane->s);
 }
 
 static void mask_scores(const item *i, float masked) {

@@ -121,6 +121,19 @@ static inline void pf_step_round_inner(const pf_step *t, size_t n, float *x) {
     t->f->round_bf16(n, x, x);
 }
 
+/* Runs a branch's actions at a point over n values, which are rounded again if an action may have
+ * changed them; true then. */
+static inline bool pf_step_act(const pf_step *t, const pf_seq *s, const pf_point *p, size_t n,
+                               float *x) {
+  uint64_t mark = t->prof ? pf_prof_pause() : 0;
+  bool changed = pf_tapset_run(&s->taps, p, x);
+  if (changed)
+    pf_step_round(t, p->hook, n, x);
+  if (t->prof)
+    pf_prof_resume(t->prof, p->layer, PF_N_PROF_ROLES + p->hook, mark);
+  return changed;
+}
+
 /* A point of the pass for row r; x: `heads` parts of `width` (heads = 1 for points without heads).
  * Rounds, runs the actions, rounds again what they left: a hooked value is the one that is used.
  * True if an action may have changed x. */
@@ -135,13 +148,7 @@ static inline bool pf_step_tap(const pf_step *t, size_t r, int hook, int32_t lay
                 .heads = (int32_t)heads,
                 .width = width,
                 .stride = width};
-  uint64_t mark = t->prof ? pf_prof_pause() : 0;
-  bool changed = pf_tapset_run(&t->rows[r].seq->taps, &p, x);
-  if (changed)
-    pf_step_round(t, hook, heads * width, x);
-  if (t->prof)
-    pf_prof_resume(t->prof, layer, PF_N_PROF_ROLES + hook, mark);
-  return changed;
+  return pf_step_act(t, t->rows[r].seq, &p, heads * width, x);
 }
 
 /* attend.c: z of all heads of rows, parallel over (rows, K,V head). */
