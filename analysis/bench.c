@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "analysis/feed.h"
 #include "analysis/jsonout.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -28,35 +29,20 @@ typedef struct test {
   int32_t n_prompt, n_gen, n_branches;
 } test;
 
-static int32_t any_token(bench *b) {
+static int32_t any_token(void *user, int32_t i) {
+  bench *b = user;
+  (void)i;
   return (int32_t)(pf_uniform(1, 0, b->drawn++) * (double)pf_model_get_info(b->m)->vocab_size);
 }
 
-/* n tokens of s in pieces of the batch size; logits of the last one. */
 static int prompt(bench *b, pf_seq *s, int32_t n) {
-  int32_t batch = b->o->n_batch < n ? b->o->n_batch : n;
-  pf_row *rows = pf_alloc((size_t)(batch > 0 ? batch : 1), sizeof *rows);
-  int rc = rows ? PF_OK : PF_ENOMEM;
-  for (int32_t at = 0, m; at < n && rc == PF_OK; at += m) {
-    m = n - at < batch ? n - at : batch;
-    for (int32_t i = 0; i < m; i++)
-      rows[i] = (pf_row){.seq = s,
-                         .token = any_token(b),
-                         .pos = pf_seq_end(s) + i,
-                         .out = at + i + 1 == n ? 0 : -1};
-    rc = pf_eval(b->c, rows, (size_t)m, b->logits);
-  }
-  pf_free(rows);
-  return rc;
+  return pf_feed_prompt(b->c, s, n, b->o->n_batch, any_token, b, b->logits);
 }
 
 static int generate(bench *b, const test *t, pf_seq *const *s, pf_row *rows) {
   int rc = PF_OK;
-  for (int32_t i = 0; i < t->n_gen && rc == PF_OK; i++) {
-    for (int32_t k = 0; k < t->n_branches; k++)
-      rows[k] = (pf_row){.seq = s[k], .token = any_token(b), .pos = pf_seq_end(s[k]), .out = k};
-    rc = pf_eval(b->c, rows, (size_t)t->n_branches, b->logits);
-  }
+  for (int32_t i = 0; i < t->n_gen && rc == PF_OK; i++)
+    rc = pf_feed_step(b->c, s, t->n_branches, any_token, b, rows, b->logits);
   return rc;
 }
 
@@ -89,14 +75,11 @@ static double parameters(const pf_model_info *i) {
   return layer * i->n_layers + d * (double)i->vocab_size * (i->tied ? 1 : 2);
 }
 
-static void moments(const double *x, size_t n, double *mean, double *sd) {
+static double deviation(const double *x, size_t n, double mean) {
   double square = 0;
-  *mean = 0;
   for (size_t i = 0; i < n; i++)
-    *mean += x[i] / (double)n;
-  for (size_t i = 0; i < n; i++)
-    square += (x[i] - *mean) * (x[i] - *mean);
-  *sd = n > 1 ? sqrt(square / (double)(n - 1)) : 0;
+    square += (x[i] - mean) * (x[i] - mean);
+  return n > 1 ? sqrt(square / (double)(n - 1)) : 0;
 }
 
 static json_t *list(const double *x, size_t n, double factor) {
@@ -109,15 +92,14 @@ static json_t *list(const double *x, size_t n, double factor) {
 static json_t *line_of(const bench *b, const test *t, const double *s, double *ts) {
   const pf_model_info *i = pf_model_get_info(b->m);
   size_t n = (size_t)b->o->repetitions;
-  double mean, sd, mean_ts, sd_ts,
-      tokens = t->n_gen ? (double)t->n_gen * t->n_branches : t->n_prompt;
+  double tokens = t->n_gen ? (double)t->n_gen * t->n_branches : t->n_prompt;
   char when[32], name[64];
   time_t now = time(NULL);
   strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
   for (size_t k = 0; k < n; k++)
     ts[k] = tokens / s[k];
-  moments(s, n, &mean, &sd);
-  moments(ts, n, &mean_ts, &sd_ts);
+  double mean = pf_mean(s, n), sd = deviation(s, n, mean), mean_ts = pf_mean(ts, n),
+         sd_ts = deviation(ts, n, mean_ts);
   int at = t->n_gen ? snprintf(name, sizeof name, t->n_branches > 1 ? "tg%d x %d" : "tg%d",
                                (int)t->n_gen, (int)t->n_branches)
                     : snprintf(name, sizeof name, "pp%d", (int)t->n_prompt);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/feed.h"
 #include "analysis/jsonout.h"
 #include "analysis/profile.h"
 #include "analysis/snapshot.h"
@@ -67,33 +68,33 @@ static int stopped(const prof *f) {
   return f->o->stop && *f->o->stop ? pf_fail(PF_EINCOMPLETE, "stopped: nothing is written") : PF_OK;
 }
 
+static int32_t prompt_token(void *user, int32_t i) {
+  return ((prof *)user)->ids[i];
+}
+
 static int prefill(prof *f) {
-  int32_t n = f->o->prompt, chunk = f->o->chunk > 0 ? f->o->chunk : n;
-  pf_row *rows = pf_alloc((size_t)chunk, sizeof *rows);
-  int rc = rows ? PF_OK : PF_ENOMEM;
-  for (int32_t at = 0, m; at < n && rc == PF_OK; at += m) {
-    m = n - at < chunk ? n - at : chunk;
-    for (int32_t i = 0; i < m; i++)
-      rows[i] = (pf_row){
-          .seq = f->s, .token = f->ids[at + i], .pos = at + i, .out = at + i + 1 == n ? 0 : -1};
-    rc = pf_eval(f->c, rows, (size_t)m, f->logits);
-  }
-  pf_free(rows);
-  return rc;
+  int32_t n = f->o->prompt;
+  return pf_feed_prompt(f->c, f->s, n, f->o->chunk > 0 ? f->o->chunk : n, prompt_token, f,
+                        f->logits);
+}
+
+/* The best token: of the prompt's logits, which all branches share, or of the branch's own. */
+static int32_t first_token(void *user, int32_t i) {
+  const prof *f = user;
+  (void)i;
+  return pf_argmax(f->logits, (size_t)pf_model_get_info(f->m)->vocab_size, NULL);
+}
+
+static int32_t next_token(void *user, int32_t i) {
+  const prof *f = user;
+  size_t v = (size_t)pf_model_get_info(f->m)->vocab_size;
+  return pf_argmax(f->logits + (size_t)i * v, v, NULL);
 }
 
 static int steps(prof *f, pf_seq *const *s, pf_row *rows) {
-  size_t v = (size_t)pf_model_get_info(f->m)->vocab_size;
-  int32_t b = f->o->branches;
   int rc = PF_OK;
-  for (int32_t i = 0; i < f->o->generate && rc == PF_OK; i++) {
-    for (int32_t k = 0; k < b; k++)
-      rows[k] = (pf_row){.seq = s[k],
-                         .token = pf_argmax(f->logits + (size_t)(i ? k : 0) * v, v, NULL),
-                         .pos = pf_seq_end(s[k]),
-                         .out = k};
-    rc = pf_eval(f->c, rows, (size_t)b, f->logits);
-  }
+  for (int32_t i = 0; i < f->o->generate && rc == PF_OK; i++)
+    rc = pf_feed_step(f->c, s, f->o->branches, i ? next_token : first_token, f, rows, f->logits);
   return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/feed.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/status.h"
@@ -37,7 +38,9 @@ static size_t vocab(const run *r) {
   return (size_t)pf_model_get_info(r->m)->vocab_size;
 }
 
-static int32_t any_token(run *r) {
+static int32_t any_token(void *user, int32_t i) {
+  run *r = user;
+  (void)i;
   return (int32_t)(pf_uniform(1, 0, r->drawn++) * (double)vocab(r));
 }
 
@@ -187,22 +190,8 @@ static int repeat(const job *j, pf_mb_line *l, once_fn once) {
 
 /* ---- prompts and generation ---- */
 
-/* n tokens of s in pieces of the batch size; logits of the last one. */
 static int prompt(run *r, pf_seq *s, size_t n) {
-  size_t batch = r->b->o.batch < n ? r->b->o.batch : n;
-  pf_row *rows = pf_alloc(batch ? batch : 1, sizeof *rows);
-  int rc = rows ? PF_OK : PF_ENOMEM;
-  for (size_t at = 0; at < n && rc == PF_OK; at += batch) {
-    size_t m = n - at < batch ? n - at : batch;
-    for (size_t i = 0; i < m; i++)
-      rows[i] = (pf_row){.seq = s,
-                         .token = any_token(r),
-                         .pos = pf_seq_end(s) + (int32_t)i,
-                         .out = at + i + 1 == n ? 0 : -1};
-    rc = pf_eval(r->c, rows, m, r->logits);
-  }
-  pf_free(rows);
-  return rc;
+  return pf_feed_prompt(r->c, s, (int32_t)n, (int32_t)r->b->o.batch, any_token, r, r->logits);
 }
 
 static int once_prompt(const job *j, double *t) {
@@ -234,10 +223,7 @@ static int generate(const job *j, pf_seq *const *s, pf_row *rows, double *t) {
   *t = 0;
   for (size_t i = 0; i < j->n && rc == PF_OK; i++) {
     double since = pf_seconds();
-    for (size_t k = 0; k < j->branches; k++)
-      rows[k] = (pf_row){
-          .seq = s[k], .token = any_token(j->r), .pos = pf_seq_end(s[k]), .out = (int32_t)k};
-    rc = pf_eval(j->r->c, rows, j->branches, j->r->logits);
+    rc = pf_feed_step(j->r->c, s, (int32_t)j->branches, any_token, j->r, rows, j->r->logits);
     *t += pf_seconds() - since;
     if (j->branches == 1)
       read_between(j->r);
