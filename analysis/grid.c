@@ -227,7 +227,9 @@ static int take_head(pf_grid *g, const char *name) {
     g->description = "";
   char where[256];
   snprintf(where, sizeof where, "%.180s: baseline", name);
-  int rc = pf_grid_check_text(where, "persona", g->base.key);
+  int rc = *g->name ? PF_OK : pf_fail(PF_EINPUT, "%s: the key \"name\" wants a text", name);
+  if (rc == PF_OK)
+    rc = pf_grid_check_text(where, "persona", g->base.key);
   if (rc == PF_OK)
     rc = pf_grid_check_text(where, "task", g->base.text);
   return rc == PF_OK ? check_template(name, g->template_) : rc;

@@ -43,6 +43,8 @@ static const struct {
     {"{", "invalid JSON"},
     {"{\"name\":\"t\"," TPL BASE P1 T1 "}", "\"schema\" is missing"},
     {"{\"schema\":\"personaflow-grid/9\",\"name\":\"t\"," TPL BASE P1 T1 "}", "this version reads"},
+    {"{\"schema\":\"personaflow-grid/1\",\"name\":\"\"," TPL BASE P1 T1 "}",
+     "\"name\" wants a text"},
     {HEAD BASE P1 T1 "}", "\"template\" is missing"},
     {HEAD "\"template\":3," BASE P1 T1 "}", "wrong type"},
     {HEAD TPL BASE P1 T1 ",\"persona\":1}", "unknown key \"persona\""},
