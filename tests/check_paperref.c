@@ -28,12 +28,6 @@ typedef struct tally {
   double relative;
 } tally;
 
-static const json_t *find(const json_t *by_key, const char *key) {
-  const json_t *got = json_object_get(by_key, key);
-  ck_assert_msg(got != NULL, "the study has no record %s", key);
-  return got;
-}
-
 /* How many tokens two texts share at their beginning. */
 static size_t shared(const json_t *a, const json_t *b) {
   size_t n = 0;
@@ -80,8 +74,7 @@ static void compare_injections(const json_t *fixture, const char *out, tally *t)
     json_array_foreach(json_object_get(fixture, "injections"), i, want) {
       if (strcmp(fixture_text(want, "experiment"), files[f]))
         continue;
-      fixture_key(want, kl_keys, 4, key);
-      compare_kl(find(got, key), want, key, t);
+      compare_kl(fixture_find(got, want, kl_keys, 4, key), want, key, t);
     }
     ck_assert_msg(t->kl > n, "no record of %s in the fixture", files[f]);
     json_decref(got);
@@ -93,8 +86,7 @@ static void compare_texts(const json_t *fixture, const char *out, tally *t) {
   size_t i;
   json_t *want, *got = fixture_lines(out, "markers.jsonl", text_keys, 3);
   json_array_foreach(json_object_get(fixture, "texts"), i, want) {
-    fixture_key(want, text_keys, 3, key);
-    compare_text(find(got, key), want, key, t);
+    compare_text(fixture_find(got, want, text_keys, 3, key), want, key, t);
   }
   ck_assert_uint_eq(json_object_size(got), t->texts);
   json_decref(got);

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "base/io.h"
 #include "base/js.h"
 #include "fixture.h"
 #include "personaflow/personaflow.h"
@@ -179,15 +178,6 @@ static void vocabulary(ckpt *c, const pf_tok *tok) {
   pf_role_prompt_free(&base);
 }
 
-static void copy(const char *dir, const char *name) {
-  pf_buf b = {0};
-  char to[256];
-  ck_assert(pf_read_file(src_path(DONOR "/%s", name), 1 << 24, &b) == PF_OK);
-  snprintf(to, sizeof to, "m/%s", name);
-  tmp_write(dir, to, b.s, b.n);
-  pf_buf_free(&b);
-}
-
 static void write_config(const char *dir, size_t vocab) {
   char text[1024];
   snprintf(text, sizeof text,
@@ -206,8 +196,8 @@ static void make_model(const char *dir, route r) {
   ckpt c = {0};
   pf_tok *tok;
   char path[512];
-  copy(dir, "tokenizer.json");
-  copy(dir, "tokenizer_config.json");
+  tmp_copy(dir, "m/tokenizer.json", src_path(DONOR "/tokenizer.json"));
+  tmp_copy(dir, "m/tokenizer_config.json", src_path(DONOR "/tokenizer_config.json"));
   ck_assert_msg(pf_tok_open(&tok, src_path(DONOR)) == PF_OK, "%s", pf_last_error());
   c.vocab = 2307;
   write_config(dir, c.vocab);
@@ -237,18 +227,6 @@ static const char *member(const json_t *o, const char *key) {
 static bool is(const json_t *row, const char *condition, const char *ablation) {
   return !strcmp(member(row, "condition"), condition) &&
          !strcmp(member(row, "ablation"), ablation) && !json_object_get(row, "profile");
-}
-
-static json_t *lines(const char *out, const char *file) {
-  char path[512];
-  json_t *rows = json_array();
-  snprintf(path, sizeof path, "%s/%s", out, file);
-  FILE *f = fopen(path, "r");
-  ck_assert_msg(f != NULL, "no %s", path);
-  for (json_t *o; (o = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;)
-    json_array_append_new(rows, o);
-  fclose(f);
-  return rows;
 }
 
 /* Every cell's record of a condition has this closure. */
@@ -318,7 +296,7 @@ START_TEST(the_route_is_found) {
                      .out_dir = out,
                      .threads = 1};
   ck_assert_msg(pf_study_run(&o) == PF_OK, "%s", pf_last_error());
-  json_t *d1 = lines(out, "D1.jsonl"), *d2 = lines(out, "D2.jsonl"), *d3;
+  json_t *d1 = fixture_rows(out, "D1.jsonl"), *d2 = fixture_rows(out, "D2.jsonl"), *d3;
   for (int i = 0; i < 2; i++) {
     closure(d1, "K2", ablations[i], routes[r].c_d);
     closure(d1, "K1", ablations[i], routes[r].c_i);
@@ -328,7 +306,7 @@ START_TEST(the_route_is_found) {
   closure(d2, "T2", "", routes[r].c_i);
   closure(d2, "T3", "", 1);
   if (with_heads) {
-    heads(d3 = lines(out, "D3.jsonl"));
+    heads(d3 = fixture_rows(out, "D3.jsonl"));
     json_decref(d3);
   }
   json_decref(d1);

@@ -24,13 +24,6 @@ enum { MAX_FIXTURES = 64, LIMIT = 256 << 20 };
 static char names[MAX_FIXTURES][64];
 static const char *const keys[] = {"persona", "task", "probe", "layer"};
 
-static const json_t *find(const json_t *by_key, const json_t *want, char key[512]) {
-  fixture_key(want, keys, 4, key);
-  const json_t *got = json_object_get(by_key, key);
-  ck_assert_msg(got != NULL, "the study has no record %s", key);
-  return got;
-}
-
 /* ---- comparisons ---------------------------------------------------- */
 
 typedef struct tally {
@@ -82,11 +75,11 @@ static void compare_records(const json_t *fixture, const json_t *results, tally 
   const char *k;
   json_t *got;
   json_array_foreach(json_object_get(fixture, "geometry"), i, want) {
-    const json_t *r = find(results, want, key);
+    const json_t *r = fixture_find(results, want, keys, 4, key);
     compare_geometry(r, want, key, t);
   }
   json_array_foreach(json_object_get(fixture, "cells"), i, want) {
-    const json_t *r = find(results, want, key);
+    const json_t *r = fixture_find(results, want, keys, 4, key);
     compare_kl(r, want, key, t);
   }
   json_object_foreach((json_t *)results, k, got) {

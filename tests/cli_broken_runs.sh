@@ -9,21 +9,9 @@ model=$srcdir/data/models/demo-gemma2
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-broken-XXXXXX") || exit 99
 trap 'mountpoint -q "$T/full" && umount "$T/full"; rm -rf "$T"' EXIT
 export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
-n_ok=0 n_bad=0
 . "$srcdir/tests/interrupt.sh"
 
-ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
-bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
-
-# Two personas and two tasks: six prompts, four cells.
-cat >"$T/grid.json" <<'G'
-{"schema": "personaflow-grid/1", "name": "broken-runs", "description": "four cells",
- "template": "As {persona}, {task}",
- "baseline": {"persona": "a thoughtful person", "task": "Give advice to someone facing a difficult decision."},
- "personas": [{"key": "pirate", "text": "a pirate"}, {"key": "cook", "text": "a chef"}],
- "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."},
-           {"key": "rain", "text": "Describe what a rainy day is like."}]}
-G
+four_cells "$T/grid.json"
 study=(study "$model" --protocol paper --only additive --grid "$T/grid.json" -t 1 --quiet)
 
 run() { # DIR ARGUMENTS...: exit code in rc, the line in $T/err

@@ -11,20 +11,9 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/pf-kills-XXXXXX") || exit 99
 trap 'mountpoint -q "$T/disk" && umount "$T/disk"; rm -rf "$T"' EXIT
 export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
 RANDOM=2605
-n_ok=0 n_bad=0
 . "$srcdir/tests/interrupt.sh"
 
-ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
-bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
-
-cat >"$T/grid.json" <<'G'
-{"schema": "personaflow-grid/1", "name": "kills", "description": "four cells",
- "template": "As {persona}, {task}",
- "baseline": {"persona": "a thoughtful person", "task": "Give advice to someone facing a difficult decision."},
- "personas": [{"key": "pirate", "text": "a pirate"}, {"key": "cook", "text": "a chef"}],
- "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."},
-           {"key": "rain", "text": "Describe what a rainy day is like."}]}
-G
+four_cells "$T/grid.json"
 study=(study "$model" --grid "$T/grid.json" --layers 4 --quiet)
 kills=5 shards=3 longest=400 # milliseconds of a run before it is killed
 case $PF_TEST_TIER in

@@ -10,11 +10,8 @@ model=$srcdir/data/models/demo-gemma2
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-many-XXXXXX") || exit 99
 trap 'rm -rf "$T"' EXIT
 export LC_ALL=C
-n_ok=0 n_bad=0
 . "$srcdir/tests/interrupt.sh"
 
-ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
-bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
 generate() { $PF_EMULATOR ./personaflow generate "$model" --quiet --max-tokens 12 "$@"; }
 many() { generate --prompts "$T/p.jsonl" "$@"; }
 

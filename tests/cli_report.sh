@@ -8,9 +8,7 @@ srcdir=$(cd "$srcdir" && pwd)
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-report-XXXXXX") || exit 99
 trap 'rm -rf "$T"' EXIT
 export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
-n_ok=0 n_bad=0
-ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
-bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
+. "$srcdir/tests/interrupt.sh"
 # shellcheck disable=SC2086
 pf() { $PF_EMULATOR ./personaflow "$@" >"$T/out" 2>"$T/err"; }
 

@@ -178,17 +178,31 @@ void fixture_key(const json_t *o, const char *const *keys, size_t n, char out[51
   }
 }
 
-json_t *fixture_lines(const char *dir, const char *file, const char *const *keys, size_t n) {
-  char path[512], key[512];
-  json_t *by_key = json_object();
+json_t *fixture_rows(const char *dir, const char *file) {
+  char path[512];
+  json_t *rows;
   snprintf(path, sizeof path, "%s/%s", dir, file);
-  FILE *f = fopen(path, "r");
-  ck_assert_msg(f != NULL, "no %s", path);
-  for (json_t *o; (o = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;) {
-    fixture_key(o, keys, n, key);
+  ck_assert_msg(pf_js_lines(path, FILE_LIMIT, &rows) == PF_OK, "%s", pf_last_error());
+  return rows;
+}
+
+json_t *fixture_lines(const char *dir, const char *file, const char *const *keys, size_t n) {
+  char key[512];
+  json_t *by_key = json_object(), *rows = fixture_rows(dir, file), *row;
+  size_t i;
+  json_array_foreach(rows, i, row) {
+    fixture_key(row, keys, n, key);
     ck_assert_msg(!json_object_get(by_key, key), "%s has %s twice", file, key);
-    json_object_set_new(by_key, key, o);
+    json_object_set(by_key, key, row);
   }
-  fclose(f);
+  json_decref(rows);
   return by_key;
+}
+
+const json_t *fixture_find(const json_t *by_key, const json_t *want, const char *const *keys,
+                           size_t n, char key[512]) {
+  fixture_key(want, keys, n, key);
+  const json_t *got = json_object_get(by_key, key);
+  ck_assert_msg(got != NULL, "no record %s", key);
+  return got;
 }

@@ -40,8 +40,13 @@ const char *fixture_text(const json_t *o, const char *key);
 double fixture_number(const json_t *o, const char *key);
 /* The values of n members, texts or whole numbers, with '/' between them. */
 void fixture_key(const json_t *o, const char *const *keys, size_t n, char out[512]);
-/* The records of DIR/FILE, JSON lines, by fixture_key; two of one key stop the test. */
+/* The records of DIR/FILE, JSON lines: an array; by fixture_key, where two of one key stop the
+ * test. */
+json_t *fixture_rows(const char *dir, const char *file);
 json_t *fixture_lines(const char *dir, const char *file, const char *const *keys, size_t n);
+/* The one of them that has the key of `want`, which is left in `key`; a test stops without it. */
+const json_t *fixture_find(const json_t *by_key, const json_t *want, const char *const *keys,
+                           size_t n, char key[512]);
 
 /* Names (without suffix) of the files `suffix` in a folder of the source tree, sorted; at most max.
  */

@@ -2,6 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 # Long runs that are broken off; for scripts that have a folder $T.
 
+n_ok=0 n_bad=0
+ok() { n_ok=$((n_ok + 1)); echo "ok: $*"; }
+bad() { n_bad=$((n_bad + 1)); echo "FAIL: $*"; }
+
+# four_cells FILE: a grid of two personas and two tasks: six prompts, four cells.
+four_cells() {
+  cat >"$1" <<'G'
+{"schema": "personaflow-grid/1", "name": "broken-runs", "description": "four cells",
+ "template": "As {persona}, {task}",
+ "baseline": {"persona": "a thoughtful person", "task": "Give advice to someone facing a difficult decision."},
+ "personas": [{"key": "pirate", "text": "a pirate"}, {"key": "cook", "text": "a chef"}],
+ "tasks": [{"key": "book", "text": "Recommend a book worth reading and explain why."},
+           {"key": "rain", "text": "Describe what a rainy day is like."}]}
+G
+}
+
 records() { cat "$1/journal.jsonl" 2>/dev/null | wc -l; }
 
 # interrupt SIGNAL DIR RESULT COMMAND...: runs the command (a program, no function) with --out DIR, sends SIGNAL after its

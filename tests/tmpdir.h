@@ -11,6 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
+#include "personaflow/types.h"
+
 /* A new folder under TMPDIR; its path into dir. */
 static inline void tmp_make(char dir[256]) {
   const char *t = getenv("TMPDIR");
@@ -44,6 +47,14 @@ static inline void tmp_write(const char *dir, const char *name, const void *data
 
 static inline void tmp_text(const char *dir, const char *name, const char *text) {
   tmp_write(dir, name, text, strlen(text));
+}
+
+/* dir/name becomes a copy of the file `from`, of at most 16 MiB. */
+static inline void tmp_copy(const char *dir, const char *name, const char *from) {
+  pf_buf b = {0};
+  ck_assert_msg(pf_read_file(from, 1 << 24, &b) == PF_OK, "%s", pf_last_error());
+  tmp_write(dir, name, b.s, b.n);
+  pf_buf_free(&b);
 }
 
 static inline void tmp_unlink(const char *dir, const char *name) {
