@@ -53,6 +53,8 @@ ROW(argmax, (void)f->argmax(r->n, r->x, r->scratch))
 ROW(logsumexp, r->scratch[0] = (float)f->logsumexp(r->n, r->x))
 ROW(kl, double kl[1]; f->kl(r->n, r->x, 14.0, 1, &r->x2, (const double[]){14.0}, kl);
     r->scratch[0] = (float)kl[0])
+ROW(jsd, double d[2]; f->jsd(r->n, r->x, 14.0, 1, &r->x2, (const double[]){14.0}, d, d + 1);
+    r->scratch[0] = (float)(d[0] + d[1]))
 ROW(vexp, f->vexp(r->n, r->x, r->y))
 ROW(vtanh, f->vtanh(r->n, r->x, r->y))
 ROW(vsigmoid, f->vsigmoid(r->n, r->x, r->y))
@@ -90,6 +92,7 @@ static const struct {
     OP(argmax, 4, 0, 151936, 256000),
     OP(logsumexp, 4, 0, 151936, 256000),
     OP(kl, 8, 0, 151936, 256000),
+    OP(jsd, 8, 0, 151936, 256000),
     OP(vexp, 4, 4, 2304),
     OP(vtanh, 4, 4, 2304),
     OP(vsigmoid, 4, 4, 2304),

@@ -74,8 +74,9 @@ static int check_place(const pf_row *r, int32_t n_layers) {
 }
 
 static int check_score(const pf_score *s, int32_t vocab, int32_t pos) {
-  if ((s->what & PF_SCORE_KL) && (!s->ref || s->ref->n != (size_t)vocab))
-    return pf_fail(PF_EUSAGE, "position %d: KL needs a reference of %d logits", pos, vocab);
+  if ((s->what & (PF_SCORE_KL | PF_SCORE_JSD)) && (!s->ref || s->ref->n != (size_t)vocab))
+    return pf_fail(PF_EUSAGE, "position %d: a divergence needs a reference of %d logits", pos,
+                   vocab);
   if ((s->what & PF_SCORE_LOGPROB) && (s->token < 0 || s->token >= vocab))
     return pf_fail(PF_EUSAGE, "position %d: no log-probability of token %d: there are 0 to %d", pos,
                    s->token, vocab - 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The end of the network: final norm, logits, and what rows ask of them. Logits of at most
  * PF_FINAL_ROWS rows are there at a time; scores are taken from them while they are hot, parallel
- * over rows, KL over groups of rows with the same reference. */
+ * over rows, divergences over groups of rows with the same reference. */
 #include <string.h>
 
 #include "base/par.h"
@@ -10,7 +10,7 @@
 
 #define NO_LOGITS ((size_t)-1)
 
-enum { KL_TOGETHER = 8 };
+enum { KL_TOGETHER = 8, DIVERGENCES = PF_SCORE_KL | PF_SCORE_JSD };
 
 /* Rows of a step that go through the final norm, and those of them that go on to logits. */
 typedef struct final_set {
@@ -77,7 +77,7 @@ static void score_row(final_set *s, size_t at, size_t v, const float *y) {
   const pf_simd *f = s->t->f;
   pf_score *score = s->t->rows[s->logit_row[at]].score;
   float second;
-  if (score->what & (PF_SCORE_KL | PF_SCORE_LOGPROB))
+  if (score->what & (DIVERGENCES | PF_SCORE_LOGPROB))
     s->lse[at] = f->logsumexp(v, y);
   if (score->what & PF_SCORE_LOGPROB)
     score->logprob = (double)y[score->token] - s->lse[at];
@@ -89,17 +89,22 @@ static void score_row(final_set *s, size_t at, size_t v, const float *y) {
     best_of(v, y, score->n_top, score->top);
 }
 
-/* Rows with the same reference, up to KL_TOGETHER of them, are a group. */
+/* Rows with the same reference and the same wishes, up to KL_TOGETHER of them, are a group. */
+static bool alike(const final_set *s, size_t i, size_t j) {
+  const pf_score *a = score_at(s, i), *b = score_at(s, j);
+  return a->ref == b->ref && !((a->what ^ b->what) & DIVERGENCES);
+}
+
 static void group_kl(final_set *s) {
   bool done[PF_FINAL_ROWS] = {false};
   size_t n = 0;
   s->n_groups = 0;
   for (size_t i = 0; i < s->n_logits; i++) {
-    if (done[i] || !asks(s, i, PF_SCORE_KL))
+    if (done[i] || !asks(s, i, DIVERGENCES))
       continue;
     s->group[s->n_groups++] = n;
     for (size_t j = i; j < s->n_logits && n < s->group[s->n_groups - 1] + KL_TOGETHER; j++)
-      if (!done[j] && asks(s, j, PF_SCORE_KL) && score_at(s, j)->ref == score_at(s, i)->ref) {
+      if (!done[j] && asks(s, j, DIVERGENCES) && alike(s, i, j)) {
         done[j] = true;
         s->kl[n++] = j;
       }
@@ -114,15 +119,23 @@ static void kl_part(void *arg, int tid, int nt) {
   for (size_t g = lo; g < hi; g++) {
     const size_t *at = s->kl + s->group[g], m = s->group[g + 1] - s->group[g];
     const pf_ref *ref = score_at(s, at[0])->ref;
+    unsigned what = score_at(s, at[0])->what;
     const float *q[KL_TOGETHER];
-    double lse[KL_TOGETHER], kl[KL_TOGETHER];
+    double lse[KL_TOGETHER], kl[KL_TOGETHER], rkl[KL_TOGETHER], jsd[KL_TOGETHER];
     for (size_t i = 0; i < m; i++) {
       q[i] = s->y + at[i] * v;
       lse[i] = s->lse[at[i]];
     }
-    s->t->f->kl(v, ref->logits, ref->lse, m, q, lse, kl);
-    for (size_t i = 0; i < m; i++)
-      s->t->rows[s->logit_row[at[i]]].score->kl = kl[i];
+    if (what & PF_SCORE_KL)
+      s->t->f->kl(v, ref->logits, ref->lse, m, q, lse, kl);
+    if (what & PF_SCORE_JSD)
+      s->t->f->jsd(v, ref->logits, ref->lse, m, q, lse, rkl, jsd);
+    for (size_t i = 0; i < m; i++) {
+      pf_score *score = s->t->rows[s->logit_row[at[i]]].score;
+      score->kl = what & PF_SCORE_KL ? kl[i] : score->kl;
+      score->reverse_kl = what & PF_SCORE_JSD ? rkl[i] : score->reverse_kl;
+      score->jsd = what & PF_SCORE_JSD ? jsd[i] : score->jsd;
+    }
   }
 }
 

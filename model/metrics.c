@@ -18,6 +18,18 @@ double pf_kl(const float *p, const float *q, size_t n) {
   return kl;
 }
 
+double pf_jsd(const float *p, const float *q, size_t n) {
+  int rc;
+  const pf_simd *f = pf_simd_get(&rc);
+  if (rc != PF_OK)
+    return NAN;
+  uint64_t env = pf_fp_enter();
+  double rkl, jsd, lse_q = f->logsumexp(n, q);
+  f->jsd(n, p, f->logsumexp(n, p), 1, &q, &lse_q, &rkl, &jsd);
+  pf_fp_leave(env);
+  return jsd;
+}
+
 void pf_ref_make(pf_ref *r, const float *logits, size_t n) {
   int rc;
   const pf_simd *f = pf_simd_get(&rc);

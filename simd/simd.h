@@ -144,6 +144,10 @@ typedef struct pf_simd {
    * their logsumexp. Rows that come together share the exponentials of p. */
   void (*kl)(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
              const double *lse_q, double *kl);
+  /* The other two divergences of those rows: rkl[r] = KL(q[r] || p), jsd[r] = (KL(p || h) + KL(q[r]
+   * || h)) / 2 with h = (p + q[r]) / 2: at most ln 2, exactly 0 for equal rows. */
+  void (*jsd)(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+              const double *lse_q, double *rkl, double *jsd);
 
   /* The elementary functions by themselves, for tests and digests. */
   void (*vexp)(size_t n, const float *x, float *y);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Rows that enter at a layer, and forks that share the layers below: the bits are those of whole
  * runs, a fork owns the blocks that it changes, wrong use is refused. */
+#include <math.h>
+
+#include "base/rng.h"
 #include "model/kv.h"
 #include "model_util.h"
 #include "tests/suite.h"
@@ -342,7 +345,7 @@ START_TEST(scores_equal_full_logits) {
       rows[k] = row_at(&f, f.base, k % LEN, f.i->n_layers);
     rows[k].out = k % 4 ? k : -1;
     rows[k].score = k % 7 ? &score[k] : NULL;
-    score[k] = (pf_score){.what = 1u << k % 4 | (k % 3 ? PF_SCORE_KL : 0),
+    score[k] = (pf_score){.what = 1u << k % 5 | (k % 3 ? PF_SCORE_KL : 0),
                           .ref = &ref[k / 2 % REFS],
                           .token = (int32_t)(k * 31 % (int32_t)v),
                           .n_top = TOP,
@@ -367,6 +370,11 @@ START_TEST(scores_equal_full_logits) {
       double kl = pf_kl(a->ref->logits, x, v);
       ck_assert_msg(memcmp(&kl, &a->kl, sizeof kl) == 0, "KL %d: %a, %a", k, kl, a->kl);
     }
+    if (a->what & PF_SCORE_JSD) {
+      double jsd = pf_jsd(a->ref->logits, x, v), rkl = pf_kl(x, a->ref->logits, v);
+      ck_assert_msg(memcmp(&jsd, &a->jsd, sizeof jsd) == 0, "JSD %d: %a, %a", k, jsd, a->jsd);
+      ck_assert_msg(rkl == a->reverse_kl, "reverse KL %d: %a, %a", k, rkl, a->reverse_kl);
+    }
     if (a->what & PF_SCORE_LOGPROB) {
       double lp = pf_logprob(x, v, a->token);
       ck_assert_msg(memcmp(&lp, &a->logprob, sizeof lp) == 0, "row %d: %a, %a", k, lp, a->logprob);
@@ -387,6 +395,45 @@ START_TEST(scores_equal_full_logits) {
   pf_seq_free(s[1]);
   free(all);
   close_fix(&f);
+}
+END_TEST
+
+/* By the definition, in long double: KL(p || h) and KL(q || h), h = (p + q) / 2. */
+static long double jsd_by_definition(const float *p, const float *q, size_t n) {
+  long double zp = 0, zq = 0, sum = 0;
+  for (size_t i = 0; i < n; i++) {
+    zp += expl(p[i]);
+    zq += expl(q[i]);
+  }
+  for (size_t i = 0; i < n; i++) {
+    long double a = expl(p[i]) / zp, b = expl(q[i]) / zq, h = (a + b) / 2;
+    sum += a * logl(a / h) / 2 + b * logl(b / h) / 2;
+  }
+  return sum;
+}
+
+/* Logits whose difference shrinks to one in a million: the divergence goes with its square. */
+START_TEST(jensen_shannon_is_its_definition) {
+  enum { V = 1003 };
+  static const float apart[] = {30, 4, 1, 0.1f, 1e-3f, 1e-6f};
+  float p[V], q[V];
+  for (size_t k = 0; k < sizeof apart / sizeof *apart; k++) {
+    for (uint32_t i = 0; i < V; i++) {
+      p[i] = (float)(pf_uniform(31, 0, i) * 20 - 10);
+      q[i] = p[i] + apart[k] * (float)(pf_uniform(31, 1, i) - 0.5);
+    }
+    double got = pf_jsd(p, q, V);
+    long double want = jsd_by_definition(p, q, V);
+    ck_assert_msg(fabsl((long double)got - want) <= 1e-13L * want + 2e-16L,
+                  "%g apart: %.17g, not %.17Lg", apart[k], got, want);
+    ck_assert(got == pf_jsd(q, p, V));
+    ck_assert(pf_jsd(p, p, V) == 0);
+  }
+  for (uint32_t i = 0; i < V; i++) {
+    p[i] = i % 2 ? 700.0f : -700.0f;
+    q[i] = -p[i];
+  }
+  ck_assert(fabs(pf_jsd(p, q, V) - M_LN2) < 1e-12);
 }
 END_TEST
 
@@ -425,9 +472,9 @@ START_TEST(misuse_is_refused) {
   pf_score bad = {.what = PF_SCORE_KL};
   r = row_at(&f, s, 30, 2);
   r.score = &bad;
-  refused(&f, r, "position 30: KL needs a reference of");
+  refused(&f, r, "position 30: a divergence needs a reference of");
   bad.ref = &ref;
-  refused(&f, r, "position 30: KL needs a reference of");
+  refused(&f, r, "position 30: a divergence needs a reference of");
   bad = (pf_score){.what = PF_SCORE_LOGPROB, .token = f.i->vocab_size};
   refused(&f, r, "position 30: no log-probability of token");
   bad = (pf_score){.what = PF_SCORE_TOP, .n_top = 1};
@@ -459,6 +506,7 @@ int main(void) {
   tcase_add_loop_test(t, a_fork_owns_the_blocks_it_changes, 0, n);
   tcase_add_loop_test(t, a_failed_call_leaves_forks_unfinished, 0, n);
   tcase_add_loop_test(t, scores_equal_full_logits, 0, n);
+  tcase_add_test(t, jensen_shannon_is_its_definition);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);

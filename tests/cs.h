@@ -76,7 +76,7 @@ typedef void (*cs_fn)(cs *t);
   F(operand_s8) F(gemm_s8) F(quant_s8) F(round_bf16) F(rms_scale) F(rms_apply) F(rms_weight) \
   F(rope) F(qk) F(qk_bf16) F(softcap) F(softmax) F(pv) F(pv_bf16) F(gelu_tanh) \
   F(silu) F(mul) F(add) F(scale) F(finite) F(argmax) \
-  F(logsumexp) F(kl) F(vexp) F(vtanh) F(vsigmoid) F(canary)
+  F(logsumexp) F(kl) F(jsd) F(vexp) F(vtanh) F(vsigmoid) F(canary)
 /* clang-format on */
 #define CS_PROTO(op) void cs_##op(cs *t);
 CS_OPS(CS_PROTO)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * finite, argmax, logsumexp, kl. */
+ * finite, argmax, logsumexp, kl, jsd. */
 #include <string.h>
 
 #include "tests/cs.h"
@@ -62,35 +62,70 @@ void cs_logsumexp(cs *t) {
     }
 }
 
+/* p, q and their logsumexp. */
+typedef struct pair {
+  size_t n;
+  const float *p, *q;
+  double lse_p, lse_q;
+} pair;
+
+/* The values of m rows q, then their second values (zero where the operation has one). */
+enum { ROWS = 11 };
+typedef void (*divergence)(const pf_simd *f, const pair *x, size_t m, const float *const *q,
+                           const double *lse_q, double out[2 * ROWS]);
+
+static void kl(const pf_simd *f, const pair *x, size_t m, const float *const *q,
+               const double *lse_q, double out[2 * ROWS]) {
+  f->kl(x->n, x->p, x->lse_p, m, q, lse_q, out);
+  memset(out + m, 0, m * sizeof *out);
+}
+
+static void jsd(const pf_simd *f, const pair *x, size_t m, const float *const *q,
+                const double *lse_q, double out[2 * ROWS]) {
+  f->jsd(x->n, x->p, x->lse_p, m, q, lse_q, out, out + m);
+}
+
 /* Rows together have the bits they have alone. They are not hashed: the golden value is that of
  * single rows. */
-static void kl_together(cs *t, size_t n, const float *p, const float *q, const double lse[2]) {
-  enum { ROWS = 11 };
+static void together(cs *t, const pair *x, divergence f) {
   const float *rows[ROWS];
-  double lse_q[ROWS], got[ROWS], want;
+  double lse_q[ROWS], got[2 * ROWS], want[2 * ROWS];
   pf_sha256 *hash = t->hash;
   t->hash = NULL;
   for (int r = 0; r < ROWS; r++) {
-    rows[r] = r % 3 ? q : p;
-    lse_q[r] = lse[r % 3 != 0] + 0.25 * r;
+    rows[r] = r % 3 ? x->q : x->p;
+    lse_q[r] = (r % 3 ? x->lse_q : x->lse_p) + 0.25 * r;
   }
-  t->v->kl(n, p, lse[0], ROWS, rows, lse_q, got);
+  f(t->v, x, ROWS, rows, lse_q, got);
   for (int r = 0; r < ROWS; r++) {
-    t->ref->kl(n, p, lse[0], 1, &rows[r], &lse_q[r], &want);
-    cs_cmp_d(t, got[r], want, "n %zu, row %d of %d", n, r, ROWS);
+    f(t->ref, x, 1, &rows[r], &lse_q[r], want);
+    cs_cmp_d(t, got[r], want[0], "n %zu, row %d of %d", x->n, r, ROWS);
+    cs_cmp_d(t, got[ROWS + r], want[1], "n %zu, row %d of %d, second value", x->n, r, ROWS);
   }
   t->hash = hash;
 }
 
-void cs_kl(cs *t) {
+/* n_values: how many the operation gives for a row. */
+static void divergences(cs *t, divergence f, int n_values) {
   for (size_t i = 0; i < cs_n_sizes + 2; i++)
     for (int kind = 0; kind < CS_KINDS + 2; kind++) {
       size_t n = i < cs_n_sizes ? cs_sizes[i] : 1000 + 37 * i;
-      float *p = logits(t, 0, n, kind), *q = logits(t, 1, n, kind);
-      double lse[2] = {t->ref->logsumexp(n, p), t->ref->logsumexp(n, q)}, got, want;
-      t->v->kl(n, p, lse[0], 1, (const float *[]){q}, &lse[1], &got);
-      t->ref->kl(n, p, lse[0], 1, (const float *[]){q}, &lse[1], &want);
-      cs_cmp_d(t, got, want, "n %zu, kind %d", n, kind);
-      kl_together(t, n, p, q, lse);
+      pair x = {.n = n, .p = logits(t, 0, n, kind), .q = logits(t, 1, n, kind)};
+      double got[2 * ROWS], want[2 * ROWS];
+      x.lse_p = t->ref->logsumexp(n, x.p);
+      x.lse_q = t->ref->logsumexp(n, x.q);
+      f(t->v, &x, 1, &x.q, &x.lse_q, got);
+      f(t->ref, &x, 1, &x.q, &x.lse_q, want);
+      for (int k = 0; k < n_values; k++)
+        cs_cmp_d(t, got[k], want[k], "n %zu, kind %d, value %d", n, kind, k);
+      together(t, &x, f);
     }
+}
+
+void cs_kl(cs *t) {
+  divergences(t, kl, 1);
+}
+
+void cs_jsd(cs *t) {
+  divergences(t, jsd, 2);
 }

@@ -157,17 +157,25 @@ typedef struct pf_top {
 } pf_top;
 
 /* What a row is asked about its logits, which need no place of their own then. `what` says which of
- * the values pf_eval writes; they have the bits of pf_kl, pf_logprob and pf_argmax. */
-enum { PF_SCORE_KL = 1, PF_SCORE_LOGPROB = 2, PF_SCORE_ARGMAX = 4, PF_SCORE_TOP = 8 };
+ * the values pf_eval writes; they have the bits of pf_kl, pf_jsd, pf_logprob and pf_argmax. */
+enum {
+  PF_SCORE_KL = 1,
+  PF_SCORE_LOGPROB = 2,
+  PF_SCORE_ARGMAX = 4,
+  PF_SCORE_TOP = 8,
+  PF_SCORE_JSD = 16
+};
 typedef struct pf_score {
   unsigned what;
-  const pf_ref *ref; /* KL; rows of one ref that stand near each other share work */
+  const pf_ref *ref; /* KL, JSD; rows of one ref that stand near each other share work */
   int32_t token;     /* LOGPROB */
   int32_t n_top;     /* TOP */
   pf_top *top;       /* TOP: (n_top), best first, ties to the lower id */
   double kl;         /* KL: of (ref || these logits), nats */
-  double logprob;    /* LOGPROB: of the token */
-  int32_t best;      /* ARGMAX, and the next */
+  double reverse_kl; /* JSD: of (these logits || ref), and the next */
+  double jsd;
+  double logprob; /* LOGPROB: of the token */
+  int32_t best;   /* ARGMAX, and the next */
   float margin;
 } pf_score;
 
@@ -385,6 +393,9 @@ PF_API int pf_generate_many(pf_ctx *c, pf_branch *b, size_t n, const pf_many_opt
 /* sum_v p(v) (log p(v) - log q(v)) in nats for logits p, q of n values, all arithmetic in fp64
  * (simd/CONTRACT.md). */
 PF_API double pf_kl(const float *p, const float *q, size_t n);
+/* Their Jensen-Shannon divergence in nats: the mean of KL(p || h) and KL(q || h), h half of each. 0
+ * for equal logits, at most ln 2, the same both ways. */
+PF_API double pf_jsd(const float *p, const float *q, size_t n);
 /* log softmax(x)[i] in fp64. */
 PF_API double pf_logprob(const float *x, size_t n, int32_t i);
 /* Index of the largest value, ties to the lowest; *margin (may be NULL) receives top1 - top2. */

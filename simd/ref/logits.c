@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * CONTRACT.md "finite", "argmax", "logsumexp", "kl". */
+ * CONTRACT.md "finite", "argmax", "logsumexp", "kl", "jsd". */
 #include "simd/ref/ref.h"
 
 #include "base/dmath_seq.h"
@@ -56,4 +56,33 @@ void pf_kl_scalar(size_t n, const float *p, double lse_p, size_t m, const float 
                   const double *lse_q, double *kl) {
   for (size_t r = 0; r < m; r++)
     kl[r] = kl_of(n, p, lse_p, q[r], lse_q[r]);
+}
+
+/* hi log(hi / h) + lo log(lo / h), h the mean of hi >= lo and d = log(hi / lo); log(hi / h) =
+ * 2 artanh((hi - lo) / (3 hi + lo)). */
+static double jsd_term(double hi, double lo, double d) {
+  double z = (hi - lo) / (3.0 * hi + lo), u = pf_dartanh2_seq(z);
+  double big = hi * u, small = lo * (u - d);
+  return hi == 0.0 ? 0.0 : big + (lo == 0.0 ? 0.0 : small);
+}
+
+static void jsd_of(size_t n, const float *p, double lse_p, const float *q, double lse_q,
+                   double *rkl, double *jsd) {
+  double r[PF_LANES] = {0}, v[PF_LANES] = {0};
+  for (size_t i = 0; i < n; i++) {
+    double a = (double)p[i] - lse_p, b = (double)q[i] - lse_q, d = a - b;
+    double ea = pf_dexp_seq(a), eb = pf_dexp_seq(b), t = eb * (b - a);
+    bool more = ea > eb;
+    r[i % PF_LANES] = r[i % PF_LANES] + (eb == 0.0 ? 0.0 : t);
+    v[i % PF_LANES] =
+        v[i % PF_LANES] + jsd_term(more ? ea : eb, more ? eb : ea, d < 0.0 ? 0.0 - d : d);
+  }
+  *rkl = rtree_d(r) + 0.0;
+  *jsd = 0.5 * rtree_d(v) + 0.0;
+}
+
+void pf_jsd_scalar(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+                   const double *lse_q, double *rkl, double *jsd) {
+  for (size_t i = 0; i < m; i++)
+    jsd_of(n, p, lse_p, q[i], lse_q[i], &rkl[i], &jsd[i]);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * CONTRACT.md "fp64": the 16 fp64 lanes of a row as PF_DN parts of PF_DW in the compiler's own
- * vector type; pf_dexp_seq over one. */
+ * vector type; pf_dexp_seq and pf_dartanh2_seq over one. */
 #ifndef PF_VEC_DV_H
 #define PF_VEC_DV_H
 
@@ -51,6 +51,14 @@ static inline dv dv_exp(dv x) {
   y = dv_select(x < dv_set1(PF_D_EXP_LO), dv_set1(0.0), y);
   y = dv_select(x > dv_set1(PF_D_EXP_HI), dv_set1(__builtin_inf()), y);
   return dv_select(x != x, x, y);
+}
+
+static inline dv dv_artanh2(dv z) {
+  static const double c[] = {PF_D_ARTANH_SERIES};
+  dv s = z * z, q = dv_set1(c[0]);
+  for (size_t i = 1; i < sizeof c / sizeof *c; i++)
+    q = q * s + dv_set1(c[i]);
+  return dv_set1(2.0) * z + z * (s * q);
 }
 
 #endif

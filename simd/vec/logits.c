@@ -134,3 +134,45 @@ void PF_FN(kl)(size_t n, const float *p, double lse_p, size_t m, const float *co
   for (; m > 0; m--, q++, lse_q++, kl++)
     kl_rows(n, p, lse_p, 1, q, lse_q, kl);
 }
+
+static inline dv jsd_term(dv hi, dv lo, dv d) {
+  dv zero = dv_set1(0.0), z = (hi - lo) / (dv_set1(3.0) * hi + lo), u = dv_artanh2(z);
+  dv small = dv_select(lo == zero, zero, lo * (u - d));
+  return dv_select(hi == zero, zero, hi * u + small);
+}
+
+PF_INLINE void jsd_rows(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+                        const double *lse_q, double *rkl, double *jsd) {
+  dv v[KL_ROWS][PF_DN] = {{{0}}}, k[KL_ROWS][PF_DN] = {{{0}}}, zero = dv_set1(0.0);
+  for (size_t i = 0; i < n; i += PF_LANES) {
+    float pad[PF_LANES];
+    const float *at = lanes_at(p, i, n, pad);
+    dv a[PF_DN], ea[PF_DN];
+    for (int l = 0; l < PF_DN; l++) {
+      a[l] = dv_widen(at + PF_DW * l) - dv_set1(lse_p);
+      ea[l] = dv_exp(a[l]);
+    }
+    for (size_t r = 0; r < m; r++) {
+      at = lanes_at(q[r], i, n, pad);
+      for (int l = 0; l < PF_DN; l++) {
+        dv b = dv_widen(at + PF_DW * l) - dv_set1(lse_q[r]), d = a[l] - b, eb = dv_exp(b);
+        dv_mask more = ea[l] > eb;
+        k[r][l] = k[r][l] + dv_select(eb == zero, zero, eb * (b - a[l]));
+        v[r][l] = v[r][l] + jsd_term(dv_select(more, ea[l], eb), dv_select(more, eb, ea[l]),
+                                     dv_select(d < zero, zero - d, d));
+      }
+    }
+  }
+  for (size_t r = 0; r < m; r++) {
+    rkl[r] = tree_d(k[r]) + 0.0;
+    jsd[r] = 0.5 * tree_d(v[r]) + 0.0;
+  }
+}
+
+void PF_FN(jsd)(size_t n, const float *p, double lse_p, size_t m, const float *const *q,
+                const double *lse_q, double *rkl, double *jsd) {
+  for (; m >= KL_ROWS; m -= KL_ROWS, q += KL_ROWS, lse_q += KL_ROWS, rkl += KL_ROWS, jsd += KL_ROWS)
+    jsd_rows(n, p, lse_p, KL_ROWS, q, lse_q, rkl, jsd);
+  for (; m > 0; m--, q++, lse_q++, rkl++, jsd++)
+    jsd_rows(n, p, lse_p, 1, q, lse_q, rkl, jsd);
+}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The fp64 sequences of exp and log, inline so that the kernels can run them over 16 lanes.
- * simd/CONTRACT.md, "fp64". */
+ * The fp64 sequences of exp, log and 2 artanh, inline so that the kernels can run them over 16
+ * lanes. simd/CONTRACT.md, "fp64". */
 #ifndef PF_BASE_DMATH_SEQ_H
 #define PF_BASE_DMATH_SEQ_H
 
@@ -68,6 +68,20 @@ static inline double pf_dlog_seq(double x) {
     r = r * z + 2.0 / n;
   r *= z;
   return k * PF_D_LN2_HI - ((h - (s * (h + r) + k * PF_D_LN2_LO)) - f);
+}
+
+/* 2/31, 2/29, ..., 2/3 */
+#define PF_D_ARTANH_SERIES                                                                         \
+  2.0 / 31, 2.0 / 29, 2.0 / 27, 2.0 / 25, 2.0 / 23, 2.0 / 21, 2.0 / 19, 2.0 / 17, 2.0 / 15,        \
+      2.0 / 13, 2.0 / 11, 2.0 / 9, 2.0 / 7, 2.0 / 5, 2.0 / 3
+
+/* 2 artanh(z), 0 <= z <= 1/3: 2z + z (s q(s)), s = z^2, the series to z^31. */
+static inline double pf_dartanh2_seq(double z) {
+  static const double c[] = {PF_D_ARTANH_SERIES};
+  double s = z * z, q = c[0];
+  for (size_t i = 1; i < sizeof c / sizeof *c; i++)
+    q = q * s + c[i];
+  return 2.0 * z + z * (s * q);
 }
 
 #endif
