@@ -242,10 +242,11 @@ static bool fill(const c1 *c, const spot *p, value_id id, size_t draw, double *u
 
 /* ---- trials ---------------------------------------------------------------------------------- */
 
-/* KL10 of the group's mean, of each draw where there are several, and of the first token. */
+/* KL10 of the group's mean, of each draw where there are several, and of the first token; the other
+ * divergences of the mean. */
 static int put_group(c1 *c, const group *g) {
   json_t *draws = json_array();
-  double kl10 = 0, kl0 = 0;
+  double kl10 = 0, kl0 = 0, reverse = 0, jsd = 0;
   int32_t n = 0;
   for (size_t i = 0; i < g->n; i++) {
     const pf_trial *v = &c->v[g->first + i];
@@ -254,10 +255,14 @@ static int put_group(c1 *c, const group *g) {
     json_array_append_new(draws, pf_js_num(one));
     kl10 += one / (double)g->n;
     kl0 += v->kl[0] / (double)g->n;
+    reverse += pf_sum_steps(v->reverse_kl, (size_t)n, 0, (size_t)n) / (double)g->n;
+    jsd += pf_sum_steps(v->jsd, (size_t)n, 0, (size_t)n) / (double)g->n;
   }
   json_object_set_new(g->row, "n_scored", json_integer(n));
   json_object_set_new(g->row, "kl10", pf_js_num(kl10));
   json_object_set_new(g->row, "kl_0", pf_js_num(kl0));
+  json_object_set_new(g->row, "reverse_kl10", pf_js_num(reverse));
+  json_object_set_new(g->row, "jsd10", pf_js_num(jsd));
   if (g->n > 1)
     json_object_set(g->row, "draws", draws);
   json_decref(draws);
@@ -284,7 +289,8 @@ static json_t *row_of(const char *site, int32_t position, int32_t layer, const c
 static int add_trial(c1 *c, spot *const *p, size_t n, value_id id, size_t draw, bool *there) {
   pf_trial *v = &c->v[c->n_v];
   pf_tap *taps = pf_lab_alloc(c->l, n, sizeof *taps);
-  double *u = pf_lab_alloc(c->l, c->d, sizeof *u), *kl = pf_lab_alloc(c->l, PF_SCORED, sizeof *kl);
+  double *u = pf_lab_alloc(c->l, c->d, sizeof *u),
+         *kl = pf_lab_alloc(c->l, 3 * PF_SCORED, sizeof *kl);
   if (!taps || !u || !kl)
     return PF_ENOMEM;
   *there = true;
@@ -297,8 +303,14 @@ static int add_trial(c1 *c, spot *const *p, size_t n, value_id id, size_t draw, 
                          value);
   }
   int32_t from = pf_site_prefix[p[0]->site], end = (int32_t)pf_lab_n_y(c->l);
-  *v = (pf_trial){
-      .t = c->xy, .taps = taps, .n_taps = n, .from = from, .to = from + PF_SCORED, .kl = kl};
+  *v = (pf_trial){.t = c->xy,
+                  .taps = taps,
+                  .n_taps = n,
+                  .from = from,
+                  .to = from + PF_SCORED,
+                  .kl = kl,
+                  .reverse_kl = kl + PF_SCORED,
+                  .jsd = kl + 2 * PF_SCORED};
   v->to = v->to < end ? v->to : end;
   c->n_v += *there;
   return PF_OK;

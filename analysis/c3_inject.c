@@ -144,7 +144,7 @@ static bool fill(const c3 *c, const pf_track *host, content what, int32_t offset
 typedef struct plan {
   const char *host_name;
   const pf_track *host;
-  const double *base;
+  const pf_trial *base;
   content what;
   double alpha; /* 0: overwrite; else add alpha times the value */
   const char *positions;
@@ -190,7 +190,7 @@ static const char *degenerate(const c3 *c, const plan *p) {
   return p->to >= (int32_t)pf_lab_n_y(c->s.l) ? "all" : "t0";
 }
 
-static int put(c3 *c, const plan *p, const double **kl) {
+static int put(c3 *c, const plan *p, const pf_trial **trial) {
   pf_line *x;
   bool there = true;
   int rc = pf_sheet_add(&c->s, p->host, content_names[p->what], &x);
@@ -215,10 +215,10 @@ static int put(c3 *c, const plan *p, const double **kl) {
     json_object_set_new(x->row, "draw", json_integer(p->draw));
   if (degenerate(c, p))
     json_object_set_new(x->row, "degenerate", json_string(degenerate(c, p)));
-  x->base = p->base ? p->base : x->v.kl;
+  x->base = p->base ? p->base : &x->v;
   x->steps = true;
-  if (kl)
-    *kl = x->v.kl;
+  if (trial)
+    *trial = &x->v;
   return PF_OK;
 }
 
@@ -274,7 +274,7 @@ static plan paper_setting(const c3 *c, const int32_t *layer) {
 }
 
 /* The host alone, then cached and oracle in it. */
-static int host_and_values(c3 *c, plan p, const double **base) {
+static int host_and_values(c3 *c, plan p, const pf_trial **base) {
   int rc = put(c, &p, base);
   p.base = *base;
   for (int k = IN_CACHED; k <= IN_ORACLE && rc == PF_OK; k++) {
@@ -284,7 +284,7 @@ static int host_and_values(c3 *c, plan p, const double **base) {
   return rc;
 }
 
-static int each_set(c3 *c, const double *base, bool oracle) {
+static int each_set(c3 *c, const pf_trial *base, bool oracle) {
   int rc = PF_OK;
   for (size_t s = 0; s < N_SETS && rc == PF_OK; s++)
     for (int k = IN_CACHED; k <= (oracle ? IN_ORACLE : IN_CACHED) && rc == PF_OK; k++) {
@@ -300,12 +300,12 @@ static int each_set(c3 *c, const double *base, bool oracle) {
 }
 
 static int injection(c3 *c, const int32_t *layer) {
-  const double *base;
+  const pf_trial *base;
   return host_and_values(c, paper_setting(c, layer), &base);
 }
 
 static int layer_sets(c3 *c, const int32_t *layer) {
-  const double *base;
+  const pf_trial *base;
   plan p = paper_setting(c, layer);
   int rc = put(c, &p, &base);
   return rc == PF_OK ? each_set(c, base, false) : rc;
@@ -348,7 +348,7 @@ static int each_host(c3 *c, const int32_t *layer) {
                {"MASK", {.persona = x, .task = y, .placing = PF_MASK}}};
   int rc = PF_OK;
   for (size_t h = 0; h < sizeof hosts / sizeof *hosts && rc == PF_OK; h++) {
-    const double *base;
+    const pf_trial *base;
     plan p = paper_setting(c, layer);
     if (!pf_lab_has(l, hosts[h].who))
       continue;
@@ -360,7 +360,7 @@ static int each_host(c3 *c, const int32_t *layer) {
   return rc;
 }
 
-static int each_content(c3 *c, const int32_t *layer, const double *base) {
+static int each_content(c3 *c, const int32_t *layer, const pf_trial *base) {
   static const double alphas[] = {0.5, 1, 2, 4};
   plan p = paper_setting(c, layer);
   int rc = PF_OK;
@@ -393,7 +393,7 @@ static int32_t before(const c3 *c, content what, bool task) {
   return n;
 }
 
-static int each_position(c3 *c, const int32_t *layer, const double *base) {
+static int each_position(c3 *c, const int32_t *layer, const pf_trial *base) {
   int32_t n_y = (int32_t)pf_lab_n_y(c->s.l);
   int rc = PF_OK;
   for (int k = IN_CACHED; k <= IN_ORACLE && rc == PF_OK; k++) {
@@ -427,7 +427,7 @@ static int each_position(c3 *c, const int32_t *layer, const double *base) {
   return rc;
 }
 
-static int each_layer(c3 *c, const double *base) {
+static int each_layer(c3 *c, const pf_trial *base) {
   int32_t *all = pf_lab_alloc(c->s.l, (size_t)c->layers + 1, sizeof *all);
   int32_t n_y = (int32_t)pf_lab_n_y(c->s.l);
   int rc = all ? PF_OK : PF_ENOMEM;
@@ -459,7 +459,7 @@ static int each_layer(c3 *c, const double *base) {
 }
 
 static int all(c3 *c, const int32_t *layer) {
-  const double *base;
+  const pf_trial *base;
   int rc = open_others(c);
   if (rc == PF_OK)
     rc = host_and_values(c, paper_setting(c, layer), &base);

@@ -30,26 +30,26 @@ static int reads_of(const char *name) {
 
 /* One condition; base NULL: it is its own. */
 static int add(pf_flow *f, const char *name, pf_ablation how, int32_t lo, int32_t hi,
-               const double *base, const double **kl) {
+               const pf_trial *base, const pf_trial **trial) {
   pf_line *x;
   int rc = pf_sheet_add(&f->s, f->xy, name, &x);
   if (rc != PF_OK)
     return rc;
   json_object_set_new(x->row, "ablation", json_string(pf_ablation_names[how]));
   pf_line_layers(x, lo, hi);
-  x->base = base ? base : x->v.kl;
-  if (kl)
-    *kl = x->v.kl;
+  x->base = base ? base : &x->v;
+  if (trial)
+    *trial = &x->v;
   return pf_flow_ablate(f, x, reads_of(name), how, lo, hi);
 }
 
 /* All cuts over all layers, by each ablation, and the layer profiles of the mask. */
-static int factorial(pf_flow *f, const double **floor) {
+static int factorial(pf_flow *f, const pf_trial **floor) {
   int32_t layers = pf_lab_layers(f->s.l);
   int rc = PF_OK;
   for (int how = 0; how < PF_N_ABLATIONS && rc == PF_OK; how++) {
     bool needs_neutral = how != PF_ABLATE_MASK && how != PF_ABLATE_ZERO_V;
-    const double *base = NULL;
+    const pf_trial *base = NULL;
     if (needs_neutral && !f->neutral)
       continue;
     rc = add(f, "K3", (pf_ablation)how, 0, layers, NULL, &base);
@@ -62,7 +62,7 @@ static int factorial(pf_flow *f, const double **floor) {
   return rc;
 }
 
-static int profile(pf_flow *f, const double *floor) {
+static int profile(pf_flow *f, const pf_trial *floor) {
   int32_t layers = pf_lab_layers(f->s.l), lo, hi;
   int rc = PF_OK;
   for (size_t i = 0; i < sizeof layered / sizeof *layered; i++)
@@ -78,7 +78,7 @@ static int profile(pf_flow *f, const double *floor) {
 }
 
 /* Reads by the rows that give y_t are cut for t >= tau only. */
-static int time_profile(pf_flow *f, const double *floor) {
+static int time_profile(pf_flow *f, const pf_trial *floor) {
   static const int32_t taus[] = {0, 1, 2, 4, 8, 16, 32};
   int rc = PF_OK;
   for (size_t i = 0; i < sizeof taus / sizeof *taus && rc == PF_OK; i++) {
@@ -110,7 +110,7 @@ static int cut_some(pf_flow *f, pf_line *x, int32_t lo, int32_t hi, int32_t n, u
 
 /* The reads of K1 from as many other keys: of the task; of what stands before the persona, without
  * the first token, on which attention rests. */
-static int other_keys(pf_flow *f, const double *floor) {
+static int other_keys(pf_flow *f, const pf_trial *floor) {
   const pf_track *t = f->xy;
   const struct {
     const char *name;
@@ -155,7 +155,7 @@ static int neutral_keys(pf_flow *f) {
 
 int pf_d1(pf_lab *l, size_t part, json_t *rows) {
   pf_flow f;
-  const double *floor = NULL;
+  const pf_trial *floor = NULL;
   (void)part;
   int rc = pf_flow_open(&f, l, rows);
   if (rc == PF_OK && pf_lab_n_y(l) > 0)

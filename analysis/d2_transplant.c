@@ -20,7 +20,7 @@ static const uint64_t SEED = 2605;
 typedef struct d2 {
   pf_flow f;
   const pf_track *host;
-  const double *none; /* KL of the host itself */
+  const pf_trial *none; /* the host itself */
 } d2;
 
 static const pf_seq *xy_of(const d2 *d) {
@@ -47,7 +47,7 @@ static int splice(d2 *d, pf_line *x, const pf_seq *src, int32_t lo, int32_t hi, 
 static int add(d2 *d, const char *name, pf_line **x) {
   int rc = pf_sheet_add(&d->f.s, d->host, name, x);
   if (rc == PF_OK)
-    (*x)->base = d->none ? d->none : (*x)->v.kl;
+    (*x)->base = d->none ? d->none : &(*x)->v;
   return rc;
 }
 
@@ -133,7 +133,7 @@ static int another_persona(d2 *d) {
       rc = pf_flow_cut(&d->f, x[k], d->f.p_last, end, d->f.x_hi);
   }
   if (rc == PF_OK)
-    x[1]->base = x[2]->base = x[2]->v.kl;
+    x[1]->base = x[2]->base = &x[2]->v;
   return rc;
 }
 
@@ -330,7 +330,7 @@ static int host_alone(d2 *d) {
   int rc = add(d, "host", &x);
   if (rc == PF_OK) {
     x->steps = true;
-    d->none = x->v.kl;
+    d->none = &x->v;
     json_object_set_new(x->row, "n_persona", json_integer(d->f.x_hi - d->f.x_lo));
     json_object_set_new(x->row, "n_neutral", json_integer(d->host->x.hi - d->host->x.lo));
   }

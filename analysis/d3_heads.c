@@ -19,9 +19,9 @@ static const double SHARES[] = {0.05, 0.25};
 typedef struct d3 {
   pf_flow f;
   int32_t layers, heads;
-  size_t n;           /* heads in all */
-  const double *base; /* KL with the reads of all heads cut */
-  size_t *order;      /* (n) heads as layer * heads + head, most effect first */
+  size_t n;             /* heads in all */
+  const pf_trial *base; /* the reads of all heads are cut */
+  size_t *order;        /* (n) heads as layer * heads + head, most effect first */
 } d3;
 
 /* ---- single heads ---------------------------------------------------------------------------- */
@@ -33,7 +33,7 @@ static int cut_head(d3 *d, pf_line *x, int reads, int32_t head) {
 static int add(d3 *d, const char *name, pf_line **x) {
   int rc = pf_sheet_add(&d->f.s, d->f.xy, name, x);
   if (rc == PF_OK)
-    (*x)->base = d->base ? d->base : (*x)->v.kl;
+    (*x)->base = d->base ? d->base : &(*x)->v;
   return rc;
 }
 
@@ -43,7 +43,7 @@ static int all_heads(d3 *d) {
   int rc = add(d, "all_heads", &x);
   if (rc != PF_OK)
     return rc;
-  d->base = x->v.kl;
+  d->base = &x->v;
   return pf_flow_ablate(&d->f, x, READS, PF_ABLATE_MASK, 0, d->layers);
 }
 
@@ -148,7 +148,7 @@ static int random_sets(d3 *d, size_t k, bool keep) {
   if (rc == PF_OK)
     rc = pf_sheet_run(&d->f.s);
   for (int i = 0; i < RANDOM_SETS && rc == PF_OK; i++)
-    json_array_append_new(draws, pf_js_num(pf_closure(x[i]->v.kl, d->base, n_y)));
+    json_array_append_new(draws, pf_js_num(pf_closure(&x[i]->v, d->base, n_y)));
   json_object_set(row, "random", draws);
   json_decref(row);
   json_decref(draws);

@@ -12,7 +12,7 @@
 typedef struct d5 {
   pf_flow f;
   size_t layers, rows, width; /* of z: (layers, rows, width) */
-  const double *none;
+  const pf_trial *none;
 } d5;
 
 static size_t count(const d5 *d) {
@@ -58,7 +58,7 @@ static int inject(d5 *d, const pf_track *host, const char *name, const float *z)
                               .value_stride = d->width});
   if (rc != PF_OK)
     return rc;
-  d->none = z ? d->none : x->v.kl;
+  d->none = z ? d->none : &x->v;
   x->base = d->none;
   x->steps = true;
   return PF_OK;

@@ -159,10 +159,14 @@ static void finding_rows(page *g, const json_t *list, bool of_sites) {
   pf_buf_puts(g->b, "</table></div>\n");
 }
 
+static int middle_layer(const page *g) {
+  const json_t *layers = json_object_get(g->r.manifest, "layers");
+  return (int)json_integer_value(json_array_get(layers, json_array_size(layers) / 2));
+}
+
 /* The paper's three questions in one sentence each, as far as there are records. */
 static void three_sentences(page *g) {
-  const json_t *layers = json_object_get(g->r.manifest, "layers");
-  int layer = (int)json_integer_value(json_array_get(layers, json_array_size(layers) / 2));
+  int layer = middle_layer(g);
   char q[2][QUERY];
   snprintf(q[0], QUERY, "site=p_last layer=%d condition=A1", layer);
   snprintf(q[1], QUERY, "site=p_last layer=%d condition=S_X", layer);
@@ -274,6 +278,45 @@ static double largest(const series *s, size_t n) {
 
 /* ---- C1 -------------------------------------------------------------------------------------- */
 
+/* Do the answers depend on which divergence is taken? */
+static void local_values(page *g) {
+  static const struct {
+    const char *condition, *name;
+  } values[] = {{"I1", "one unit in the last place (I1)"},
+                {"A1", "additive value (A1)"},
+                {"A2", "two-way fit without the cell (A2)"},
+                {"N5", "A1 at the length of the state (N5)"},
+                {"RMX", "persona's part taken away (RMX)"},
+                {"S_X", "persona dropped (S_X)"},
+                {"S_Y", "task dropped (S_Y)"},
+                {"S_0", "both dropped (S_0)"},
+                {"N1", "another persona (N1)"},
+                {"N2", "another task (N2)"},
+                {"N3_isotropic", "random direction for the persona (N3)"}};
+  static const char *const fields[] = {"kl10", "reverse_kl10", "jsd10", "kl_0"};
+  int layer = middle_layer(g);
+  pf_buf_printf(g->b,
+                "<h3>Values at p_last, layer %d</h3>\n<div class=\"wide\"><table class=\"num\"><tr>"
+                "<th class=\"t\">put there</th><th>KL, 10 tokens</th><th>reverse KL</th><th>"
+                "Jensen&ndash;Shannon</th><th>KL, t = 0</th></tr>\n",
+                layer);
+  for (size_t i = 0; i < sizeof values / sizeof *values && g->rc == PF_OK; i++) {
+    char q[QUERY];
+    snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, values[i].condition);
+    pf_stats s = stats(g, "C1", fields[0], q);
+    if (s.n == 0)
+      continue;
+    label(g, values[i].name);
+    for (int k = 0; k < 4; k++) {
+      s = stats(g, "C1", fields[k], q);
+      spread(g, &s);
+    }
+    pf_buf_puts(g->b, "</tr>\n");
+  }
+  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]. The "
+                    "Jensen&ndash;Shannon divergence of a token is at most ln 2.</p>\n");
+}
+
 static void local(page *g) {
   static const struct {
     const char *condition, *name;
@@ -306,6 +349,7 @@ static void local(page *g) {
           "Medians over cells, bands from 25 to 75 %; nats over ten tokens, values below 1e-6 on "
           "the lower edge.");
   }
+  local_values(g);
 }
 
 /* ---- C2 -------------------------------------------------------------------------------------- */
@@ -408,20 +452,23 @@ static void behaviour(page *g) {
 static void compression(page *g) {
   if (!has(g, "C3"))
     return;
-  pf_buf_puts(g->b, "<h2>Can residuals stand in for the persona&rsquo;s text?</h2>\n<p>Closure = 1 "
-                    "&minus; KL / KL(host): 0 as without the persona, 1 as with its text. "
-                    "The first token (t = 0) stands apart: a late residual decides it alone, later "
-                    "tokens meet it only through one position&rsquo;s keys and values.</p>\n"
-                    "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">put into the "
-                    "host</th><th>closure, 10 tokens</th><th>t = 0</th><th>t = 1&ndash;9</th><th>t "
-                    "&ge; 10</th></tr>\n");
+  pf_buf_puts(g->b,
+              "<h2>Can residuals stand in for the persona&rsquo;s text?</h2>\n<p>Closure = 1 "
+              "&minus; KL / KL(host): 0 as without the persona, 1 as with its text. "
+              "The first token (t = 0) stands apart: a late residual decides it alone, later "
+              "tokens meet it only through one position&rsquo;s keys and values.</p>\n"
+              "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">put into the "
+              "host</th><th>closure, 10 tokens</th><th>t = 0</th><th>t = 1&ndash;9</th><th>t "
+              "&ge; 10</th><th>10 tokens, reverse KL</th><th>Jensen&ndash;Shannon</th></tr>\n");
   for (size_t i = 0; i < sizeof injections / sizeof *injections && g->rc == PF_OK; i++) {
-    static const char *const fields[] = {"closure10", "closure_0", "closure_1_9", "closure_10"};
+    static const char *const fields[] = {
+        "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
+        "closure_jsd10"};
     pf_stats first = stats(g, "C3", fields[0], injections[i].query);
     if (first.n == 0)
       continue;
     label(g, injections[i].what);
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 6; k++) {
       pf_stats s = stats(g, "C3", fields[k], injections[i].query);
       spread(g, &s);
     }

@@ -681,7 +681,8 @@ static pf_row row_at(const pf_lab *l, live *x, int32_t i) {
     r.resid = pf_lab_h(l, t, i, at);
   if (scored(x, i)) {
     r.score = &x->score[step - x->v->from];
-    *r.score = (pf_score){.what = PF_SCORE_KL | (x->v->logprob ? PF_SCORE_LOGPROB : 0u),
+    *r.score = (pf_score){.what = PF_SCORE_KL | (x->v->jsd ? PF_SCORE_JSD : 0u) |
+                                  (x->v->logprob ? PF_SCORE_LOGPROB : 0u),
                           .ref = x->v->ref ? &x->v->ref[step] : &l->ref[step],
                           .token = l->y.v[step]};
   }
@@ -716,6 +717,10 @@ static int check_taps(const pf_trial *v) {
 static void take_scores(const live *x) {
   for (int32_t k = 0; k < x->to - x->v->from; k++) {
     x->v->kl[k] = x->score[k].kl;
+    if (x->v->jsd) {
+      x->v->reverse_kl[k] = x->score[k].reverse_kl;
+      x->v->jsd[k] = x->score[k].jsd;
+    }
     if (x->v->logprob)
       x->v->logprob[k] = x->score[k].logprob;
   }

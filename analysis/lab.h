@@ -146,10 +146,12 @@ typedef struct pf_trial {
   const pf_cut *cuts;
   const pf_swap *swaps;
   size_t n_taps, n_cuts, n_swaps;
-  int32_t from, to;  /* to is cut to the number of y's tokens */
-  double *kl;        /* (to - from) */
-  double *logprob;   /* (to - from) of y_t; NULL: not wanted */
-  const pf_ref *ref; /* (n_y), by step: the logits to measure against; NULL: the clean ones */
+  int32_t from, to;   /* to is cut to the number of y's tokens */
+  double *kl;         /* (to - from) */
+  double *reverse_kl; /* (to - from) KL(changed || clean), and the Jensen-Shannon divergence; */
+  double *jsd;        /* both or, NULL, neither */
+  double *logprob;    /* (to - from) of y_t; NULL: not wanted */
+  const pf_ref *ref;  /* (n_y), by step: the logits to measure against; NULL: the clean ones */
 } pf_trial;
 
 /* Runs all of them, as many rows together as memory allows. A tap that acts on no row is

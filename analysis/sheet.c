@@ -3,6 +3,7 @@
 #include "analysis/sheet.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "analysis/jsonout.h"
@@ -16,9 +17,9 @@ double pf_sum_steps(const double *kl, size_t n, size_t lo, size_t hi) {
   return sum;
 }
 
-double pf_closure(const double *kl, const double *base, size_t n) {
-  double b = pf_sum_steps(base, n, 0, n);
-  return b > 0 ? 1 - pf_sum_steps(kl, n, 0, n) / b : (double)NAN;
+double pf_closure(const pf_trial *v, const pf_trial *base, size_t n) {
+  double b = pf_sum_steps(base->kl, n, 0, n);
+  return b > 0 ? 1 - pf_sum_steps(v->kl, n, 0, n) / b : (double)NAN;
 }
 
 int pf_sheet_probe(pf_sheet *s, const pf_track *t, pf_line **line) {
@@ -34,8 +35,14 @@ int pf_sheet_probe(pf_sheet *s, const pf_track *t, pf_line **line) {
 }
 
 int pf_sheet_add(pf_sheet *s, const pf_track *t, const char *condition, pf_line **line) {
+  size_t n = pf_lab_n_y(s->l);
   int rc = pf_sheet_probe(s, t, line);
-  if (rc == PF_OK && !((*line)->row = json_pack("{s:s}", "condition", condition)))
+  double *more = rc == PF_OK ? pf_lab_alloc(s->l, 2 * (n + 1), sizeof *more) : NULL;
+  if (!more)
+    return rc == PF_OK ? PF_ENOMEM : rc;
+  (*line)->v.reverse_kl = more;
+  (*line)->v.jsd = more + n + 1;
+  if (!((*line)->row = json_pack("{s:s}", "condition", condition)))
     rc = PF_ENOMEM;
   return rc;
 }
@@ -54,22 +61,41 @@ static void put_steps(const pf_line *x, size_t n) {
   json_object_set_new(x->row, "kl_steps", steps);
 }
 
+/* How far from the clean answers, and in how many of the windows it is recorded. */
+static const struct {
+  const char *key, *closure;
+  size_t at;
+  int windows;
+} measures[] = {{"kl", "closure", offsetof(pf_trial, kl), N_WINDOWS},
+                {"reverse_kl", "closure_reverse_kl", offsetof(pf_trial, reverse_kl), 2},
+                {"jsd", "closure_jsd", offsetof(pf_trial, jsd), 2}};
+enum { N_MEASURES = sizeof measures / sizeof *measures };
+
+static const double *values_of(const pf_trial *v, int measure) {
+  return *(double *const *)((const char *)v + measures[measure].at);
+}
+
+/* NaN for a window that begins behind the last step. */
+static void put_window(const pf_line *x, size_t n, int m, int w) {
+  char key[40];
+  size_t lo = windows[w].lo, hi = windows[w].hi;
+  double sum = pf_sum_steps(values_of(&x->v, m), n, lo, hi);
+  snprintf(key, sizeof key, "%s%s", measures[m].key, windows[w].name);
+  json_object_set_new(x->row, key, pf_js_num(n > lo ? sum : (double)NAN));
+  if (!x->base)
+    return;
+  double base = pf_sum_steps(values_of(x->base, m), n, lo, hi);
+  snprintf(key, sizeof key, "%s%s", measures[m].closure, windows[w].name);
+  json_object_set_new(x->row, key, pf_js_num(n > lo && base > 0 ? 1 - sum / base : (double)NAN));
+}
+
 static void put_windows(const pf_line *x, size_t n) {
-  char key[32];
   if (x->steps)
     put_steps(x, n);
   json_object_set_new(x->row, "n_scored", json_integer((json_int_t)n));
-  for (int w = 0; w < N_WINDOWS; w++) {
-    snprintf(key, sizeof key, "kl%s", windows[w].name);
-    double kl = pf_sum_steps(x->v.kl, n, windows[w].lo, windows[w].hi);
-    bool there = n > windows[w].lo;
-    json_object_set_new(x->row, key, pf_js_num(there ? kl : (double)NAN));
-    if (!x->base)
-      continue;
-    snprintf(key, sizeof key, "closure%s", windows[w].name);
-    double base = pf_sum_steps(x->base, n, windows[w].lo, windows[w].hi);
-    json_object_set_new(x->row, key, pf_js_num(there && base > 0 ? 1 - kl / base : (double)NAN));
-  }
+  for (int m = 0; m < N_MEASURES; m++)
+    for (int w = 0; w < measures[m].windows; w++)
+      put_window(x, n, m, w);
 }
 
 int pf_sheet_run(pf_sheet *s) {

@@ -8,9 +8,9 @@
 
 typedef struct pf_line {
   pf_trial v;
-  json_t *row;        /* NULL: no record */
-  const double *base; /* (n_y) KL of the condition with closure 0; NULL: no closure */
-  bool steps;         /* the KL of every step stands in the record too (kl_steps) */
+  json_t *row;          /* NULL: no record */
+  const pf_trial *base; /* of a line with a record: closure 0; NULL: no closure */
+  bool steps;           /* the KL of every step stands in the record too (kl_steps) */
 } pf_line;
 
 /* Lines live in the lab's memory (pf_lab_alloc) until it is cleared. */
@@ -28,14 +28,16 @@ int pf_sheet_add(pf_sheet *s, const pf_track *t, const char *condition, pf_line 
 int pf_sheet_probe(pf_sheet *s, const pf_track *t, pf_line **line);
 /* Runs what was added since the last time and appends its records: n_scored, kl (all steps), kl10
  * (t < 10), kl_0, kl_1_9, kl_10, and with a base closure, closure10, closure_0, closure_1_9,
- * closure_10: 1 - KL / KL of the base. */
+ * closure_10: 1 - KL / KL of the base. The same of the reverse KL (reverse_kl,
+ * closure_reverse_kl) and the Jensen-Shannon divergence (jsd, closure_jsd), over all steps and 10.
+ */
 int pf_sheet_run(pf_sheet *s);
 void pf_sheet_free(pf_sheet *s);
 
 /* Sum over the steps [lo, hi) that there are. */
 double pf_sum_steps(const double *kl, size_t n, size_t lo, size_t hi);
 /* 1 - kl / base over all n steps; NaN where the base has none. */
-double pf_closure(const double *kl, const double *base, size_t n);
+double pf_closure(const pf_trial *v, const pf_trial *base, size_t n);
 
 /* One cut, in a lab's memory; [q_lo, q_hi) and [k_lo, k_hi) are positions. */
 int pf_line_cut(pf_sheet *s, pf_line *line, pf_cut cut);

@@ -67,7 +67,8 @@ START_TEST(putting_back_what_is_there_changes_nothing) {
   const pf_track *t = track(lab, own());
   size_t n = 0, per = (size_t)pf_lab_layers(lab) + 1;
   pf_trial *v = pf_lab_alloc(lab, PF_N_SITES * per + 1, sizeof *v);
-  double *kl = pf_lab_alloc(lab, (PF_N_SITES * per + 1) * N_Y, sizeof *kl);
+  size_t size = (PF_N_SITES * per + 1) * N_Y;
+  double *kl = pf_lab_alloc(lab, 3 * size, sizeof *kl); /* and the other divergences */
   for (int s = 0; s < PF_N_SITES; s++)
     for (int32_t k = 0; k <= pf_lab_layers(lab); k++, n++) {
       int32_t at = pf_track_site(t, (pf_site)s);
@@ -78,15 +79,14 @@ START_TEST(putting_back_what_is_there_changes_nothing) {
                         .n_taps = 1,
                         .from = pf_site_prefix[s],
                         .to = N_Y,
-                        .kl = kl + n * N_Y};
+                        .kl = kl + n * N_Y,
+                        .reverse_kl = kl + size + n * N_Y,
+                        .jsd = kl + 2 * size + n * N_Y};
     }
   v[n] = (pf_trial){.t = t, .to = N_Y, .kl = kl + n * N_Y}; /* nothing at all */
-  n++;
-  for (size_t i = 0; i < n * N_Y; i++)
-    kl[i] = 0;
-  run(lab, v, n);
-  for (size_t i = 0; i < n * N_Y; i++)
-    ck_assert_msg(kl[i] == 0, "trial %zu, step %zu: %g", i / N_Y, i % N_Y, kl[i]);
+  run(lab, v, n + 1);
+  for (size_t i = 0; i < 3 * size; i++)
+    ck_assert_msg(kl[i] == 0, "trial %zu, step %zu: %g", i % size / N_Y, i % N_Y, kl[i]);
   close_model();
 }
 END_TEST
@@ -183,6 +183,8 @@ static pf_trial any_trial(pf_lab *l, pf_who who, pf_who donor) {
   v.n_swaps = draw(3) == 0;
   v.kl = pf_lab_alloc(l, 64, sizeof *v.kl);
   v.logprob = pf_lab_alloc(l, 64, sizeof *v.logprob);
+  v.reverse_kl = pf_lab_alloc(l, 64, sizeof *v.reverse_kl);
+  v.jsd = pf_lab_alloc(l, 64, sizeof *v.jsd);
   return v;
 }
 
@@ -207,7 +209,9 @@ START_TEST(trials_equal_whole_passes) {
   for (int i = 0; i < N; i++) {
     ck_assert_msg(!memcmp(a[i].kl, b[i].kl, 64 * sizeof(double)), "trial %d: KL", i);
     ck_assert_msg(!memcmp(a[i].logprob, b[i].logprob, 64 * sizeof(double)), "trial %d", i);
-    changed += a[i].kl[0] != 0;
+    ck_assert_msg(!memcmp(a[i].reverse_kl, b[i].reverse_kl, 64 * sizeof(double)), "trial %d", i);
+    ck_assert_msg(!memcmp(a[i].jsd, b[i].jsd, 64 * sizeof(double)), "trial %d: JSD", i);
+    changed += a[i].kl[0] != 0 && a[i].jsd[0] > 0 && a[i].reverse_kl[0] > 0;
   }
   ck_assert_int_gt(changed, N / 2);
   const pf_lab_cost *ca = pf_lab_costs(lab), *cb = pf_lab_costs(whole);
