@@ -297,6 +297,14 @@ static json_t *texts_json(const pf_grid_item *items, size_t n) {
   return a;
 }
 
+static json_t *conflicts_json(const pf_controls *c) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < c->n_conflicts; i++)
+    json_array_append_new(
+        a, json_pack("[s,s]", c->conflicts[i].persona.key, c->conflicts[i].task.key));
+  return a;
+}
+
 static json_t *grid_json(const pf_plan *p) {
   const pf_grid *g = &p->grid;
   const pf_paraphrase *by = p->paraphrase;
@@ -309,6 +317,8 @@ static json_t *grid_json(const pf_plan *p) {
     json_object_set_new(o, "paraphrase", json_string(by->key));
   if (o && by && by->system)
     json_object_set_new(o, "system", json_string(by->system));
+  if (o && p->conflicts)
+    json_object_set_new(o, "conflicts", conflicts_json(&p->controls));
   return o;
 }
 

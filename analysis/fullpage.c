@@ -352,6 +352,60 @@ static void local(page *g) {
   local_values(g);
 }
 
+/* ---- conflicting cells ----------------------------------------------------------------------- */
+
+static bool conflicting(const page *g, size_t cell) {
+  const json_t *list = json_object_get(json_object_get(g->r.manifest, "grid"), "conflicts"), *pair;
+  size_t i;
+  json_array_foreach(list, i, pair) {
+    if (!strcmp(json_string_value(json_array_get(pair, 0)), g->r.personas[cell / g->r.n_tasks]) &&
+        !strcmp(json_string_value(json_array_get(pair, 1)), g->r.tasks[cell % g->r.n_tasks]))
+      return true;
+  }
+  return false;
+}
+
+/* A field over the conflicting cells, or over the others. */
+static void part_of_cells(page *g, const char *query, const char *field, bool conflicts) {
+  double *x = g->rc == PF_OK ? pf_records_table(&g->r, "C1", query, field, &g->rc) : NULL;
+  for (size_t c = 0; x && c < g->n; c++)
+    x[c] = conflicting(g, c) == conflicts ? x[c] : (double)NAN;
+  if (x) {
+    pf_stats s = pf_stats_of(x, g->n);
+    spread(g, &s);
+  }
+  pf_free(x);
+}
+
+static void conflicts(page *g) {
+  static const struct {
+    const char *name, *condition, *field;
+  } rows[] = {{"interaction / |h_XY|", "geometry", "inter_over_xy"},
+              {"cos(D_XY, D_X + D_Y)", "geometry", "cos_xy_sum"},
+              {"KL, additive value (A1)", "A1", "kl10"},
+              {"KL, persona dropped (S_X)", "S_X", "kl10"},
+              {"KL, task dropped (S_Y)", "S_Y", "kl10"}};
+  int layer = middle_layer(g);
+  if (!has(g, "C1") || !json_object_get(json_object_get(g->r.manifest, "grid"), "conflicts"))
+    return;
+  pf_buf_printf(
+      g->b,
+      "<h2>Do personas and tasks interact where they conflict?</h2>\n<p>The grid crosses "
+      "personas and tasks of which some do not go together, such as a legal contract with "
+      "an opinion on policy. p_last, layer %d.</p>\n<table class=\"num\"><tr>"
+      "<th class=\"t\"></th><th>conflicting cells</th><th>the others</th></tr>\n",
+      layer);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows && g->rc == PF_OK; i++) {
+    char q[QUERY];
+    snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, rows[i].condition);
+    label(g, rows[i].name);
+    part_of_cells(g, q, rows[i].field, true);
+    part_of_cells(g, q, rows[i].field, false);
+    pf_buf_puts(g->b, "</tr>\n");
+  }
+  pf_buf_puts(g->b, "</table>\n<p class=\"sub\">Medians [25 %, 75 %].</p>\n");
+}
+
 /* ---- C2 -------------------------------------------------------------------------------------- */
 
 static double share(page *g, const char *q, const char *field, size_t *k, size_t *n) {
@@ -698,9 +752,9 @@ int pf_full_page(const char *dir, pf_buf *b) {
   g.n = g.r.n_personas * g.r.n_tasks;
   g.n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
   g.n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
-  void (*const parts[])(page *) = {verdicts, local,         behaviour,     compression,
-                                   routes,   layer_profile, time_profile,  transplants,
-                                   flow_map, head_sets,     mass_and_delta};
+  void (*const parts[])(page *) = {verdicts,    local,    conflicts,     behaviour,
+                                   compression, routes,   layer_profile, time_profile,
+                                   transplants, flow_map, head_sets,     mass_and_delta};
   for (size_t i = 0; i < sizeof parts / sizeof *parts && g.rc == PF_OK; i++)
     parts[i](&g);
   pf_records_close(&g.r);

@@ -130,6 +130,36 @@ static int take_paraphrase(pf_plan *p, const char *key) {
   return key && !p->paraphrase ? no_control("paraphrase", key) : PF_OK;
 }
 
+static void add_new(pf_grid_item *v, size_t *n, pf_grid_item item) {
+  for (size_t i = 0; i < *n; i++)
+    if (!strcmp(v[i].key, item.key))
+      return;
+  v[(*n)++] = item;
+}
+
+/* Personas and tasks of the conflicting cells, in the order of the list. */
+static int take_conflicts(pf_plan *p, bool on) {
+  const pf_controls *c = &p->controls;
+  pf_grid *g = &p->grid;
+  if (!on)
+    return PF_OK;
+  if (c->n_conflicts == 0)
+    return no_control("conflicts", "cells");
+  pf_grid_item *personas = pf_calloc(c->n_conflicts, sizeof *personas),
+               *tasks = pf_calloc(c->n_conflicts, sizeof *tasks);
+  pf_free(g->personas);
+  pf_free(g->tasks);
+  g->personas = personas;
+  g->tasks = tasks;
+  g->n_personas = g->n_tasks = 0;
+  for (size_t i = 0; personas && tasks && i < c->n_conflicts; i++) {
+    add_new(personas, &g->n_personas, c->conflicts[i].persona);
+    add_new(tasks, &g->n_tasks, c->conflicts[i].task);
+  }
+  p->conflicts = true;
+  return personas && tasks ? PF_OK : PF_ENOMEM;
+}
+
 /* The names of the members stand in the line that refuses to mix runs ("differs in grid"). */
 static json_t *make_head(const pf_plan *p, const pf_study_opts *o) {
   json_t *head =
@@ -143,6 +173,8 @@ static json_t *make_head(const pf_plan *p, const pf_study_opts *o) {
     json_object_set_new(head, "baseline", json_string(o->baseline));
   if (head && o->paraphrase)
     json_object_set_new(head, "paraphrase", json_string(o->paraphrase));
+  if (head && p->conflicts)
+    json_object_set_new(head, "conflicts", json_true());
   return head;
 }
 
@@ -209,6 +241,8 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
     rc = take_baseline(p, o->baseline);
   if (rc == PF_OK)
     rc = take_paraphrase(p, o->paraphrase);
+  if (rc == PF_OK)
+    rc = take_conflicts(p, o->conflicts);
   if (rc == PF_OK)
     rc = pf_model_resolve(o->model, dir, sizeof dir);
   if (rc == PF_OK)

@@ -38,6 +38,7 @@ typedef struct pf_plan {
   pf_grid grid;
   pf_controls controls;
   const pf_paraphrase *paraphrase; /* in place of the grid's template; NULL: that */
+  bool conflicts;                  /* the grid is that of the controls' conflicting cells */
   pf_ids layers;                   /* tested, ascending */
   pf_model *model;
   pf_tok *tok;

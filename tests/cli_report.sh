@@ -69,15 +69,18 @@ if $PF_EMULATOR ./personaflow info | grep -q '^figures.*png'; then
 fi
 
 # Other words for the same question: the prompts differ, and a folder takes one kind only.
-for how in '' '--baseline person,topic' '--paraphrase you-are' '--paraphrase system'; do
+for how in '' '--baseline person,topic' '--paraphrase you-are' '--paraphrase system' --conflicts; do
   dir=$T/how$(tr -dc a-z <<<"$how")
   # shellcheck disable=SC2086
   pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only y,injection $how --out "$dir" --quiet || bad "study $how: $(cat "$T/err")"
   sha256sum <"$dir/injection.jsonl"
 done >"$T/sums"
-[ "$(sort -u "$T/sums" | wc -l)" = 4 ] && ok 'baselines and paraphrases give other results' || bad "$(cat "$T/sums")"
+[ "$(sort -u "$T/sums" | wc -l)" = 5 ] && ok 'baselines, paraphrases and conflicts give other results' || bad "$(cat "$T/sums")"
 grep -q '"persona": "a person"' "$T/howbaselinepersontopic/manifest.json" && ok 'the manifest names the baseline' || bad 'baseline in manifest'
 grep -q '"system": "You are {persona}."' "$T/howparaphrasesystem/manifest.json" && ok 'and the system message' || bad 'system in manifest'
+[ "$(wc -l <"$T/howconflicts/injection.jsonl")" = "$(($(wc -l <"$T/how/injection.jsonl") * 15 / $(wc -l <"$T/how/y.jsonl")))" ] &&
+  grep -q '"conflicts": \[\["engineer", "haiku"\], \["chef", "arch"\]' "$T/howconflicts/manifest.json" &&
+  ok '15 cells, the manifest has which conflict' || bad "$(wc -l "$T/howconflicts/injection.jsonl")"
 pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only y,injection --out "$T/howbaselinepersontopic" --quiet
 [ $? = 2 ] && grep -q 'differs in baseline' "$T/err" && ok "$(cat "$T/err")" || bad "another baseline: $(cat "$T/err")"
 before=$(parts)

@@ -176,6 +176,8 @@ typedef struct pf_study_opts {
   /* Keys of the grid's controls (doc/GRIDS.md), NULL: the grid's own: "PERSONA" or "PERSONA,TASK"
    * that effects are counted from; another way to say persona and task. */
   const char *baseline, *paraphrase;
+  int conflicts; /* 1: the personas and tasks of the controls' conflicting cells, crossed, take the
+                    place of the grid's */
   const char *out_dir;
   int threads;
   pf_precision precision;

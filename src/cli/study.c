@@ -25,6 +25,9 @@ static const char help[] =
     "  --paraphrase KEY   another way to say persona and task: you-are, system, respond-as, or "
     "the\n"
     "                     grid's own (personaflow grid lists both)\n"
+    "  --conflicts        the personas and tasks of the grid's conflicting cells, crossed, in "
+    "place of\n"
+    "                     its own\n"
     "  --draws all        repeat the random draws of C1 at every site and layer; default paper: at "
     "the\n"
     "                     paper's alone\n"
@@ -62,6 +65,7 @@ enum {
   OPT_ONLY,
   OPT_BASELINE,
   OPT_PARAPHRASE,
+  OPT_CONFLICTS,
   OPT_DRAWS,
   OPT_SHARD,
   OPT_FORCE,
@@ -83,6 +87,7 @@ static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT
                                         {"only", required_argument, NULL, OPT_ONLY},
                                         {"baseline", required_argument, NULL, OPT_BASELINE},
                                         {"paraphrase", required_argument, NULL, OPT_PARAPHRASE},
+                                        {"conflicts", no_argument, NULL, OPT_CONFLICTS},
                                         {"draws", required_argument, NULL, OPT_DRAWS},
                                         {"shard", required_argument, NULL, OPT_SHARD},
                                         {"force", no_argument, NULL, OPT_FORCE},
@@ -198,6 +203,9 @@ static bool take_option(int c, args *a) {
     return true;
   case OPT_PARAPHRASE:
     a->o.paraphrase = optarg;
+    return true;
+  case OPT_CONFLICTS:
+    a->o.conflicts = 1;
     return true;
   case OPT_DRAWS:
     return take_draws(a);
