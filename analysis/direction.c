@@ -61,16 +61,21 @@ static double mean_at(const float *const *v, size_t n, size_t e) {
 }
 
 void pf_covariance_draw(const float *const *v, size_t n, uint64_t stream, size_t d, double *out) {
+  enum { PART = 1024 }; /* elements whose means are there at a time */
+  double mean[PART];
   uint64_t env = pf_fp_enter();
-  for (size_t e = 0; e < d; e++)
-    out[e] = 0;
-  for (size_t k = 0; k < n; k++) {
-    double z[2];
-    pf_normals(stream ^ (uint64_t)(k + 1) << 40, 2, z);
-    for (size_t e = 0; e < d; e++)
-      out[e] += z[0] * (double)v[k][e];
-    for (size_t e = 0; e < d; e++)
-      out[e] -= z[0] * mean_at(v, n, e);
+  for (size_t lo = 0; lo < d; lo += PART) {
+    size_t hi = lo + PART < d ? lo + PART : d;
+    for (size_t e = lo; e < hi; e++) {
+      mean[e - lo] = mean_at(v, n, e);
+      out[e] = 0;
+    }
+    for (size_t k = 0; k < n; k++) {
+      double z[2];
+      pf_normals(stream ^ (uint64_t)(k + 1) << 40, 2, z);
+      for (size_t e = lo; e < hi; e++)
+        out[e] = out[e] + z[0] * (double)v[k][e] - z[0] * mean[e - lo];
+    }
   }
   pf_fp_leave(env);
 }
