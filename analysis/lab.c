@@ -15,6 +15,7 @@ enum { CALL_ROWS = 256, MAX_SEGMENTS = PF_N_SITES, LAST_PREFIX = 8 };
 
 typedef struct block {
   struct block *next;
+  size_t size, used; /* bytes, this head among them */
 } block;
 
 struct pf_lab {
@@ -28,9 +29,9 @@ struct pf_lab {
   pf_ids y;
   pf_track **tracks;
   size_t n_tracks, cap_tracks;
-  float *clean; /* (n_y, V) */
-  pf_ref *ref;  /* (n_y) */
-  block *blocks;
+  float *clean;          /* (n_y, V) */
+  pf_ref *ref;           /* (n_y) */
+  block *blocks, *spare; /* in use, the first takes what comes next; cleared ones */
   pf_seq **donors;
   size_t n_donors, cap_donors;
   struct refs {
@@ -123,27 +124,60 @@ int32_t pf_track_site(const pf_track *t, pf_site s) {
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 enum { ALIGN = 64 };
+#ifdef __SANITIZE_ADDRESS__
+enum { BLOCK = 0 }; /* each piece by itself, so that a read behind it is seen */
+#else
+enum { BLOCK = 8 << 20 };
+#endif
+
+/* The first spare block with room, else a new one. Blocks stay until the lab goes: a study asks for
+ * gigabytes piece by piece, and fresh pages cost more than the work that they are for. */
+static int next_block(pf_lab *l, size_t bytes) {
+  block **at = &l->spare, *b;
+  while (*at && (*at)->size - ALIGN < bytes)
+    at = &(*at)->next;
+  if ((b = *at)) {
+    *at = b->next;
+  } else {
+    size_t size = bytes > BLOCK ? bytes : (size_t)BLOCK;
+    if (!(b = pf_alloc(1, size + ALIGN)))
+      return PF_ENOMEM;
+    b->size = size + ALIGN;
+  }
+  b->used = ALIGN;
+  b->next = l->blocks;
+  l->blocks = b;
+  return PF_OK;
+}
 
 void *pf_lab_alloc(pf_lab *l, size_t n, size_t size) {
   size_t bytes;
-  if (!pf_mul3(n, size, 1, &bytes) || bytes > SIZE_MAX - ALIGN) {
+  if (!pf_mul3(n, size, 1, &bytes) || bytes > PTRDIFF_MAX - 2 * ALIGN) {
     pf_fail(PF_ENOMEM, "out of memory: %zu x %zu bytes", n, size);
     return NULL;
   }
-  block *b = pf_calloc(1, bytes + ALIGN);
-  if (!b)
+  bytes = pf_round_up(bytes, ALIGN);
+  if ((!l->blocks || l->blocks->size - l->blocks->used < bytes) && next_block(l, bytes) != PF_OK)
     return NULL;
-  b->next = l->blocks;
-  l->blocks = b;
-  return (char *)b + ALIGN;
+  char *p = (char *)l->blocks + l->blocks->used;
+  l->blocks->used += bytes;
+  return memset(p, 0, bytes);
 }
 
 void pf_lab_clear(pf_lab *l) {
-  for (block *b = l->blocks, *next; b; b = next) {
-    next = b->next;
+  for (block *b; (b = l->blocks);) {
+    l->blocks = b->next;
+    b->next = l->spare;
+    l->spare = b;
+  }
+}
+
+static void free_blocks(pf_lab *l) {
+  pf_lab_clear(l);
+  for (block *b; (b = l->spare);) {
+    l->spare = b->next;
     pf_free(b);
   }
-  l->blocks = NULL;
 }
 
 static void track_free(pf_track *t) {
@@ -845,6 +879,7 @@ void pf_lab_free(pf_lab *l) {
   if (!l)
     return;
   drop_cell(l);
+  free_blocks(l);
   pf_free(l->tracks);
   pf_free(l->donors);
   pf_free(l->refs);

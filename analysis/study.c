@@ -231,7 +231,8 @@ static int lab_costs(study *s, size_t n, pf_lab_cost *cost, uint64_t *memory) {
     return rc;
   }
   for (size_t c = 0; c < n && rc == PF_OK; c++) {
-    rc = lab_plan(s, dry, c, y);
+    rc = pf_desk_stopped(&s->d) ? pf_fail(PF_EINCOMPLETE, "stopped before the plan was made")
+                                : lab_plan(s, dry, c, y);
     uint64_t m = pf_lab_memory(dry, pf_lab_n_tracks(dry));
     *memory = m > *memory && pf_lab_n_tracks(dry) ? m : *memory;
   }
