@@ -9,6 +9,10 @@
 #include "base/mem.h"
 #include "base/status.h"
 
+/* A statistic of the sample in which persona i stands wp[i] times and task j wt[j] times; NaN when
+ * it has none. */
+typedef double (*statistic)(void *ctx, const double *wp, const double *wt);
+
 int pf_boot_fill(const pf_boot *o, pf_boot *out) {
   *out = o ? *o : (pf_boot){0};
   out->draws = out->draws ? out->draws : PF_BOOT_DRAWS;
@@ -28,8 +32,10 @@ static void draw_sample(const pf_boot *o, uint64_t b, size_t n_personas, size_t 
     wt[o->resampling == PF_PERSONAS ? k : pf_draw_below(o->seed, b, n_personas + k, n_tasks)]++;
 }
 
-int pf_boot_draws(size_t n_personas, size_t n_tasks, pf_boot_fn f, void *ctx, const pf_boot *o,
-                  double *value, double *draws, size_t *n) {
+/* The statistic's value over the data into *value, and over the samples, ascending and without NaN,
+ * into draws (o->draws); returns their number in *n. o is filled in. */
+static int draws_of(size_t n_personas, size_t n_tasks, statistic f, void *ctx, const pf_boot *o,
+                    double *value, double *draws, size_t *n) {
   double *w = pf_alloc(n_personas + n_tasks, sizeof *w);
   *n = 0;
   if (!w)
@@ -64,10 +70,10 @@ static int check_table(size_t n_personas, size_t n_tasks) {
 }
 
 /* The percentile interval, and the samples for who asks (draws_out NULL: not kept). */
-static int interval_of(size_t n_personas, size_t n_tasks, pf_boot_fn f, void *ctx, const pf_boot *o,
+static int interval_of(size_t n_personas, size_t n_tasks, statistic f, void *ctx, const pf_boot *o,
                        pf_interval *out, double **draws_out, size_t *n) {
   double *draws = pf_alloc(o->draws, sizeof *draws), value = NAN;
-  int rc = draws ? pf_boot_draws(n_personas, n_tasks, f, ctx, o, &value, draws, n) : PF_ENOMEM;
+  int rc = draws ? draws_of(n_personas, n_tasks, f, ctx, o, &value, draws, n) : PF_ENOMEM;
   if (rc == PF_OK)
     *out = percentiles(value, draws, *n, o->level);
   if (draws_out && rc == PF_OK)
@@ -120,7 +126,7 @@ static double median_of(void *ctx, const double *wp, const double *wt) {
   return NAN;
 }
 
-static const pf_boot_fn statistics[] = {[PF_MEAN] = mean_of, [PF_MEDIAN] = median_of};
+static const statistic statistics[] = {[PF_MEAN] = mean_of, [PF_MEDIAN] = median_of};
 
 static int table_draws(const pf_crossed *t, pf_statistic what, const pf_boot *o, pf_interval *out,
                        double **draws, size_t *n) {

@@ -202,22 +202,7 @@ int pf_compare(const pf_comparison *c, pf_prompt_diff *out) {
   return rc;
 }
 
-/* ---- places as text and JSON ----------------------------------------------------------------- */
-
-void pf_place_text(const pf_points *points, const pf_place *p, pf_buf *out) {
-  const pf_at *a = &points->v[p->point];
-  pf_buf_puts(out, a->name);
-  if (p->exact)
-    pf_buf_printf(out, ", position %d", (int)p->pos);
-  else if (p->span.hi - p->span.lo == 1)
-    pf_buf_printf(out, ", position %d", (int)p->span.lo);
-  else
-    pf_buf_printf(out, ", positions %d to %d", (int)p->span.lo, (int)p->span.hi - 1);
-  if (a->hook->heads)
-    pf_buf_printf(out, ", head %zu", p->head);
-  if (p->exact)
-    pf_buf_printf(out, a->width ? ", element %zu" : ", key %zu", p->element);
-}
+/* ---- places as JSON ------------------------------------------------------------------------ */
 
 static void hex_of(const pf_sha *s, char hex[65]) {
   for (int i = 0; i < 32; i++)

@@ -10,8 +10,9 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-const char *const pf_control_keys[] = {"paraphrases", "hosts",     "neutral",
-                                       "baselines",   "conflicts", NULL};
+/* NULL-terminated: keys in a file. */
+static const char *const control_keys[] = {"paraphrases", "hosts",     "neutral",
+                                           "baselines",   "conflicts", NULL};
 enum { ITEMS_MAX = 256, CONTROLS_LIMIT = 1 << 20 };
 
 /* Members of an object, no others; "?" before a name: may be left out. */
@@ -236,9 +237,9 @@ static int take_all(pf_controls *c, const pf_grid *g, const char *name) {
 
 static int copy_keys(json_t *to, const json_t *from) {
   int rc = 0;
-  for (size_t i = 0; pf_control_keys[i]; i++) {
-    json_t *v = json_object_get(from, pf_control_keys[i]);
-    rc |= v ? json_object_set(to, pf_control_keys[i], v) : 0;
+  for (size_t i = 0; control_keys[i]; i++) {
+    json_t *v = json_object_get(from, control_keys[i]);
+    rc |= v ? json_object_set(to, control_keys[i], v) : 0;
   }
   return rc ? PF_ENOMEM : PF_OK;
 }

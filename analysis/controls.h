@@ -35,8 +35,6 @@ typedef struct pf_controls {
   size_t n_paraphrases, n_hosts, n_neutral, n_base_personas, n_base_tasks, n_conflicts;
 } pf_controls;
 
-extern const char *const pf_control_keys[]; /* NULL-terminated: their keys in a file */
-
 /* Those of g, and the shipped ones where g has none. g must outlive *out. */
 int pf_controls_open(pf_controls *out, const pf_grid *g);
 /* Those of g alone; for checking. */

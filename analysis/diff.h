@@ -79,9 +79,7 @@ typedef struct pf_comparison {
 } pf_comparison;
 int pf_compare(const pf_comparison *c, pf_prompt_diff *out);
 
-/* "blocks.3.attn.hook_q, positions 0 to 15, head 2" ... */
-void pf_place_text(const pf_points *points, const pf_place *p, pf_buf *out);
-/* As JSON; digests may be NULL. A new reference. */
+/* A place as JSON; digests may be NULL. A new reference. */
 json_t *pf_place_json(const pf_points *points, const pf_place *p, int32_t n_prompt,
                       const pf_snap_prompt *a, const pf_snap_prompt *b);
 

@@ -24,7 +24,8 @@ static void put_value(const json_t *v, pf_buf *out) {
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
-void pf_diff_place(const json_t *p, pf_buf *out) {
+/* A place of a result in words: "blocks.3.attn.hook_q, positions 0 to 15, head 2". */
+static void place_text(const json_t *p, pf_buf *out) {
   const json_t *span = json_object_get(p, "positions"), *pos = json_object_get(p, "position");
   long long lo = json_integer_value(json_array_get(span, 0)),
             hi = json_integer_value(json_array_get(span, 1));
@@ -60,7 +61,7 @@ static void put_ulp(const json_t *o, const char *key, pf_buf *out) {
 
 static void put_first(const json_t *p, pf_buf *out) {
   pf_buf_puts(out, "  first difference: ");
-  pf_diff_place(p, out);
+  place_text(p, out);
   pf_buf_puts(out, "\n");
   if (json_object_get(p, "sha256_a"))
     pf_buf_printf(out, "    sha256  A %s\n            B %s\n", pf_js_str(p, "sha256_a"),
@@ -79,11 +80,11 @@ static void put_spread(const json_t *p, pf_buf *out) {
     pf_buf_puts(out, "  largest: ");
     put_number(p, "max_abs", out);
     pf_buf_puts(out, " at ");
-    pf_diff_place(json_object_get(p, "max_abs_at"), out);
+    place_text(json_object_get(p, "max_abs_at"), out);
     pf_buf_puts(out, "; ");
     put_ulp(p, "max_ulp", out);
     pf_buf_puts(out, " at ");
-    pf_diff_place(json_object_get(p, "max_ulp_at"), out);
+    place_text(json_object_get(p, "max_ulp_at"), out);
     pf_buf_puts(out, "\n");
   }
   const json_t *l = json_object_get(p, "logits");
@@ -221,7 +222,8 @@ static void put_bisect(const json_t *r, pf_buf *out) {
 
 /* ---- JUnit XML ------------------------------------------------------------------------------- */
 
-void pf_xml_text(pf_buf *out, const char *s) {
+/* Text for XML: markup and what XML does not allow are replaced. */
+static void xml_text(pf_buf *out, const char *s) {
   static const struct {
     char c;
     const char *text;
@@ -240,7 +242,7 @@ void pf_xml_text(pf_buf *out, const char *s) {
 /* What failed, in one line. */
 static void put_reason(const json_t *p, pf_buf *out) {
   if (json_object_get(p, "first"))
-    pf_diff_place(json_object_get(p, "first"), out);
+    place_text(json_object_get(p, "first"), out);
   else if (*pf_js_str(p, "note"))
     pf_buf_puts(out, pf_js_str(p, "note"));
   else
@@ -250,9 +252,9 @@ static void put_reason(const json_t *p, pf_buf *out) {
 static void put_case(const char *suite, const json_t *p, pf_buf *out) {
   pf_buf reason = {0}, detail = {0};
   pf_buf_puts(out, "  <testcase classname=\"");
-  pf_xml_text(out, suite);
+  xml_text(out, suite);
   pf_buf_puts(out, "\" name=\"");
-  pf_xml_text(out, pf_js_str(p, "id"));
+  xml_text(out, pf_js_str(p, "id"));
   if (json_is_true(json_object_get(p, "same"))) {
     pf_buf_puts(out, "\"/>\n");
     return;
@@ -260,9 +262,9 @@ static void put_case(const char *suite, const json_t *p, pf_buf *out) {
   put_reason(p, &reason);
   put_prompt(p, &detail);
   pf_buf_puts(out, "\">\n    <failure message=\"");
-  pf_xml_text(out, pf_buf_str(&reason));
+  xml_text(out, pf_buf_str(&reason));
   pf_buf_puts(out, "\">");
-  pf_xml_text(out, pf_buf_str(&detail));
+  xml_text(out, pf_buf_str(&detail));
   pf_buf_puts(out, "</failure>\n  </testcase>\n");
   pf_buf_free(&reason);
   pf_buf_free(&detail);
@@ -272,10 +274,10 @@ static void put_case(const char *suite, const json_t *p, pf_buf *out) {
 static void put_weights_case(const json_t *r, pf_buf *out) {
   pf_buf detail = {0};
   pf_buf_puts(out, "  <testcase classname=\"");
-  pf_xml_text(out, pf_js_str(r, "a"));
+  xml_text(out, pf_js_str(r, "a"));
   pf_buf_puts(out, "\" name=\"weights\">\n    <failure message=\"weights differ\">");
   put_tensors(json_object_get(r, "tensors"), &detail);
-  pf_xml_text(out, pf_buf_str(&detail));
+  xml_text(out, pf_buf_str(&detail));
   pf_buf_puts(out, "</failure>\n  </testcase>\n");
   pf_buf_free(&detail);
 }

@@ -9,10 +9,6 @@
 #include "personaflow/regression.h"
 
 void pf_diff_write(const json_t *result, pf_format format, pf_buf *out);
-/* A place of a result in words: "blocks.3.attn.hook_q, positions 0 to 15, head 2". */
-void pf_diff_place(const json_t *place, pf_buf *out);
-/* Text for XML: markup and what XML does not allow are replaced. */
-void pf_xml_text(pf_buf *out, const char *s);
 /* The object behind a comparison; it stays the comparison's. */
 const json_t *pf_diff_result(const pf_diff *d);
 

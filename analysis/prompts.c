@@ -164,7 +164,8 @@ static int id_of(const reader *r, const json_t *o, size_t n, char *buf, size_t s
   return PF_OK;
 }
 
-int pf_prompts_add(pf_prompts *p, const char *id, const int32_t *ids, size_t n) {
+/* Appends a copy of n ids. */
+static int add_prompt(pf_prompts *p, const char *id, const int32_t *ids, size_t n) {
   if (pf_grow((void **)&p->v, &p->cap, p->n + 1, sizeof *p->v) != PF_OK)
     return PF_ENOMEM;
   pf_prompt *q = &p->v[p->n++];
@@ -193,7 +194,7 @@ static int take_line(reader *r, pf_prompts *out, json_t *o) {
   if (rc == PF_OK && ids.n == 0)
     rc = bad(r, "the prompt has no tokens");
   if (rc == PF_OK)
-    rc = pf_prompts_add(out, id, ids.v, ids.n);
+    rc = add_prompt(out, id, ids.v, ids.n);
   if (rc == PF_OK) {
     out->v[out->n - 1].line = r->line;
     out->v[out->n - 1].json = json_incref(o);

@@ -17,7 +17,7 @@ typedef struct pf_prompt {
   char *id; /* "id", else its place in the file: "0", "1", ... */
   pf_ids ids;
   size_t line;  /* its number */
-  json_t *json; /* the line; NULL where pf_prompts_add made it */
+  json_t *json; /* the line */
 } pf_prompt;
 
 /* Other keys that a line may have. PF_OK: taken; PF_EUSAGE: unknown; else a failure, whose line
@@ -36,8 +36,6 @@ typedef struct pf_prompts {
  * PF_EINPUT. key: NULL where a line has no other keys. */
 int pf_prompts_parse(pf_prompts *out, const char *name, const char *text, size_t n, const char *dir,
                      pf_prompt_key_fn key);
-/* Appends a copy of n ids. */
-int pf_prompts_add(pf_prompts *p, const char *id, const int32_t *ids, size_t n);
 /* PF_EINPUT names the first prompt that a model cannot take: a token id outside [0, vocab), or more
  * than `positions` tokens with the `more` that are to follow; PF_EUSAGE: `more` alone are too many.
  */

@@ -142,7 +142,8 @@ static pf_interval fisher(double r, size_t n) {
 }
 
 int pf_spearman(const double *x, const double *y, size_t n, pf_interval *out) {
-  double *a = pf_alloc(n, 4 * sizeof *a), *b = a + n, *ra = b + n, *rb = ra + n;
+  double *a = pf_alloc(n, 4 * sizeof *a), *b = a ? a + n : NULL, *ra = a ? a + 2 * n : NULL,
+         *rb = a ? a + 3 * n : NULL;
   size_t *order = pf_alloc(n, sizeof *order), k = 0;
   int rc = a && order ? PF_OK : PF_ENOMEM;
   *out = (pf_interval){NAN, NAN, NAN};

@@ -38,12 +38,4 @@ void pf_draw_labels(uint64_t seed, uint64_t draw, size_t n_personas, size_t n_ta
 /* Options with the defaults filled in; PF_EUSAGE. */
 int pf_boot_fill(const pf_boot *o, pf_boot *out);
 
-/* A statistic of the sample in which persona i stands wp[i] times and task j wt[j] times; NaN when
- * it has none. */
-typedef double (*pf_boot_fn)(void *ctx, const double *wp, const double *wt);
-/* The statistic's value over the data into *value, and over the samples, ascending and without NaN,
- * into draws (o->draws); returns their number in *n. o is filled in. */
-int pf_boot_draws(size_t n_personas, size_t n_tasks, pf_boot_fn f, void *ctx, const pf_boot *o,
-                  double *value, double *draws, size_t *n);
-
 #endif
