@@ -130,14 +130,16 @@ enum { BLOCK = 0 }; /* each piece by itself, so that a read behind it is seen */
 enum { BLOCK = 8 << 20 };
 #endif
 
-/* The first spare block with room, else a new one. Blocks stay until the lab goes: a study asks for
- * gigabytes piece by piece, and fresh pages cost more than the work that they are for. */
+/* The smallest spare block with room, else a new one. Blocks stay until the lab goes: a study asks
+ * for gigabytes piece by piece, and fresh pages cost more than the work that they are for. */
 static int next_block(pf_lab *l, size_t bytes) {
-  block **at = &l->spare, *b;
-  while (*at && (*at)->size - ALIGN < bytes)
-    at = &(*at)->next;
-  if ((b = *at)) {
-    *at = b->next;
+  block **best = NULL, *b;
+  for (block **at = &l->spare; *at; at = &(*at)->next)
+    if ((*at)->size - ALIGN >= bytes && (!best || (*at)->size < (*best)->size))
+      best = at;
+  if (best) {
+    b = *best;
+    *best = b->next;
   } else {
     size_t size = bytes > BLOCK ? bytes : (size_t)BLOCK;
     if (!(b = pf_alloc(1, size + ALIGN)))
