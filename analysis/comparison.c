@@ -177,6 +177,40 @@ static json_t *study_json(const study *s) {
                    "cells", json_object_get(s->manifest, "cells"));
 }
 
+static double median_at(const study *s, const char *probe, size_t rank) {
+  char layer[16];
+  const json_t *list = json_object_get(s->manifest, "layers");
+  if (rank >= json_array_size(list))
+    return NAN;
+  snprintf(layer, sizeof layer, "%d", (int)json_integer_value(json_array_get(list, rank)));
+  const json_t *site =
+      json_object_get(json_object_get(json_object_get(s->summary, "causal"), probe), layer);
+  return pf_js_real(json_object_get(site, "summary"), "median");
+}
+
+/* A row for each position and rank among the tested layers: the studies' medians. */
+static json_t *sweep_json(const comparison *c) {
+  static const char *const probes[] = {"p_user_last", "p_last", "g1", "g2"};
+  json_t *rows = json_array();
+  bool any = false;
+  size_t most = 0;
+  for (size_t i = 0; i < c->n; i++) {
+    size_t n = json_array_size(json_object_get(c->s[i].manifest, "layers"));
+    any |= c->s[i].summary != NULL;
+    most = n > most ? n : most;
+  }
+  for (size_t p = 0; any && p < sizeof probes / sizeof *probes; p++)
+    for (size_t k = 0; k < most; k++) {
+      json_t *x = json_array();
+      for (size_t i = 0; i < c->n; i++)
+        json_array_append_new(
+            x, pf_js_num(c->s[i].summary ? median_at(&c->s[i], probes[p], k) : (double)NAN));
+      json_array_append_new(rows, json_pack("{s:s,s:i,s:o}", "position", probes[p], "tested_layer",
+                                            (int)k + 1, "median_kl10", x));
+    }
+  return rows;
+}
+
 static json_t *result_of(const comparison *c) {
   json_t *studies = json_array(), *rows = json_array(), *row;
   const char *key;
@@ -188,8 +222,8 @@ static json_t *result_of(const comparison *c) {
     json_object_set_new(o, "H9", agreement(c, row));
     json_array_append_new(rows, o);
   }
-  return json_pack("{s:s,s:o,s:o}", "schema", "personaflow-comparison/1", "studies", studies,
-                   "rows", rows);
+  return json_pack("{s:s,s:o,s:o,s:o}", "schema", "personaflow-comparison/1", "studies", studies,
+                   "rows", rows, "sweep", sweep_json(c));
 }
 
 /* ---- the page -------------------------------------------------------------------------------- */
@@ -269,28 +303,11 @@ static void verdict_table(const comparison *c, const json_t *result, pf_buf *b) 
   puts_(b, "</table></div>\n");
 }
 
-static double median_at(const study *s, const char *probe, size_t rank) {
-  char layer[16];
-  const json_t *list = json_object_get(s->manifest, "layers");
-  if (rank >= json_array_size(list))
-    return NAN;
-  snprintf(layer, sizeof layer, "%d", (int)json_integer_value(json_array_get(list, rank)));
-  const json_t *site =
-      json_object_get(json_object_get(json_object_get(s->summary, "causal"), probe), layer);
-  return pf_js_real(json_object_get(site, "summary"), "median");
-}
-
 /* Is a small KL that of the rounding? The same sweep in several precisions says. */
-static void sweep_table(const comparison *c, pf_buf *b) {
-  static const char *const probes[] = {"p_user_last", "p_last", "g1", "g2"};
-  bool any = false;
-  size_t most = 0;
-  for (size_t i = 0; i < c->n; i++) {
-    size_t n = json_array_size(json_object_get(c->s[i].manifest, "layers"));
-    any |= c->s[i].summary != NULL;
-    most = n > most ? n : most;
-  }
-  if (!any)
+static void sweep_table(const comparison *c, const json_t *result, pf_buf *b) {
+  const json_t *sweep = json_object_get(result, "sweep"), *row, *x;
+  size_t i, k;
+  if (json_array_size(sweep) == 0)
     return;
   puts_(b,
         "<h2>The additive value</h2>\n<p>Median KL over ten tokens, nats, when the additive value "
@@ -300,20 +317,17 @@ static void sweep_table(const comparison *c, pf_buf *b) {
         "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">position, tested layer</th>");
   header_cells(c, b);
   puts_(b, "</tr>\n");
-  for (size_t p = 0; p < sizeof probes / sizeof *probes; p++)
-    for (size_t k = 0; k < most; k++) {
-      pf_buf_printf(b, "<tr><td class=\"t\">%s, %zu</td>", probes[p], k + 1);
-      for (size_t i = 0; i < c->n; i++) {
-        puts_(b, "<td>");
-        double x = c->s[i].summary ? median_at(&c->s[i], probes[p], k) : (double)NAN;
-        if (isnan(x))
-          puts_(b, "&ndash;");
-        else
-          pf_buf_printf(b, "%.5f", x);
-        puts_(b, "</td>");
-      }
-      puts_(b, "</tr>\n");
+  json_array_foreach(sweep, i, row) {
+    pf_buf_printf(b, "<tr><td class=\"t\">%s, %d</td>", pf_js_str(row, "position"),
+                  (int)json_integer_value(json_object_get(row, "tested_layer")));
+    json_array_foreach(json_object_get(row, "median_kl10"), k, x) {
+      if (json_is_number(x))
+        pf_buf_printf(b, "<td>%.5f</td>", json_number_value(x));
+      else
+        puts_(b, "<td>&ndash;</td>");
     }
+    puts_(b, "</tr>\n");
+  }
   puts_(b, "</table></div>\n");
 }
 
@@ -357,7 +371,7 @@ static void page_of(const comparison *c, const json_t *result, pf_buf *b) {
   studies_table(c, b);
   if (json_object_size(c->rows))
     verdict_table(c, result, b);
-  sweep_table(c, b);
+  sweep_table(c, result, b);
   puts_(b, "</main></body></html>\n");
 }
 

@@ -56,6 +56,7 @@ for p in f32 int8; do
     bad "study: $(cat "$T/err")"
 done
 pf report "$T/f32" "$T/int8" --out "$T/precisions" || bad "report: $(cat "$T/err")"
+tr -d ' \n' <"$T/precisions/comparison.json" | grep -qE '"position":"p_last","tested_layer":1,"median_kl10":\[[0-9.e-]+,[0-9.e-]+\]' && ok 'medians of the sweep' || bad 'no sweep'
 grep -q 'p_last, 1' "$T/precisions/comparison.html" && ok 'medians in two precisions' || bad 'no medians'
 parts() { (cd "$T/f32" && echo figures/* tables/*); }
 svg=$(find "$T/f32/figures" -name '*.svg' | wc -l) csv=$(find "$T/f32/tables" -name '*.csv' | wc -l)
