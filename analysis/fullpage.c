@@ -73,6 +73,21 @@ static void spread(page *g, const pf_stats *s) {
   pf_buf_puts(g->b, "</td>");
 }
 
+/* A row of several fields of the records that the query asks for; none where the first has no
+ * value. */
+static void fields_row(page *g, const char *name, const char *experiment, const char *query,
+                       const char *const *fields, size_t n) {
+  for (size_t k = 0; k < n; k++) {
+    pf_stats s = stats(g, experiment, fields[k], query);
+    if (k == 0 && s.n == 0)
+      return;
+    if (k == 0)
+      label(g, name);
+    spread(g, &s);
+  }
+  pf_buf_puts(g->b, "</tr>\n");
+}
+
 /* Rows of the table of C3. */
 static const struct {
   const char *what, *query;
@@ -303,15 +318,7 @@ static void local_values(page *g) {
   for (size_t i = 0; i < sizeof values / sizeof *values && g->rc == PF_OK; i++) {
     char q[QUERY];
     snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, values[i].condition);
-    pf_stats s = stats(g, "C1", fields[0], q);
-    if (s.n == 0)
-      continue;
-    label(g, values[i].name);
-    for (int k = 0; k < 4; k++) {
-      s = stats(g, "C1", fields[k], q);
-      spread(g, &s);
-    }
-    pf_buf_puts(g->b, "</tr>\n");
+    fields_row(g, values[i].name, "C1", q, fields, sizeof fields / sizeof *fields);
   }
   pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]. The "
                     "Jensen&ndash;Shannon divergence of a token is at most ln 2.</p>\n");
@@ -518,15 +525,8 @@ static void compression(page *g) {
     static const char *const fields[] = {
         "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
         "closure_jsd10"};
-    pf_stats first = stats(g, "C3", fields[0], injections[i].query);
-    if (first.n == 0)
-      continue;
-    label(g, injections[i].what);
-    for (int k = 0; k < 6; k++) {
-      pf_stats s = stats(g, "C3", fields[k], injections[i].query);
-      spread(g, &s);
-    }
-    pf_buf_puts(g->b, "</tr>\n");
+    fields_row(g, injections[i].what, "C3", injections[i].query, fields,
+               sizeof fields / sizeof *fields);
   }
   pf_buf_puts(g->b, "</table></div>\n");
 }
