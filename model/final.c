@@ -132,9 +132,12 @@ static void kl_part(void *arg, int tid, int nt) {
       s->t->f->jsd(v, ref->logits, ref->lse, m, q, lse, rkl, jsd);
     for (size_t i = 0; i < m; i++) {
       pf_score *score = s->t->rows[s->logit_row[at[i]]].score;
-      score->kl = what & PF_SCORE_KL ? kl[i] : score->kl;
-      score->reverse_kl = what & PF_SCORE_JSD ? rkl[i] : score->reverse_kl;
-      score->jsd = what & PF_SCORE_JSD ? jsd[i] : score->jsd;
+      if (what & PF_SCORE_KL)
+        score->kl = kl[i];
+      if (what & PF_SCORE_JSD) {
+        score->reverse_kl = rkl[i];
+        score->jsd = jsd[i];
+      }
     }
   }
 }
