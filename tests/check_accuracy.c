@@ -5,7 +5,6 @@
  * them. */
 #include "config.h"
 
-#include <check.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

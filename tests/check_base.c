@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
  * src/base: status lines, memory, buffers, files, JSON, SHA-256, random numbers, bf16, threads. */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>

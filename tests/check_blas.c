@@ -5,7 +5,6 @@
  * chain, their sum, the bias and H + M; simd/CONTRACT.md) for the largest error; and the mean is
  * far inside it. */
 #include <cblas.h>
-#include <check.h>
 #include <math.h>
 #include <string.h>
 

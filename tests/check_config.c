@@ -2,7 +2,6 @@
  * Configurations, model names, and the tensors a configuration calls for. */
 #include "config.h"
 
-#include <check.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The choice of kernels: caps, names that do not exist, the public list. */
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

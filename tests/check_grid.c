@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Grid files: the shipped ones, every way to be wrong, layer lists. */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

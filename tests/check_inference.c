@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Intervals and tests against SciPy, NumPy and full enumeration (tests/fixtures/stats), and what
  * they promise: sizes and coverage. */
-#include <check.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>

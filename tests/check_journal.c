@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The journal: resume after torn lines, damage, another head, locks, full disks, existing results;
  * tensor files. */
-#include <check.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>

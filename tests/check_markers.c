@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Marker lists: the paper's hits from its published texts, the rules of matching, shapes,
  * syllables, files that are refused. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,6 @@
  * The forward pass against Hugging Face's fp32 implementation and an fp64 reference
  * (tests/fixtures/hf): logits and every hook_resid_post, greedy ids, and the golden ids of
  * stories260K. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,6 @@
  * The paper's published per-cell values through our statistics: what the paper and its re-analysis
  * print must come out, digit for digit. Values are from arXiv 2605.23147 (tables and figures) or
  * recomputed from its result files (data/paper-results). */
-#include <check.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,6 @@
  * Role prompts of both demo models: spans, p_user_last, p_last; positions written as text. */
 #include "config.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

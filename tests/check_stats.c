@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Order statistics, number text and geometry; the published medians are recomputed from the
  * published per-cell values. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,6 @@
  * PERSONAFLOW_TESTDATA their cases are skipped and counted. */
 #include "config.h"
 
-#include <check.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Decision rules on made-up tables on each side of every limit, and on the paper's own values. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,6 @@
  * Reader of the reference fixtures. It trusts them: they are files of the source tree. */
 #include "fixture.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include "base/sha256.h"
 #include "personaflow/types.h"
 #include "tests/util.h"
+#include "tests/suite.h"
 
 enum { PATHS = 4, PATH_SIZE = 1024, FILE_LIMIT = 64 << 20 };
 

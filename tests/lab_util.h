@@ -4,12 +4,11 @@
 #ifndef PF_TESTS_LAB_UTIL_H
 #define PF_TESTS_LAB_UTIL_H
 
-#include <check.h>
-
 #include "analysis/lab.h"
 #include "base/rng.h"
 #include "tests/tmpdir.h"
 #include "tests/util.h"
+#include "tests/suite.h"
 
 enum { LU_DEMOS = 2, LU_MODELS = 2 * LU_DEMOS, LU_MAX_TENSORS = 256, LU_MAX_Y = 64 };
 

@@ -4,7 +4,6 @@
 #ifndef PF_TESTS_MODEL_UTIL_H
 #define PF_TESTS_MODEL_UTIL_H
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "base/rng.h"
 #include "personaflow/personaflow.h"
 #include "tests/util.h"
+#include "tests/suite.h"
 
 static inline pf_model *tu_open_as(const char *sub, pf_precision precision) {
   char path[1024];

@@ -3,7 +3,6 @@
 #ifndef PF_TESTS_TMPDIR_H
 #define PF_TESTS_TMPDIR_H
 
-#include <check.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 
 #include "base/io.h"
 #include "personaflow/types.h"
+#include "tests/suite.h"
 
 /* A new folder under TMPDIR; its path into dir. */
 static inline void tmp_make(char dir[256]) {
@@ -32,7 +32,7 @@ static inline void tmp_remove(const char *dir) {
 
 /* Writes n bytes to dir/name; folders named in it are made. */
 static inline void tmp_write(const char *dir, const char *name, const void *data, size_t n) {
-  char path[1024];
+  char path[2048];
   snprintf(path, sizeof path, "%s/%s", dir, name);
   for (char *s = path + strlen(dir) + 1; (s = strchr(s, '/')); s++) {
     *s = '\0';
@@ -58,7 +58,7 @@ static inline void tmp_copy(const char *dir, const char *name, const char *from)
 }
 
 static inline void tmp_unlink(const char *dir, const char *name) {
-  char path[1024];
+  char path[2048];
   snprintf(path, sizeof path, "%s/%s", dir, name);
   unlink(path);
 }
