@@ -68,15 +68,56 @@ static inline uint16_t load16(const unsigned char *p) {
   return u;
 }
 
+/* Four words: the width of vectors that every machine has. Compilers that do not see the shuffles
+ * as such write them out. */
+typedef uint32_t v4 __attribute__((vector_size(16)));
+
+static inline v4 load_v4(const unsigned char *p) {
+  v4 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+static inline void store_v4(uint32_t *p, v4 v) {
+  memcpy(p, &v, sizeof v);
+}
+
+#define LOW(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+/* 4 rows x 4 words at src to dst[word*16 + row]. */
+static inline void transpose_4x4(uint32_t *dst, const unsigned char *src, size_t stride) {
+  v4 a = load_v4(src), b = load_v4(src + stride), c = load_v4(src + 2 * stride),
+     d = load_v4(src + 3 * stride);
+  v4 ac0 = LOW(a, c), ac1 = HIGH(a, c), bd0 = LOW(b, d), bd1 = HIGH(b, d);
+  store_v4(dst, LOW(ac0, bd0));
+  store_v4(dst + PF_LANES, HIGH(ac0, bd0));
+  store_v4(dst + 2 * PF_LANES, LOW(ac1, bd1));
+  store_v4(dst + 3 * PF_LANES, HIGH(ac1, bd1));
+}
+#undef LOW
+#undef HIGH
+#undef SHUFFLE
+
+/* Words [lo, hi) of rows [r, n) of a panel. */
+static void transpose_edge(uint32_t *dst, const unsigned char *src, size_t stride, size_t r,
+                           size_t n, size_t lo, size_t hi) {
+  for (; r < n; r++)
+    for (size_t w = lo; w < hi; w++)
+      dst[w * PF_LANES + r] = load32(src + r * stride + 4 * w);
+}
+
 /* One panel: n rows of nw words at src, stride bytes apart, to dst[word*16 + row]; 16 words at a
  * time stay in L1. */
 static void transpose(uint32_t *dst, const unsigned char *src, size_t stride, size_t n, size_t nw) {
-  for (size_t w0 = 0; w0 < nw; w0 += 16) {
-    size_t w1 = w0 + 16 < nw ? w0 + 16 : nw;
-    for (size_t r = 0; r < n; r++)
-      for (size_t w = w0; w < w1; w++)
-        dst[w * PF_LANES + r] = load32(src + r * stride + 4 * w);
+  size_t n4 = n / 4 * 4, nw4 = nw / 4 * 4;
+  for (size_t w0 = 0; w0 < nw4; w0 += 16) {
+    size_t w1 = w0 + 16 < nw4 ? w0 + 16 : nw4;
+    for (size_t r = 0; r < n4; r += 4)
+      for (size_t w = w0; w < w1; w += 4)
+        transpose_4x4(dst + w * PF_LANES + r, src + r * stride + 4 * w, stride);
   }
+  transpose_edge(dst, src, stride, n4, n, 0, nw4);
+  transpose_edge(dst, src, stride, 0, n, nw4, nw);
 }
 
 static float value(pf_dtype dt, const unsigned char *p) {
@@ -187,16 +228,27 @@ static const struct {
             [PF_DT_F16] = {0x7c007c007c007c00, 0x0400040004000400, 0x8000800080008000},
             [PF_DT_F32] = {0x7f8000007f800000, 0x0080000000800000, 0x8000000080000000}};
 
+typedef uint64_t q2 __attribute__((vector_size(16)));
+enum { STEP = 64 }; /* bytes at a time */
+
+/* Bits that `one` carried out of an exponent, and others. */
+static inline q2 carries(const unsigned char *p, uint64_t exponent, uint64_t one) {
+  q2 u[STEP / sizeof(q2)], seen = {0};
+  memcpy(u, p, STEP);
+  for (size_t j = 0; j < STEP / sizeof(q2); j++)
+    seen |= (u[j] & exponent) + one;
+  return seen;
+}
+
 static bool nonfinite(pf_dtype dt, const unsigned char *p, size_t bytes) {
-  uint64_t seen = 0, last = 0, e = bits[dt].exponent, one = bits[dt].one;
-  size_t whole = bytes / 8 * 8;
-  for (size_t i = 0; i < whole; i += 8) {
-    uint64_t u;
-    memcpy(&u, p + i, 8);
-    seen |= (u & e) + one;
-  }
-  memcpy(&last, p + whole, bytes - whole);
-  return ((seen | ((last & e) + one)) & bits[dt].sign) != 0;
+  uint64_t e = bits[dt].exponent, one = bits[dt].one;
+  unsigned char last[STEP] = {0};
+  size_t whole = bytes / STEP * STEP;
+  memcpy(last, p + whole, bytes - whole);
+  q2 seen = carries(last, e, one);
+  for (size_t i = 0; i < whole; i += STEP)
+    seen |= carries(p + i, e, one);
+  return ((seen[0] | seen[1]) & bits[dt].sign) != 0;
 }
 
 size_t pf_first_nonfinite(pf_dtype dt, size_t n, const void *src) {
