@@ -416,6 +416,17 @@ static void queue_block(worker *k) {
   }
 }
 
+/* Fills the queue; but a block that the page cache gave at once is packed while it is in this
+ * core's cache, before the next one is read. */
+static void queue_blocks(worker *k) {
+  bool here = false;
+  while (k->j && !here && k->head - k->tail < k->l->depth) {
+    const slot *s = &k->slots[k->head % k->l->depth];
+    queue_block(k);
+    here = s->req.done;
+  }
+}
+
 static int read_failed(const pf_want *t, const pf_aio_req *r) {
   return pf_fail(PF_EIO, "%s: tensor %s: cannot read: %s", t->file->path, t->name,
                  r->err ? strerror(r->err) : "the file became shorter while it was read");
@@ -517,8 +528,7 @@ static int run_worker(worker *k) {
   k->j = take_job(k->l);
   k->at = k->j ? k->j->lo : 0;
   while (rc == PF_OK && !atomic_load(&k->l->stop)) {
-    while (k->j && k->head - k->tail < k->l->depth)
-      queue_block(k);
+    queue_blocks(k);
     if (k->head == k->tail)
       break;
     rc = finish_block(k);

@@ -83,9 +83,12 @@ static void ring_push(pf_aio *a, pf_aio_req *r) {
     a->in_flight++;
 }
 
-static void ring_reap(pf_aio *a) {
+/* One completion: the next, or (wait false) one that is there; false: none. */
+static bool ring_reap(pf_aio *a, bool wait) {
   struct io_uring_cqe *cqe;
-  while (io_uring_wait_cqe(&a->ring, &cqe) < 0)
+  if (!wait && io_uring_peek_cqe(&a->ring, &cqe) != 0)
+    return false;
+  while (wait && io_uring_wait_cqe(&a->ring, &cqe) < 0)
     ; /* a signal; a buffer the kernel still writes to can never be given up */
   pf_aio_req *r = io_uring_cqe_get_data(cqe);
   ssize_t res = cqe->res;
@@ -94,22 +97,25 @@ static void ring_reap(pf_aio *a) {
   account(r, res);
   if (!r->done)
     ring_push(a, r);
+  return true;
 }
 
 void pf_aio_submit(pf_aio *a, pf_aio_req *r) {
   r->got = 0;
   r->err = 0;
   r->done = false;
-  if (a->uring)
+  if (a->uring) {
     ring_push(a, r);
-  else
+    while (ring_reap(a, false))
+      ;
+  } else
     (void)posix_fadvise(r->fd, (off_t)r->off, (off_t)r->n, POSIX_FADV_WILLNEED);
 }
 
 int pf_aio_wait(pf_aio *a, pf_aio_req *r) {
   while (!r->done)
     if (a->uring)
-      ring_reap(a);
+      ring_reap(a, true);
     else {
       ssize_t res = pread(r->fd, (char *)r->buf + r->got, r->n - r->got, (off_t)(r->off + r->got));
       account(r, res < 0 ? -errno : res);
@@ -121,7 +127,7 @@ void pf_aio_close(pf_aio *a) {
   if (!a)
     return;
   while (a->in_flight)
-    ring_reap(a);
+    ring_reap(a, true);
   if (a->uring)
     io_uring_queue_exit(&a->ring);
   pf_free(a);

@@ -31,6 +31,7 @@ int pf_aio_open(pf_aio **out, unsigned depth);
 void pf_aio_close(pf_aio *a);
 /* "uring" or "pread". */
 const char *pf_aio_kind(const pf_aio *a);
+/* r->done may be true at once: io_uring read it from the page cache. */
 void pf_aio_submit(pf_aio *a, pf_aio_req *r);
 /* Returns when r is done: PF_OK, or PF_EIO (with r->err set, 0 for a file that ended early; no
  * error line). */
