@@ -9,7 +9,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/pf-quantize-XXXXXX") || exit 99
 trap 'rm -rf "$T"' EXIT
 export XDG_CACHE_HOME=$T/cache
 case $PF_TEST_TIER in
-small) models=(q2-f32) ;;
+tiny | small) models=(q2-f32) ;;
 normal) models=(q2-f32 g2-untied q2-sharded q2-f16 stories260K) ;;
 *) models=($(cd "$srcdir/tests/mini" && ls -d */) demo-gemma2 demo-qwen2 stories260K) ;;
 esac
