@@ -114,7 +114,7 @@ bool cs_recall(cs *t, float *want, size_t n) {
 
 bool cs_leave_out(cs *t, size_t n) {
   if (tu_tier("tiny"))
-    return t->drawn++ % 12 != 0;
+    return t->drawn++ % 12 != 0 && (t->left_out = true);
   bool kept = t->drawn++ % 3 == 0 || t->known->n < t->at + n;
   if (kept || !tu_tier("small"))
     return false;
@@ -252,7 +252,8 @@ static void install(pf_simd *s, const pf_kernel *k) {
   }
 }
 
-/* Runs one kernel; hex receives the hash of the reference's outputs when it is not NULL. */
+/* Runs one kernel; hex receives the hash of the reference's outputs when it is not NULL ("" if
+ * cases were left out). */
 static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
   pf_simd v = *ref;
   struct test *test = test_of(k->op);
@@ -275,8 +276,11 @@ static bool run_kernel(const pf_simd *ref, const pf_kernel *k, char *hex) {
   running = NULL;
   if (hex)
     pf_sha256_end(t.hash, hex);
+  if (t.left_out && hex)
+    *hex = '\0';
   if (!t.failed)
-    printf("ok    %-15s %-10s %6u cases\n", k->op, k->isa, t.cases);
+    printf("ok    %-15s %-10s %6u cases%s\n", k->op, k->isa, t.cases,
+           t.left_out ? ", some left out" : "");
   return !t.failed;
 }
 
@@ -286,10 +290,6 @@ static bool golden_has(const char *op, const char *hex) {
   snprintf(path, sizeof path, "%s/tests/golden/simd.sha", tu_srcdir());
   FILE *f = fopen(path, "r");
   bool found = false, same = false;
-  if (tu_tier("tiny") && !strncmp(op, "gemm_", 5)) {
-    printf("skip  %s: its hash, in this tier\n", op);
-    return true;
-  }
   while (f && !found && fscanf(f, "%63s %64s", name, want) == 2)
     if (!strcmp(name, op)) {
       found = true;
@@ -393,7 +393,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s %s\n", k[i].op, hex);
     } else {
       bool ok = run_kernel(&ref, &k[i], scalar ? hex : NULL);
-      ok = ok && (!scalar || golden_has(k[i].op, hex));
+      ok = ok && (!scalar || !*hex || golden_has(k[i].op, hex));
       ok ? passed++ : failed++;
     }
   }

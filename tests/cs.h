@@ -36,6 +36,7 @@ typedef struct cs {
   struct cs_known *known; /* outputs of the reference, kept for an operation's variants */
   size_t at;              /* values of them that were used */
   unsigned drawn;         /* cases that cs_leave_out was asked about */
+  bool left_out;          /* of the reference too (tiny tier) */
 } cs;
 
 uint32_t cs_u32(cs *t);
@@ -60,7 +61,8 @@ void cs_cmp_u(cs *t, uint64_t got, uint64_t want, const char *fmt, ...)
  * first one to run keeps the reference's outputs for the others. True: want (n floats) was filled;
  * false: the caller computes it and hands it to cs_keep. */
 bool cs_recall(cs *t, float *want, size_t n);
-/* In the small tier variants run every third case: true if this one, of n outputs, is left out. */
+/* In the small tier variants run every third case, in the tiny tier they and the reference every
+ * twelfth: true if this one, of n outputs, is left out. */
 bool cs_leave_out(cs *t, size_t n);
 void cs_keep(cs *t, const float *want, size_t n);
 
