@@ -96,6 +96,10 @@ double pf_bench_product_bytes(const pf_bench_product *p);
 void pf_bench_product_close(pf_bench_product *p);
 /* Operations a second that the instruction set can do for this product; 0: not known. */
 double pf_bench_product_peak(const pf_bench *b, const char *op, const char *isa);
+/* That instruction, to be called in turn with the product, and how often the product needs it for
+ * an operation; false: not measured. */
+bool pf_bench_product_peaking(const pf_bench *b, const char *op, const char *isa, pf_peaking *out,
+                              double *passes);
 
 /* attn.c: attention of one layer. */
 typedef struct pf_bench_model {

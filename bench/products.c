@@ -278,6 +278,14 @@ double pf_bench_product_peak(const pf_bench *b, const char *op, const char *isa)
   return unit < 0 ? 0 : b->peaks.ops[unit] / k->passes;
 }
 
+bool pf_bench_product_peaking(const pf_bench *b, const char *op, const char *isa, pf_peaking *out,
+                              double *passes) {
+  const product_kind *k = kind_of(op);
+  int unit = unit_of(isa, k);
+  *passes = k->passes;
+  return unit >= 0 && pf_peaking_open(out, &b->peaks, (pf_peak_id)unit);
+}
+
 /* ---- all of them ---- */
 
 /* Of one matrix: what other libraries took for this m, and how fast each kernel was for the m

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * bench/kernels --targets: what the project set out to reach, what this machine gives, met or not.
  * A Markdown table. Everything that a line compares, the read bandwidth too, was called in turn
- * (pf_bench_race) and stands for its median; peaks of instructions are the best of the whole run. A
+ * (pf_bench_race) and stands for its median. So is the peak of a product's instruction, as clocks
+ * and neighbours change within a run; the share of the best peak of the whole run stands beside. A
  * line is judged by its worst matrix. */
 #include "config.h"
 
@@ -63,40 +64,66 @@ static double ops_of(const matrix *s, size_t m) {
   return 2.0 * (double)m * (double)s->k * (double)s->n;
 }
 
+/* pf_bench_race of those that exist (arg not NULL); the times of the others are not set. */
+static void race_some(size_t n, const pf_bench_fn *fns, void *const *arg, double seconds,
+                      double *t) {
+  pf_bench_fn fn[PF_BENCH_RACERS];
+  void *there[PF_BENCH_RACERS];
+  double times[PF_BENCH_RACERS];
+  size_t n_there = 0, at = 0;
+  for (size_t i = 0; i < n; i++)
+    if (arg[i]) {
+      fn[n_there] = fns[i];
+      there[n_there++] = arg[i];
+    }
+  pf_bench_race(n_there, fn, there, seconds, times);
+  for (size_t i = 0; i < n; i++)
+    if (arg[i])
+      t[i] = times[at++];
+}
+
 /* ---- AMX beside oneDNN and beside a free order ---- */
 
 typedef struct versus {
-  worst share, ratio, cost;
+  worst share, of_best, ratio, cost; /* of the peak in turn; of the best of the run */
 } versus;
 
-/* Ours, then oneDNN's and the free one where they exist. */
+/* Ours and the peak, then the free order and oneDNN where they exist. */
 static void race_one(pf_bench *b, const char *op, const char *isa, pf_peer_kind kind, size_t m,
                      const matrix *s, versus *v) {
+  enum { OURS, PEAK, FREE, PEER, N };
+  pf_peaking peak;
+  double passes, t[N], ops = ops_of(s, m);
   pf_bench_product *ours = pf_bench_product_open(b, op, isa, false, m, s->k, s->n);
-  pf_bench_product *unordered =
-      ours ? pf_bench_product_open(b, op, isa, true, m, s->k, s->n) : NULL;
-  pf_peer *peer = ours && kind != PF_PEER_N ? pf_peer_open(kind, b, m, s->k, s->n) : NULL;
-  pf_bench_fn fn[3] = {pf_bench_product_call, unordered ? pf_bench_product_call : pf_peer_call,
-                       pf_peer_call};
-  void *arg[3] = {ours, unordered ? (void *)unordered : (void *)peer, peer};
-  double t[3], peak = pf_bench_product_peak(b, op, isa);
-  if (ours) {
-    pf_bench_race(1 + !!unordered + !!peer, fn, arg, b->o.seconds, t);
-    if (peak > 0)
-      lower(&v->share, ops_of(s, m) / t[0] / peak, s->what);
-    if (unordered)
-      higher(&v->cost, t[0] / t[1], s->what);
-    if (peer)
-      lower(&v->ratio, t[unordered ? 2 : 1] / t[0], s->what);
+  bool peaked = ours && pf_bench_product_peaking(b, op, isa, &peak, &passes);
+  void *arg[N] = {ours, &peak}, *const none = NULL;
+  arg[FREE] = peaked ? pf_bench_product_open(b, op, isa, true, m, s->k, s->n) : none;
+  arg[PEER] = peaked && kind != PF_PEER_N ? pf_peer_open(kind, b, m, s->k, s->n) : none;
+  const pf_bench_fn fns[N] = {pf_bench_product_call, pf_peak_call, pf_bench_product_call,
+                              pf_peer_call};
+  if (peaked) {
+    race_some(N, fns, arg, b->o.seconds, t);
+    lower(&v->share, ops / t[OURS] * passes / (peak.ops / t[PEAK]), s->what);
+    lower(&v->of_best, ops / t[OURS] / pf_bench_product_peak(b, op, isa), s->what);
+    if (arg[FREE])
+      higher(&v->cost, t[OURS] / t[FREE], s->what);
+    if (arg[PEER])
+      lower(&v->ratio, t[PEER] / t[OURS], s->what);
   }
-  pf_peer_close(peer);
-  pf_bench_product_close(unordered);
+  pf_peer_close(arg[PEER]);
+  pf_bench_product_close(arg[FREE]);
   pf_bench_product_close(ours);
+}
+
+static void share_text(char *out, size_t size, const versus *v) {
+  snprintf(out, size, "%.1f %% (%s), best %.1f %%; of the best peak of the run %.1f to %.1f %%",
+           100 * v->share.v, v->share.what, 100 * v->share.best, 100 * v->of_best.v,
+           100 * v->of_best.best);
 }
 
 static void amx_line(pf_bench *b, const char *op, const char *name, pf_peer_kind kind, double share,
                      double ratio) {
-  versus v = {{0, 0, "", 0}, {0, 0, "", 0}, {0, 0, "", 0}};
+  versus v = {0};
   matrix s;
   char target[128], value[256], what[64];
   if (!chosen(b, op, "amx"))
@@ -107,8 +134,7 @@ static void amx_line(pf_bench *b, const char *op, const char *name, pf_peer_kind
     return;
   snprintf(what, sizeof what, "AMX %s, M = 512, %zu matrices", name, v.share.n);
   snprintf(target, sizeof target, "at least %.0f %% of the AMX peak", 100 * share);
-  snprintf(value, sizeof value, "%.1f %% (%s), best %.1f %%", 100 * v.share.v, v.share.what,
-           100 * v.share.best);
+  share_text(value, sizeof value, &v);
   say(b, what, target, value, v.share.v >= share);
   if (v.ratio.n) {
     snprintf(target, sizeof target, ratio > 1 ? "%.1f x oneDNN" : "faster than oneDNN", ratio);
@@ -123,7 +149,7 @@ static void amx_line(pf_bench *b, const char *op, const char *name, pf_peer_kind
 
 /* int8 without AMX against its free order. */
 static void cost_line(pf_bench *b, const char *isa) {
-  versus v = {{0, 0, "", 0}, {0, 0, "", 0}, {0, 0, "", 0}};
+  versus v = {0};
   matrix s;
   char value[256], what[64];
   for (size_t i = 0; chosen(b, "gemm_s8", isa) && matrix_at(b, i, &s); i++)
@@ -141,7 +167,7 @@ static void cost_line(pf_bench *b, const char *isa) {
 #define LONGEST 0.6 /* seconds of a call at half the peak; longer ones are left out */
 
 static void peak_line(pf_bench *b, const char *isa, const char *op) {
-  versus v = {{0, 0, "", 0}, {0, 0, "", 0}, {0, 0, "", 0}};
+  versus v = {0};
   static const size_t rows[] = {64, 128, 512};
   matrix s;
   char value[256], what[96];
@@ -153,8 +179,7 @@ static void peak_line(pf_bench *b, const char *isa, const char *op) {
   if (!v.share.n)
     return;
   snprintf(what, sizeof what, "%s %s, M = 64, 128, 512, %zu products", isa, op, v.share.n);
-  snprintf(value, sizeof value, "%.1f %% (%s), best %.1f %%", 100 * v.share.v, v.share.what,
-           100 * v.share.best);
+  share_text(value, sizeof value, &v);
   say(b, what,
       !strcmp(op, "gemm_x3_bf16") ? "75 % of a third of the FMA peak" : "75 % of the FMA peak",
       value, v.share.v >= 0.75);

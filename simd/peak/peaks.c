@@ -136,18 +136,12 @@ static int can_run(pf_peak_id id) {
   return micro[id].fn && offered(micro[id].features);
 }
 
-typedef struct ops_job {
-  pf_micro_fn fn;
-  size_t n;
-  double ops; /* of one thread */
-} ops_job;
-
 static void ops_part(void *arg, int tid, int nt) {
-  ops_job *j = arg;
+  pf_peaking *j = arg;
   (void)nt;
   double ops = j->fn(j->n);
   if (tid == 0)
-    j->ops = ops;
+    j->ops = ops * j->threads;
 }
 
 /* Rounds that take SHORTEST on one thread; alone, as a team may wait for a CPU that is taken. */
@@ -160,13 +154,17 @@ static size_t calibrate(pf_micro_fn fn) {
   }
 }
 
+void pf_peak_call(void *peaking) {
+  pf_par(((pf_peaking *)peaking)->threads, ops_part, peaking);
+}
+
 static double best_ops(pf_peak_id id, int threads, int repeats) {
-  ops_job j = {.fn = micro[id].fn, .n = calibrate(micro[id].fn)};
+  pf_peaking j = {.threads = threads, .fn = micro[id].fn, .n = calibrate(micro[id].fn)};
   double best = 0;
   for (int i = 0; i < repeats; i++) {
     double rate, t = pf_seconds();
-    pf_par(threads, ops_part, &j);
-    rate = j.ops * threads / (pf_seconds() - t);
+    pf_peak_call(&j);
+    rate = j.ops / (pf_seconds() - t);
     best = rate > best ? rate : best;
   }
   return best;
@@ -299,6 +297,12 @@ double pf_reading_bytes(const pf_reading *r) {
 void pf_read_call(void *reading) {
   const pf_reading *r = reading;
   (void)best_read(r->arena, &r->p->plan, r->p->threads, 1);
+}
+
+bool pf_peaking_open(pf_peaking *out, const pf_peaks *p, pf_peak_id id) {
+  *out = (pf_peaking){.threads = p->threads, .fn = p->ops[id] > 0 ? micro[id].fn : NULL};
+  out->n = out->fn ? calibrate(out->fn) : 0;
+  return out->fn != NULL;
 }
 
 double pf_peak_now(pf_peaks *p, pf_peak_id id) {

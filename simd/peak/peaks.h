@@ -65,6 +65,17 @@ typedef struct pf_reading {
 void pf_read_call(void *reading);
 double pf_reading_bytes(const pf_reading *r);
 
+/* One short run of an instruction, to be called in turn likewise. */
+typedef struct pf_peaking {
+  int threads;
+  pf_micro_fn fn;
+  size_t n;   /* rounds */
+  double ops; /* of a call */
+} pf_peaking;
+/* False: this machine has not the instruction (p->ops is 0). */
+bool pf_peaking_open(pf_peaking *out, const pf_peaks *p, pf_peak_id id);
+void pf_peak_call(void *peaking);
+
 /* Sorts n > 0 values; the upper one of two in the middle. */
 double pf_median_of(double *v, size_t n);
 
