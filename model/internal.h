@@ -99,6 +99,18 @@ int pf_hook_table_make(pf_hook_table *t, const pf_config *c);
 void pf_hook_table_free(pf_hook_table *t);
 const pf_hook_info *pf_hook_by_id(const pf_model *m, int id); /* NULL: the model has none */
 
+/* Panels of 16 outputs. */
+static inline size_t pf_mat_panels(const pf_mat *w) {
+  return (w->n + PF_LANES - 1) / PF_LANES;
+}
+/* Of panels [lo, hi) of a line of matrices those of one that begins at `base`; false: none. */
+static inline bool pf_line_part(size_t base, size_t panels, size_t lo, size_t hi, size_t *from,
+                                size_t *to) {
+  *from = lo > base ? lo - base : 0;
+  *to = hi > base ? hi - base : 0;
+  *to = *to < panels ? *to : panels;
+  return *from < *to;
+}
 /* The first word of a panel. */
 const void *pf_mat_panel(const pf_mat *w, size_t panel);
 /* Element (row, col) of a packed matrix as fp32: exact; int8: value times scale, one rounding. */

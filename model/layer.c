@@ -45,18 +45,12 @@ static void columns(const product_job *j, const pf_product *p, int tid, size_t l
   ops_of(j->t, w)->gemm(j->t->f, &g);
 }
 
-static size_t panels_of(const pf_product *p) {
-  return (p->w->n + PF_LANES - 1) / PF_LANES;
-}
-
 /* Panels [lo, hi) of the line in which those of all products stand. */
 static void panels(const product_job *j, int tid, size_t lo, size_t hi) {
-  size_t base = 0;
+  size_t base = 0, from, to;
   for (size_t i = 0; i < j->n; i++) {
-    size_t panels = panels_of(&j->p[i]);
-    size_t from = lo > base ? lo - base : 0, to = hi > base ? hi - base : 0;
-    to = to < panels ? to : panels;
-    if (from < to) {
+    size_t panels = pf_mat_panels(j->p[i].w);
+    if (pf_line_part(base, panels, lo, hi, &from, &to)) {
       columns(j, &j->p[i], tid, from, to);
       pf_step_lap(j->t, j->p[i].role);
     }
@@ -74,7 +68,7 @@ static void product_part(void *arg, int tid, int nt) {
   size_t total = 0, lo, hi;
   bool few = j->m <= FEW_ROWS;
   for (size_t i = 0; i < j->n; i++)
-    total += panels_of(&j->p[i]);
+    total += pf_mat_panels(j->p[i].w);
   while (pf_par_take(j->t->s->turns, total, few ? FEW_UNIT : 1, few ? FEW_SHARE : 1, tid, nt, &lo,
                      &hi))
     panels(j, tid, lo, hi);
@@ -244,7 +238,7 @@ static void results_of_row(const pf_step *t, size_t r, float *res, float *z1) {
     pf_step_operand(t, 0, z1, &t->w->o);
     pf_product p = {&t->w->o, NULL, res + h * dm, dm, PF_ROLE_RESULT};
     product_job j = {t, &p, 1, 1};
-    panels(&j, 0, 0, panels_of(&p));
+    panels(&j, 0, 0, pf_mat_panels(p.w));
   }
   memcpy(old, res, nq * dm * sizeof *res);
   if (!pf_step_tap(t, r, PF_HOOK_RESULT, t->layer, res, nq, dm))

@@ -596,8 +596,12 @@ static void add_times(pf_load_times *to, const pf_load_times *t) {
   to->bytes += t->bytes;
 }
 
+static int threads_of(const pf_model_opts *opts) {
+  return opts && opts->threads > 0 ? opts->threads : pf_par_default();
+}
+
 static int run_jobs(loader *l, pf_load_times *times) {
-  int nt = l->opts && l->opts->threads > 0 ? l->opts->threads : pf_par_default();
+  int nt = threads_of(l->opts);
   nt = pf_par_most(nt > 64 ? 64 : nt, l->n_jobs);
   share_out(l, nt);
   if (!(l->outcomes = pf_calloc((size_t)nt, sizeof *l->outcomes)))
@@ -644,6 +648,8 @@ static int load(pf_model *m, pf_wants *w, const pf_ckpt *k, const pf_model_opts 
   double since = pf_seconds();
   l.hash = checksum && !pf_digest_cached(m->sha256, w, k);
   rc = make_arena(m, w);
+  if (rc == PF_OK && pf_memory_nodes() > 1)
+    pf_weights_touch(m, threads_of(opts));
   if (rc == PF_OK)
     rc = make_jobs(&l);
   if (rc == PF_OK)

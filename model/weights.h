@@ -54,4 +54,11 @@ int pf_wants_make(pf_wants *w, const pf_config *c, pf_model *m);
 int pf_wants_match(pf_wants *w, const pf_ckpt *k, const pf_model_info *in);
 void pf_wants_free(pf_wants *w);
 
+/* touch.c. Nodes of memory in a list of the kernel's ("0-1,3"), at least 1; of this machine. */
+int pf_count_nodes(const char *list);
+int pf_memory_nodes(void);
+/* Writes a zero to every page of the products' weights, which are placed and still zero, each by
+ * the thread of `threads` that will read it. */
+void pf_weights_touch(pf_model *m, int threads);
+
 #endif

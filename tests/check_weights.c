@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -484,6 +485,51 @@ START_TEST(all_ways_give_the_same_bytes) {
 }
 END_TEST
 
+START_TEST(nodes_are_counted) {
+  static const struct {
+    const char *list;
+    int n;
+  } cases[] = {{"0\n", 1}, {"0-1\n", 2}, {"0,2-3\n", 3}, {"1,3", 2}, {"", 1}, {"nonsense", 1}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    ck_assert_int_eq(pf_count_nodes(cases[i].list), cases[i].n);
+  ck_assert_int_ge(pf_memory_nodes(), 1);
+}
+END_TEST
+
+/* Pages of [from, to) that are not in memory. */
+static size_t resident(const void *from, const void *to) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE), lo = (size_t)from / page, n = 0;
+  size_t pages = ((size_t)to + page - 1) / page - lo;
+  unsigned char *in = calloc(pages, 1);
+  ck_assert_int_eq(mincore((void *)(lo * page), pages * page, in), 0);
+  for (size_t i = 0; i < pages; i++)
+    n += in[i] & 1;
+  free(in);
+  return pages - n;
+}
+
+/* Every page of a product's weights, whatever the number of threads. */
+START_TEST(weights_are_touched) {
+  static const int threads[] = {1, 3, 7};
+  make_blobs(WIDE_QWEN, bf16, 1);
+  write_single();
+  pf_model *m = load(NULL);
+  const pf_layer *l = m->layers;
+  const pf_mat *w[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down, &m->unembed};
+  for (int t = 0; t < 3; t++) {
+    /* Small pages, so that a page that was left out is seen. */
+    ck_assert_int_eq(madvise(m->arena, m->arena_bytes, MADV_NOHUGEPAGE), 0);
+    ck_assert_int_eq(madvise(m->arena, m->arena_bytes, MADV_DONTNEED), 0);
+    pf_weights_touch(m, threads[t]);
+    for (size_t i = 0; i < sizeof w / sizeof *w; i++)
+      ck_assert_uint_eq(resident(w[i]->w, pf_mat_panel(w[i], pf_mat_panels(w[i]))), 0);
+    for (size_t i = 0; i < m->arena_bytes; i += 64)
+      ck_assert_int_eq(((char *)m->arena)[i], 0);
+  }
+  pf_model_close(m);
+}
+END_TEST
+
 START_TEST(data_at_an_odd_offset) {
   make_blobs(TINY_QWEN, f32, 1);
   for (int pad = 0; pad < 4; pad++) {
@@ -951,6 +997,8 @@ int main(void) {
   tcase_add_loop_test(t, packed_for_a_precision, 0, 2 * N_SMALL_KINDS);
   tcase_add_test(t, too_large_for_bf16);
   tcase_add_test(t, all_ways_give_the_same_bytes);
+  tcase_add_test(t, nodes_are_counted);
+  tcase_add_test(t, weights_are_touched);
   tcase_add_test(t, data_at_an_odd_offset);
   tcase_add_test(t, checksum_cache);
   tcase_add_test(t, checksum_without_a_cache);
