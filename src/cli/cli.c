@@ -107,7 +107,7 @@ const volatile int *cli_stop_on_signals(void) {
   return &stop;
 }
 
-static double now(void) {
+double cli_now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -121,7 +121,7 @@ void cli_progress(void *user, const char *what, uint64_t done, uint64_t total) {
   static double start, last;
   static char current[64];
   (void)user;
-  double t = now();
+  double t = cli_now();
   if (strncmp(current, what, sizeof current - 1) != 0 || done == 0) {
     snprintf(current, sizeof current, "%s", what);
     start = last = t;

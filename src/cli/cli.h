@@ -35,6 +35,8 @@ bool cli_ids(const char *cmd, const char *opt, const char *text, pf_ids *out);
 /* Progress on stderr: a bar with ETA on a terminal, a line every few seconds elsewhere. user: NULL.
  */
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+/* Seconds on a clock that is never set back. */
+double cli_now(void);
 /* A line on the stream `user`, a FILE. */
 void cli_print_line(void *user, const char *line);
 /* SIGINT and SIGTERM set what is returned to 1; a second one ends the program. */

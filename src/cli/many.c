@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 int cli_penalty(const char *text, const pf_model_info *i, pf_gen_opts *o) {
   if (text && !strcmp(text, "config"))
@@ -38,12 +37,6 @@ static int read_prompts(const cli_many *a, const char *dir, pf_batch **out) {
   return st == PF_OK ? 0 : cli_fail(st);
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void say_done(const pf_many_stats *s, double seconds) {
   fprintf(stderr,
           "%llu tokens in %.1f s, %.1f a second, %zu prompts at a time; %.1f MB of K,V and logits; "
@@ -70,14 +63,14 @@ static int run(const cli_many *a, const pf_batch *p, const pf_model *m) {
   int rc = cli_penalty(a->penalty, pf_model_get_info(m), &o.gen);
   if (rc != 0)
     return rc;
-  double start = now();
+  double start = cli_now();
   int st = pf_batch_run(p, m, &o, &stats);
   if (broken) {
     fprintf(stderr, "personaflow: standard output: cannot write: %s\n", strerror(broken));
     return 3;
   }
   if (st == PF_OK && !a->quiet && stats.generated)
-    say_done(&stats, now() - start);
+    say_done(&stats, cli_now() - start);
   return st == PF_OK ? 0 : cli_fail(st);
 }
 
