@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Attention of one layer in the shapes of the models: 512 new tokens (prefill), and one token over
- * 2,048 keys (decode). Rows and heads are divided over the threads as model/attend.c does; each
- * call reads other K and V: fp32, or bf16 with the probabilities rounded. */
+ * 2,048 keys (decode). Rows and heads are divided over the threads as model/attend.c does; K and V
+ * lie as model/kv.c has them (a block: the keys of all heads, then their values), other ones each
+ * call: fp32, or bf16 with the probabilities rounded. */
 #include "config.h"
 
 #include <math.h>
@@ -86,8 +87,8 @@ static void set_query(const pf_bench_attn *a, lane *l, size_t r, size_t kv_head,
 /* Rows [r, r + n) of the query heads of a K,V head over all keys up to their own positions. */
 static void attend(const pf_bench_attn *a, lane *l, size_t r, size_t n, size_t kv_head) {
   size_t d = a->m->d, nblk = (a->keys - a->rows + r + n - 1) / PF_KBLK + 1,
-         block = d * PF_KBLK * size_of(a);
-  const char *kv = (const char *)a->arena->p + a->turn * a->bytes + kv_head * a->nblk * 2 * block;
+         head = d * PF_KBLK * size_of(a), heads = a->m->kv_heads * head;
+  const char *kv = (const char *)a->arena->p + a->turn * a->bytes + kv_head * head;
   pf_attn op = {.d = d,
                 .nq = n * group_of(a),
                 .nblk = nblk,
@@ -101,8 +102,8 @@ static void attend(const pf_bench_attn *a, lane *l, size_t r, size_t n, size_t k
                 .y = l->y,
                 .work = l->work};
   for (size_t b = 0; b < nblk; b++) {
-    l->k[b] = kv + 2 * b * block;
-    l->v[b] = kv + (2 * b + 1) * block;
+    l->k[b] = kv + 2 * b * heads;
+    l->v[b] = kv + (2 * b + 1) * heads;
   }
   for (size_t j = 0; j < op.nq; j++)
     set_query(a, l, r, kv_head, j);
