@@ -6,7 +6,6 @@
  * cell by cell share the cell's runs (lab.h), the others take all cells together. */
 #include "analysis/study.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -477,10 +476,11 @@ static int dry_run(study *s) {
   say(s, "memory   %.1f MB beside the weights, %zu cells together",
       (double)pf_work_memory(w, s->d.together) / 1e6, s->d.together);
   say_lab(s, &lab, memory);
+  char text[32];
   say(s,
-      "time     about %.0f s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
+      "time     about %s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
       "measured now",
-      ceil(seconds), 1e3 * decode, 16 * n, 1e3 * many / (16 * n));
+      pf_duration(seconds, text), 1e3 * decode, 16 * n, 1e3 * many / (16 * n));
   return PF_OK;
 }
 

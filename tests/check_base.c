@@ -289,6 +289,27 @@ START_TEST(tininess_is_the_architecture_s) {
 }
 END_TEST
 
+START_TEST(durations_are_said) {
+  static const struct {
+    double seconds;
+    const char *text;
+  } cases[] = {{0, "0 s"},
+               {0.2, "1 s"},
+               {59, "59 s"},
+               {59.5, "1 min 0 s"},
+               {725, "12 min 5 s"},
+               {3600, "1 h 0 min"},
+               {12000, "3 h 20 min"},
+               {86399, "23 h 59 min"},
+               {2016368, "23 d 8 h"},
+               {-3, "0 s"},
+               {NAN, "0 s"}};
+  char text[32];
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    ck_assert_str_eq(pf_duration(cases[i].seconds, text), cases[i].text);
+}
+END_TEST
+
 START_TEST(ranges_partition) {
   for (size_t n = 0; n < 40; n++)
     for (int nt = 1; nt <= 9; nt++) {
@@ -371,6 +392,7 @@ int main(void) {
   tcase_add_test(tc, f16_is_exact);
   tcase_add_test(tc, threads_do_every_part_once);
   tcase_add_test(tc, tininess_is_the_architecture_s);
+  tcase_add_test(tc, durations_are_said);
   tcase_add_test(tc, ranges_partition);
   tcase_add_test(tc, pieces_partition);
   tcase_add_test(tc, pieces_begin_with_the_own_part);

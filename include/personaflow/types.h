@@ -39,6 +39,10 @@ PF_API int pf_exit_code(int status);
 /* Progress of long work: done and total in units of the caller's choice. Called from one thread. */
 typedef void (*pf_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
 
+/* A duration as people say it: "42 s", "12 min 5 s", "3 h 20 min", "5 d 11 h"; seconds are rounded
+ * up. Returns text, which has room for 32 bytes. */
+PF_API const char *pf_duration(double seconds, char text[32]);
+
 /* A growing list of token ids; free with pf_ids_free. */
 typedef struct pf_ids {
   int32_t *v;

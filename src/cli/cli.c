@@ -132,9 +132,10 @@ void cli_progress(void *user, const char *what, uint64_t done, uint64_t total) {
   last = t;
   double eta = done ? (t - start) * (double)(total - done) / (double)done : 0;
   double share = total ? 100.0 * (double)done / (double)total : 100.0;
+  char left[32];
   if (!tty) {
     if (t - start >= 5.0)
-      fprintf(stderr, "%s: %.0f %%, %.0f s left\n", what, share, eta);
+      fprintf(stderr, "%s: %.0f %%, %s left\n", what, share, pf_duration(eta, left));
     return;
   }
   char bar[31];
@@ -142,7 +143,7 @@ void cli_progress(void *user, const char *what, uint64_t done, uint64_t total) {
   for (int i = 0; i < 30; i++)
     bar[i] = i < full ? '#' : '.';
   bar[30] = '\0';
-  fprintf(stderr, "\r%s [%s] %3.0f %%  %.0f s left \033[K", what, bar, share, eta);
+  fprintf(stderr, "\r%s [%s] %3.0f %%  %s left \033[K", what, bar, share, pf_duration(eta, left));
   if (done >= total)
     fputs("\r\033[K", stderr);
 }
