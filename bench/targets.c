@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * bench/kernels --targets: what the project set out to reach, what this machine gives, met or not.
  * A Markdown table. Everything that a line compares, the read bandwidth too, was called in turn
- * (pf_bench_race) and stands for its median. So is the peak of a product's instruction, as clocks
- * and neighbours change within a run; the share of the best peak of the whole run stands beside. A
- * line is judged by its worst matrix. */
+ * (pf_bench_race) and stands for its median. The peak of a product's instruction is called in turn
+ * with it and stands for its best, as clocks and neighbours change within a run; the share of the
+ * best peak of the whole run stands beside. A line is judged by its worst matrix. */
 #include "config.h"
 
 #include <stdio.h>
@@ -103,7 +103,7 @@ static void race_one(pf_bench *b, const char *op, const char *isa, pf_peer_kind 
                               pf_peer_call};
   if (peaked) {
     race_some(N, fns, arg, b->o.seconds, t);
-    lower(&v->share, ops / t[OURS] * passes / (peak.ops / t[PEAK]), s->what);
+    lower(&v->share, ops / t[OURS] * passes / peak.best, s->what);
     lower(&v->of_best, ops / t[OURS] / pf_bench_product_peak(b, op, isa), s->what);
     if (arg[FREE])
       higher(&v->cost, t[OURS] / t[FREE], s->what);

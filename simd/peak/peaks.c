@@ -155,19 +155,18 @@ static size_t calibrate(pf_micro_fn fn) {
 }
 
 void pf_peak_call(void *peaking) {
-  pf_par(((pf_peaking *)peaking)->threads, ops_part, peaking);
+  pf_peaking *j = peaking;
+  double t = pf_seconds();
+  pf_par(j->threads, ops_part, j);
+  double rate = j->ops / (pf_seconds() - t);
+  j->best = rate > j->best ? rate : j->best;
 }
 
 static double best_ops(pf_peak_id id, int threads, int repeats) {
   pf_peaking j = {.threads = threads, .fn = micro[id].fn, .n = calibrate(micro[id].fn)};
-  double best = 0;
-  for (int i = 0; i < repeats; i++) {
-    double rate, t = pf_seconds();
+  for (int i = 0; i < repeats; i++)
     pf_peak_call(&j);
-    rate = j.ops / (pf_seconds() - t);
-    best = rate > best ? rate : best;
-  }
-  return best;
+  return j.best;
 }
 
 typedef struct read_job {

@@ -65,12 +65,12 @@ typedef struct pf_reading {
 void pf_read_call(void *reading);
 double pf_reading_bytes(const pf_reading *r);
 
-/* One short run of an instruction, to be called in turn likewise. */
+/* One short run of an instruction, to be called in turn likewise; it keeps the best. */
 typedef struct pf_peaking {
   int threads;
   pf_micro_fn fn;
-  size_t n;   /* rounds */
-  double ops; /* of a call */
+  size_t n;         /* rounds */
+  double ops, best; /* of a call; a second */
 } pf_peaking;
 /* False: this machine has not the instruction (p->ops is 0). */
 bool pf_peaking_open(pf_peaking *out, const pf_peaks *p, pf_peak_id id);
