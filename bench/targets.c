@@ -96,15 +96,19 @@ static void race_one(pf_bench *b, const char *op, const char *isa, pf_peer_kind 
   double passes, t[N], ops = ops_of(s, m);
   pf_bench_product *ours = pf_bench_product_open(b, op, isa, false, m, s->k, s->n);
   bool peaked = ours && pf_bench_product_peaking(b, op, isa, &peak, &passes);
-  void *arg[N] = {ours, &peak}, *const none = NULL;
-  arg[FREE] = peaked ? pf_bench_product_open(b, op, isa, true, m, s->k, s->n) : none;
-  arg[PEER] = peaked && kind != PF_PEER_N ? pf_peer_open(kind, b, m, s->k, s->n) : none;
+  void *arg[N] = {ours, peaked ? &peak : NULL};
+  if (ours)
+    arg[FREE] = pf_bench_product_open(b, op, isa, true, m, s->k, s->n);
+  if (ours && kind != PF_PEER_N)
+    arg[PEER] = pf_peer_open(kind, b, m, s->k, s->n);
   const pf_bench_fn fns[N] = {pf_bench_product_call, pf_peak_call, pf_bench_product_call,
                               pf_peer_call};
-  if (peaked) {
+  if (ours) {
     race_some(N, fns, arg, b->o.seconds, t);
-    lower(&v->share, ops / t[OURS] * passes / peak.best, s->what);
-    lower(&v->of_best, ops / t[OURS] / pf_bench_product_peak(b, op, isa), s->what);
+    if (peaked) {
+      lower(&v->share, ops / t[OURS] * passes / peak.best, s->what);
+      lower(&v->of_best, ops / t[OURS] / pf_bench_product_peak(b, op, isa), s->what);
+    }
     if (arg[FREE])
       higher(&v->cost, t[OURS] / t[FREE], s->what);
     if (arg[PEER])

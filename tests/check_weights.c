@@ -96,14 +96,20 @@ static size_t size_of(const char *dtype) {
 /* Random bits with a finite exponent; denormals, zeros of both signs and large values among them.
  */
 static void random_values(blob *b, uint64_t stream) {
-  uint32_t r[4], e = is_f32(b->dtype) ? 0x7f800000u : is_bf16(b->dtype) ? 0x7f807f80u : 0x7c007c00u;
-  uint32_t half = is_f32(b->dtype) ? e : e & 0xffffu;
+  bool f32 = is_f32(b->dtype), bf16 = is_bf16(b->dtype);
+  /* The exponents in a word: one of fp32, two of the others. */
+  const uint32_t e[2] = {f32    ? 0x7f800000u
+                         : bf16 ? 0x7f80u
+                                : 0x7c00u,
+                         f32    ? 0
+                         : bf16 ? 0x7f800000u
+                                : 0x7c000000u};
+  uint32_t r[4];
   for (size_t at = 0; at < b->bytes; at += sizeof r) {
     pf_philox(7, stream, at / sizeof r, r);
-    for (int k = 0; k < 4; k++) {
-      r[k] = (r[k] & half) == half ? r[k] & ~half : r[k];
-      r[k] = (r[k] & (e ^ half)) == (e ^ half) ? r[k] & ~(e ^ half) : r[k];
-    }
+    for (int k = 0; k < 8; k++)
+      if ((r[k / 2] & e[k % 2]) == e[k % 2])
+        r[k / 2] &= ~e[k % 2];
     memcpy(b->data + at, r, b->bytes - at < sizeof r ? b->bytes - at : sizeof r);
   }
 }

@@ -113,8 +113,11 @@ bool cs_recall(cs *t, float *want, size_t n) {
 }
 
 bool cs_leave_out(cs *t, size_t n) {
-  if (tu_tier("tiny"))
-    return t->drawn++ % 12 != 0 && (t->left_out = true);
+  if (tu_tier("tiny")) {
+    bool out = t->drawn++ % 12 != 0;
+    t->left_out |= out;
+    return out;
+  }
   bool kept = t->drawn++ % 3 == 0 || t->known->n < t->at + n;
   if (kept || !tu_tier("small"))
     return false;

@@ -13,8 +13,8 @@
 #include "base/js.h"
 #include "base/sha256.h"
 #include "personaflow/types.h"
-#include "tests/util.h"
 #include "tests/suite.h"
+#include "tests/util.h"
 
 enum { PATHS = 4, PATH_SIZE = 1024, FILE_LIMIT = 64 << 20 };
 

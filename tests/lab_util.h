@@ -6,9 +6,9 @@
 
 #include "analysis/lab.h"
 #include "base/rng.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include "tests/util.h"
-#include "tests/suite.h"
 
 enum { LU_DEMOS = 2, LU_MODELS = 2 * LU_DEMOS, LU_MAX_TENSORS = 256, LU_MAX_Y = 64 };
 

@@ -10,8 +10,8 @@
 
 #include "base/rng.h"
 #include "personaflow/personaflow.h"
-#include "tests/util.h"
 #include "tests/suite.h"
+#include "tests/util.h"
 
 static inline pf_model *tu_open_as(const char *sub, pf_precision precision) {
   char path[1024];
