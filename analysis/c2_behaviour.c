@@ -105,8 +105,8 @@ static int eval(work *w, const pf_row *rows, size_t n, float *logits) {
     return PF_EINCOMPLETE;
   pf_cost before = {.base = pf_ctx_row_layers(w->ctx)};
   int rc = n ? pf_eval(w->ctx, rows, n, logits) : PF_OK;
-  pf_cost now = {.base = pf_ctx_row_layers(w->ctx) - before.base};
-  pf_desk_progress(w->d, pf_work_units(&w->d->work, &now));
+  pf_cost now = {.base = pf_ctx_row_layers(w->ctx) - before.base, .scored = logits ? n : 0};
+  pf_desk_count(w->d, &now);
   return rc;
 }
 

@@ -43,10 +43,12 @@ static void count(pf_work *w, size_t rows, pf_phase phase) {
   w->seconds[phase] += now - w->since;
   w->since = now;
   w->done.rows += rows;
-  uint64_t done = pf_work_units(w, &w->done);
+  pf_cost more = {.base = w->done.base - w->told.base,
+                  .changed = w->done.changed - w->told.changed,
+                  .scored = w->done.scored - w->told.scored};
   if (w->tick)
-    w->tick(w->tick_user, done - w->told);
-  w->told = done;
+    w->tick(w->tick_user, &more);
+  w->told = w->done;
 }
 
 static int eval(pf_work *w, const pf_row *rows, size_t n, pf_phase phase) {

@@ -50,12 +50,12 @@ typedef struct pf_work {
   const pf_study_opts *o;
   pf_ctx *ctx;
   int hook_pre, hook_final, hook_logits;
-  size_t d, n_h, vocab;                     /* n_h = (L+1)*d */
-  pf_run bb, *xb, *by;                      /* (n_personas), (n_tasks) */
-  size_t in_flight;                         /* bytes of branches in a step, at most */
-  pf_cost done;                             /* computed so far */
-  uint64_t told;                            /* pf_work_units of done, at the last tick */
-  void (*tick)(void *user, uint64_t units); /* what a step has added; NULL: nobody listens */
+  size_t d, n_h, vocab;                          /* n_h = (L+1)*d */
+  pf_run bb, *xb, *by;                           /* (n_personas), (n_tasks) */
+  size_t in_flight;                              /* bytes of branches in a step, at most */
+  pf_cost done;                                  /* computed so far */
+  pf_cost told;                                  /* done, at the last tick */
+  void (*tick)(void *user, const pf_cost *more); /* what a step has added; NULL: nobody listens */
   void *tick_user;
   double seconds[PF_N_PHASES], since;
 } pf_work;

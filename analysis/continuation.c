@@ -10,6 +10,8 @@ typedef struct work {
   pf_desk *d;
   const size_t *cells;
   pf_branch *b;
+  pf_ctx *ctx;
+  uint64_t counted; /* row-layers of the context */
 } work;
 
 static json_t *record(const pf_desk *d, const pf_branch *b) {
@@ -29,8 +31,15 @@ static json_t *record(const pf_desk *d, const pf_branch *b) {
   return json_pack("{s:[o]}", "rows", row);
 }
 
+static void count(work *w) {
+  pf_cost more = {.base = pf_ctx_row_layers(w->ctx) - w->counted};
+  w->counted += more.base;
+  pf_desk_count(w->d, &more);
+}
+
 static int take(void *user, size_t i) {
   work *w = user;
+  count(w);
   int rc = pf_desk_done(w->d, "y", w->cells[i], 0, record(w->d, &w->b[i]));
   pf_branch_clear(&w->b[i]);
   return rc;
@@ -38,10 +47,9 @@ static int take(void *user, size_t i) {
 
 /* Continuations are cheap beside what is measured on them; memory for them is what a study has. */
 int pf_continuation(pf_desk *d, const size_t *cells, size_t n) {
-  work w = {d, cells, pf_calloc(n, sizeof *w.b)};
-  pf_ctx *ctx = NULL;
+  work w = {.d = d, .cells = cells, .b = pf_calloc(n, sizeof *w.b)};
   int rc =
-      w.b ? pf_ctx_new(&ctx, d->plan.model, &(pf_ctx_opts){.threads = d->o->threads}) : PF_ENOMEM;
+      w.b ? pf_ctx_new(&w.ctx, d->plan.model, &(pf_ctx_opts){.threads = d->o->threads}) : PF_ENOMEM;
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
     const pf_encoding *e = &d->plan.xy[cells[i]].enc;
     w.b[i] = (pf_branch){.ids = e->ids, .n = e->n};
@@ -51,11 +59,11 @@ int pf_continuation(pf_desk *d, const size_t *cells, size_t n) {
   }
   pf_many_opts o = {.memory = d->o->memory, .on_done = take, .user = &w, .stop = d->o->stop};
   if (rc == PF_OK && n)
-    rc = pf_generate_many(ctx, w.b, n, &o, NULL);
+    rc = pf_generate_many(w.ctx, w.b, n, &o, NULL);
   for (size_t i = 0; w.b && i < n; i++)
     pf_branch_clear(&w.b[i]);
   pf_free(w.b);
-  pf_ctx_free(ctx);
+  pf_ctx_free(w.ctx);
   return rc;
 }
 

@@ -9,6 +9,12 @@
 
 typedef struct pf_experiment pf_experiment;
 
+/* What an experiment took in this run. */
+typedef struct pf_spent {
+  double seconds;
+  uint64_t row_layers;
+} pf_spent;
+
 /* A running study. */
 typedef struct pf_desk {
   pf_plan plan;
@@ -19,6 +25,8 @@ typedef struct pf_desk {
   pf_lab *lab;
   uint64_t done, total; /* for the progress line, in multiplications */
   size_t computed;      /* units, in this run */
+  pf_spent *spent;      /* (pf_n_experiments) */
+  size_t now;           /* the experiment that runs */
 } pf_desk;
 
 /* One line of experiments.def. It has `cell` or `together`. */
@@ -47,8 +55,8 @@ int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, j
 const json_t *pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part);
 /* True when the study is to stop. */
 bool pf_desk_stopped(const pf_desk *d);
-/* Adds to the progress line. */
-void pf_desk_progress(pf_desk *d, uint64_t units);
+/* The running experiment has computed this much more. */
+void pf_desk_count(pf_desk *d, const pf_cost *more);
 /* Appends an object to rows; takes the reference. */
 int pf_rows_add(json_t *rows, json_t *row);
 

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "analysis/experiment.h"
@@ -86,8 +87,9 @@ int pf_rows_add(json_t *rows, json_t *row) {
   return row && json_array_append_new(rows, row) == 0 ? PF_OK : PF_ENOMEM;
 }
 
-void pf_desk_progress(pf_desk *d, uint64_t units) {
-  d->done += units;
+void pf_desk_count(pf_desk *d, const pf_cost *more) {
+  d->done += pf_work_units(&d->work, more);
+  d->spent[d->now].row_layers += more->base + more->changed;
   if (d->o->progress && d->done < d->total) /* the end is told once, when it is the end */
     d->o->progress(d->o->progress_user, "study", d->done, d->total);
 }
@@ -178,7 +180,8 @@ static void add_needed(study *s) {
 
 static int choose(study *s) {
   s->chosen = pf_calloc(pf_n_experiments, sizeof *s->chosen);
-  if (!s->chosen)
+  s->d.spent = pf_calloc(pf_n_experiments, sizeof *s->d.spent);
+  if (!s->chosen || !s->d.spent)
     return PF_ENOMEM;
   if (!s->o->only)
     return choose_all(s);
@@ -284,8 +287,14 @@ static int plan_total(study *s) {
 
 /* ---- work ------------------------------------------------------------------------------------ */
 
-static void work_tick(void *user, uint64_t units) {
-  pf_desk_progress(user, units);
+static void work_tick(void *user, const pf_cost *more) {
+  pf_desk_count(user, more);
+}
+
+/* Begins or ends an experiment's account. */
+static void account(study *s, const pf_experiment *e, bool end) {
+  s->d.now = (size_t)(e - pf_experiments);
+  s->d.spent[s->d.now].seconds += end ? pf_seconds() : -pf_seconds();
 }
 
 static int run_together(study *s, const pf_experiment *e) {
@@ -293,14 +302,18 @@ static int run_together(study *s, const pf_experiment *e) {
   if (!cells)
     return PF_ENOMEM;
   size_t n = cells_left(s, e, cells);
+  account(s, e, false);
   int rc = n ? e->together(&s->d, cells, n) : PF_OK;
+  account(s, e, true);
   pf_free(cells);
   return rc;
 }
 
 static int run_unit(study *s, const pf_experiment *e, size_t cell, size_t part) {
   json_t *rows = json_array();
+  account(s, e, false);
   int rc = rows ? e->cell(s->d.lab, part, rows) : PF_ENOMEM;
+  account(s, e, true);
   pf_lab_clear(s->d.lab);
   if (rc != PF_OK) {
     json_decref(rows);
@@ -336,18 +349,21 @@ static int run_cell(study *s, size_t cell) {
 /* The lab's costs of the last step on the progress line. */
 typedef struct ticker {
   study *s;
-  uint64_t seen;
+  pf_lab_cost seen;
 } ticker;
 
 static void tick(void *user) {
   ticker *t = user;
-  uint64_t now = lab_units(t->s, pf_lab_costs(t->s->d.lab));
-  pf_desk_progress(&t->s->d, now - t->seen);
-  t->seen = now;
+  const pf_lab_cost *now = pf_lab_costs(t->s->d.lab);
+  pf_cost more = {.base = now->base - t->seen.base,
+                  .changed = now->changed - t->seen.changed,
+                  .scored = now->scored - t->seen.scored};
+  pf_desk_count(&t->s->d, &more);
+  t->seen = *now;
 }
 
 static int run_cells(study *s) {
-  ticker t = {s, 0};
+  ticker t = {.s = s};
   pf_lab_opts o = {.threads = s->o->threads,
                    .memory = s->o->memory,
                    .no_sharing = s->o->no_sharing,
@@ -486,6 +502,16 @@ static int dry_run(study *s) {
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+static json_t *spent(const study *s) {
+  json_t *all = json_object();
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]))
+      json_object_set_new(all, pf_experiments[i].key,
+                          json_pack("{s:o,s:I}", "seconds", pf_js_num(s->d.spent[i].seconds),
+                                    "row_layers", (json_int_t)s->d.spent[i].row_layers));
+  return all;
+}
+
 /* Times, and what took them, stand apart from the results, whose bytes are the same in every run. A
  * run that found all cells done leaves the times of the one that computed them. */
 static int write_timings(const study *s, double load, double seconds, size_t cells) {
@@ -495,15 +521,18 @@ static int write_timings(const study *s, double load, double seconds, size_t cel
   snprintf(path, sizeof path, "%s/timings.json", s->o->out_dir);
   if (s->d.computed == 0 && access(path, F_OK) == 0)
     return PF_OK;
-  json_t *t = json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:s,s:I,s:I,s:I}", "schema",
-                        "personaflow-timings/1", "threads", threads_of(s), "load_seconds",
-                        pf_js_num(load), "study_seconds", pf_js_num(seconds), "base_seconds",
-                        pf_js_num(w->seconds[PF_PHASE_BASE]), "substitution_seconds",
-                        pf_js_num(w->seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed",
-                        (json_int_t)cells, "units_computed", (json_int_t)s->d.computed, "rows",
-                        (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on",
-                        "row_layers_base", (json_int_t)done->base, "row_layers_substitutions",
-                        (json_int_t)done->changed, "cells_together", (json_int_t)s->d.together);
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  json_t *t = json_pack(
+      "{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:o,s:I}", "schema",
+      "personaflow-timings/1", "threads", threads_of(s), "load_seconds", pf_js_num(load),
+      "study_seconds", pf_js_num(seconds), "base_seconds", pf_js_num(w->seconds[PF_PHASE_BASE]),
+      "substitution_seconds", pf_js_num(w->seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed",
+      (json_int_t)cells, "units_computed", (json_int_t)s->d.computed, "rows",
+      (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on", "row_layers_base",
+      (json_int_t)done->base, "row_layers_substitutions", (json_int_t)done->changed,
+      "cells_together", (json_int_t)s->d.together, "experiments", spent(s), "peak_memory_bytes",
+      (json_int_t)u.ru_maxrss * 1024);
   int rc = pf_js_write(s->o->out_dir, "timings.json", t);
   json_decref(t);
   return rc;
@@ -611,6 +640,7 @@ static int run_study(const pf_study_opts *o) {
   pf_journal_close(s.d.journal);
   pf_plan_free(&s.d.plan);
   pf_free(s.chosen);
+  pf_free(s.d.spent);
   return rc;
 }
 
