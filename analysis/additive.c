@@ -5,9 +5,16 @@
 #include "base/mem.h"
 #include "base/status.h"
 
+bool pf_additive_gives_y(const pf_desk *d, size_t cell) {
+  return d->plan.y_max == PF_Y_MAX && pf_desk_wants(d, "additive", cell);
+}
+
 static int keep_cell(void *user, const pf_cell *c) {
   pf_desk *d = user;
-  return pf_desk_done(d, "additive", c->index, 0, pf_cell_record(&d->work, c));
+  int rc = PF_OK;
+  if (pf_additive_gives_y(d, c->index) && pf_desk_wants(d, "y", c->index))
+    rc = pf_desk_done(d, "y", c->index, 0, pf_continuation_record(d, &c->y));
+  return rc != PF_OK ? rc : pf_desk_done(d, "additive", c->index, 0, pf_cell_record(&d->work, c));
 }
 
 int pf_additive_sweep(pf_desk *d, const size_t *cells, size_t n) {

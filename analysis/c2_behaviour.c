@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "analysis/bases.h"
 #include "analysis/direction.h"
 #include "analysis/experiment.h"
 #include "analysis/geometry.h"
@@ -15,7 +16,8 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96 };
+/* AT_ONCE texts at most; rows of a call, and rows whose logits exist at a time in pf_eval. */
+enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96, CALL_ROWS = 256, LOGIT_ROWS = 64 };
 
 /* ---- conditions ------------------------------------------------------------------------------ */
 
@@ -47,26 +49,17 @@ static const condition conditions[] = {
     {"host", V_NONE, 0, PF_BASE, false, false}};
 enum { N_CONDITIONS = sizeof conditions / sizeof *conditions };
 
-/* ---- prompts that are there ------------------------------------------------------------------ */
-
-/* A prompt, run once for all texts that begin with it; h: what enters the layer at p_last. */
-typedef struct base {
-  int persona, task;
-  const pf_role_prompt *q;
-  pf_role_prompt own;
-  pf_seq *seq;
-  pf_tap tap;
-  float *h;
-} base;
+/* ---- texts in the making ----------------------------------------------------------------------
+ */
 
 /* A text in the making. */
 typedef struct text {
   size_t cell;
   const condition *c;
   schedule s;
-  base *b;
+  pf_base *b;
   pf_seq *seq, *from[N_SOURCES];
-  const base *of[N_SOURCES];
+  const pf_base *of[N_SOURCES];
   float *value, *h[N_SOURCES];
   pf_tap tap, taps[N_SOURCES];
   pf_ids out;
@@ -83,85 +76,12 @@ typedef struct work {
   int hook;
   int32_t layer;
   size_t width, vocab;
-  base **b;
-  size_t n_b, cap_b;
+  pf_bases b;
   text *t;
   size_t n_t;
-  float *logits; /* (AT_ONCE, V) */
+  float *logits; /* (texts, V) */
   pf_markers grid_markers, task_markers;
 } work;
-
-static void base_free(base *b) {
-  if (!b)
-    return;
-  pf_seq_free(b->seq);
-  pf_role_prompt_free(&b->own);
-  pf_free(b->h);
-  pf_free(b);
-}
-
-static int eval(work *w, const pf_row *rows, size_t n, float *logits) {
-  if (pf_desk_stopped(w->d))
-    return PF_EINCOMPLETE;
-  pf_cost before = {.base = pf_ctx_row_layers(w->ctx)};
-  int rc = n ? pf_eval(w->ctx, rows, n, logits) : PF_OK;
-  pf_cost now = {.base = pf_ctx_row_layers(w->ctx) - before.base, .scored = logits ? n : 0};
-  pf_desk_count(w->d, &now);
-  return rc;
-}
-
-static int want_base(work *w, int persona, int task, base **out) {
-  const pf_plan *p = w->p;
-  for (size_t i = 0; i < w->n_b; i++)
-    if (w->b[i]->persona == persona && w->b[i]->task == task) {
-      *out = w->b[i];
-      return PF_OK;
-    }
-  int rc = pf_grow((void **)&w->b, &w->cap_b, w->n_b + 1, sizeof(base *));
-  base *b = rc == PF_OK ? pf_calloc(1, sizeof *b) : NULL;
-  if (!b)
-    return PF_ENOMEM;
-  w->b[w->n_b++] = *out = b;
-  *b = (base){.persona = persona, .task = task, .q = &b->own};
-  if (persona == PF_NOBODY)
-    rc = pf_plan_say(p, NULL, p->grid.tasks[task].text, &b->own);
-  else
-    b->q = pf_plan_prompt(p, persona, task);
-  b->h = pf_calloc(w->width, sizeof *b->h);
-  return rc == PF_OK && !b->h ? PF_ENOMEM : rc;
-}
-
-/* Runs the prompts from the first one that has not been run. */
-static int run_bases(work *w) {
-  size_t n = 0, rows = 0;
-  for (size_t i = 0; i < w->n_b; i++)
-    rows += w->b[i]->seq ? 0 : w->b[i]->q->enc.n;
-  pf_row *r = pf_alloc(rows, sizeof *r);
-  int rc = r ? PF_OK : PF_ENOMEM;
-  for (size_t i = 0; i < w->n_b && rc == PF_OK; i++) {
-    base *b = w->b[i];
-    if (b->seq)
-      continue;
-    b->tap = (pf_tap){.hook = w->hook,
-                      .layer = w->layer,
-                      .head = -1,
-                      .pos_lo = b->q->p_last,
-                      .pos_hi = b->q->p_last + 1,
-                      .op = PF_OP_CAPTURE,
-                      .out = b->h};
-    rc = pf_seq_new(&b->seq, w->ctx);
-    if (rc == PF_OK)
-      rc = pf_seq_set_taps(b->seq, &b->tap, 1);
-    for (size_t k = 0; k < b->q->enc.n && rc == PF_OK; k++)
-      r[n++] = (pf_row){.seq = b->seq, .token = b->q->enc.ids[k], .pos = (int32_t)k, .out = -1};
-  }
-  if (rc == PF_OK)
-    rc = eval(w, r, n, NULL);
-  for (size_t i = 0; i < w->n_b && rc == PF_OK; i++)
-    rc = pf_seq_set_taps(w->b[i]->seq, NULL, 0);
-  pf_free(r);
-  return rc;
-}
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
@@ -187,9 +107,11 @@ static bool two_way(const work *w, const text *t, float *out) {
   size_t n = w->p->n_cells;
   const float **h = pf_calloc(n, sizeof *h);
   bool there = h != NULL;
-  for (size_t i = 0; i < w->n_b && there; i++)
-    if (w->b[i]->persona >= 0 && w->b[i]->task >= 0)
-      h[(size_t)w->b[i]->persona * w->p->grid.n_tasks + (size_t)w->b[i]->task] = w->b[i]->h;
+  for (size_t i = 0; i < w->b.n && there; i++) {
+    const pf_base *b = w->b.v[i];
+    if (b->persona >= 0 && b->task >= 0)
+      h[(size_t)b->persona * w->p->grid.n_tasks + (size_t)b->task] = b->h;
+  }
   for (size_t c = 0; c < n && there; c++)
     there = h[c] != NULL;
   there = there && pf_two_way_fit(h, w->p->grid.n_personas, w->p->grid.n_tasks,
@@ -283,7 +205,7 @@ static int feed_sources(work *w, int32_t step) {
     }
   }
   if (rc == PF_OK)
-    rc = eval(w, rows, n, NULL);
+    rc = pf_desk_eval(w->d, w->ctx, rows, n, NULL);
   pf_free(rows);
   return rc;
 }
@@ -344,7 +266,7 @@ static int step_texts(work *w, int32_t step, bool *more) {
     n++;
   }
   if (rc == PF_OK)
-    rc = eval(w, rows, n, w->logits);
+    rc = pf_desk_eval(w->d, w->ctx, rows, n, w->logits);
   *more = false;
   for (size_t i = 0, k = 0; i < w->n_t && rc == PF_OK; i++) {
     if (w->t[i].finish)
@@ -371,44 +293,54 @@ static int grow_texts(work *w) {
 
 /* ---- whose text is it? ----------------------------------------------------------------------- */
 
-/* log p of a text's tokens behind a prompt, mean over tokens. */
-static int mean_logprob(work *w, const text *t, const base *b, double *out) {
-  size_t n = t->out.n;
-  pf_row rows[TOKENS];
+/* The text's tokens behind a prompt. */
+typedef struct judge {
+  pf_seq *seq;
   pf_score score[TOKENS];
-  pf_seq *s = NULL;
+} judge;
+
+static int judge_begin(judge *j, const text *t, const pf_base *b, pf_row *rows) {
   int32_t last = (int32_t)b->q->enc.n - 1;
-  int rc = pf_seq_fork(&s, b->seq, last);
-  for (size_t k = 0; k < n && rc == PF_OK; k++) {
-    score[k] = (pf_score){.what = PF_SCORE_LOGPROB, .token = t->out.v[k]};
-    rows[k] = (pf_row){.seq = s,
-                       .token = k ? t->out.v[k - 1] : b->q->enc.ids[last],
+  for (size_t k = 0; k < t->out.n; k++) {
+    j->score[k] = (pf_score){.what = PF_SCORE_LOGPROB, .token = t->out.v[k]};
+    rows[k] = (pf_row){.token = k ? t->out.v[k - 1] : b->q->enc.ids[last],
                        .pos = last + (int32_t)k,
                        .out = -1,
-                       .score = &score[k]};
+                       .score = &j->score[k]};
   }
-  if (rc == PF_OK)
-    rc = eval(w, rows, n, NULL);
-  *out = 0;
-  for (size_t k = 0; k < n && rc == PF_OK; k++)
-    *out += score[k].logprob / (double)n;
-  pf_seq_free(s);
+  int rc = pf_seq_fork(&j->seq, b->seq, last);
+  for (size_t k = 0; k < t->out.n; k++)
+    rows[k].seq = j->seq;
   return rc;
 }
 
-/* (log p(z | persona, task) - log p(z | baseline, task)) / |z| for every persona. */
+static double mean_logprob(const judge *j, size_t n) {
+  double sum = 0;
+  for (size_t k = 0; k < n; k++)
+    sum += j->score[k].logprob / (double)n;
+  return sum;
+}
+
+/* (log p(z | persona, task) - log p(z | baseline, task)) / |z| for every persona, in one call. */
 static int persona_scores(work *w, text *t) {
-  double plain, one;
-  base *b;
-  int rc = want_base(w, PF_BASE, task_of(w, t), &b);
-  if (rc == PF_OK)
-    rc = mean_logprob(w, t, b, &plain);
-  for (size_t x = 0; x < w->p->grid.n_personas && rc == PF_OK; x++) {
-    rc = want_base(w, (int)x, task_of(w, t), &b);
+  size_t n = w->p->grid.n_personas + 1;
+  judge *j = pf_calloc(n, sizeof *j);
+  pf_row *rows = pf_alloc(n * TOKENS, sizeof *rows);
+  int rc = j && rows ? PF_OK : PF_ENOMEM;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    pf_base *b;
+    rc = pf_bases_want(&w->b, i ? (int)i - 1 : PF_BASE, task_of(w, t), &b);
     if (rc == PF_OK)
-      rc = mean_logprob(w, t, b, &one);
-    t->llr[x] = one - plain;
+      rc = judge_begin(&j[i], t, b, rows + i * t->out.n);
   }
+  if (rc == PF_OK)
+    rc = pf_desk_eval(w->d, w->ctx, rows, n * t->out.n, NULL);
+  for (size_t i = 1; i < n && rc == PF_OK; i++)
+    t->llr[i - 1] = mean_logprob(&j[i], t->out.n) - mean_logprob(&j[0], t->out.n);
+  for (size_t i = 0; j && i < n; i++)
+    pf_seq_free(j[i].seq);
+  pf_free(j);
+  pf_free(rows);
   return rc;
 }
 
@@ -495,42 +427,42 @@ static int add_text(work *w, size_t cell, const condition *c, schedule s) {
   text *t = &w->t[w->n_t++];
   *t = (text){.cell = cell, .c = c, .s = s};
   int persona = c->persona == OWN ? persona_of(w, t) : c->persona;
-  int rc = want_base(w, persona, task_of(w, t), &t->b);
+  int rc = pf_bases_want(&w->b, persona, task_of(w, t), &t->b);
   for (int k = 0; k < N_SOURCES && rc == PF_OK; k++) {
     int x, y;
-    base *b;
+    pf_base *b;
     if (!(c->sources & BIT(k)))
       continue;
     source_who(w, t, (source)k, &x, &y);
-    rc = want_base(w, x, y, &b);
+    rc = pf_bases_want(&w->b, x, y, &b);
     t->of[k] = b;
   }
   return rc;
 }
 
-static bool applies(const work *w, const condition *c) {
-  const pf_grid *g = &w->p->grid;
+static bool applies(const pf_plan *p, bool full, const condition *c) {
+  const pf_grid *g = &p->grid;
   bool grid =
       c->v == V_A2 ? g->n_personas > 1 && g->n_tasks > 1 : c->v != V_N1 || g->n_personas > 1;
-  return grid && (w->full || c->paper);
+  return grid && (full || c->paper);
+}
+
+static int schedules_of(const pf_plan *p, bool full, const condition *c) {
+  return !applies(p, full, c) ? 0 : full && c->schedules ? N_SCHEDULES : 1;
 }
 
 static int add_cell(work *w, size_t cell) {
   int rc = PF_OK;
-  for (int i = 0; i < N_CONDITIONS; i++) {
-    const condition *c = &conditions[i];
-    int n = w->full && c->schedules ? N_SCHEDULES : 1;
-    for (int s = 0; s < n && rc == PF_OK && applies(w, c); s++)
-      rc = add_text(w, cell, c, (schedule)s);
-  }
+  for (int i = 0; i < N_CONDITIONS; i++)
+    for (int s = 0; s < schedules_of(w->p, w->full, &conditions[i]) && rc == PF_OK; s++)
+      rc = add_text(w, cell, &conditions[i], (schedule)s);
   return rc;
 }
 
-static size_t texts_of_a_cell(const work *w) {
+static size_t texts_of_a_cell(const pf_plan *p, bool full) {
   size_t n = 0;
   for (int i = 0; i < N_CONDITIONS; i++)
-    if (applies(w, &conditions[i]))
-      n += w->full && conditions[i].schedules ? N_SCHEDULES : 1;
+    n += (size_t)schedules_of(p, full, &conditions[i]);
   return n;
 }
 
@@ -551,27 +483,21 @@ static int keep_cells(work *w, const size_t *cells, size_t n) {
   return rc;
 }
 
-static void drop_bases(work *w) {
-  for (size_t i = 0; i < w->n_b; i++)
-    base_free(w->b[i]);
-  w->n_b = 0;
-}
-
 /* The prompts of the whole grid, which A2 is fitted to. */
 static int whole_grid(work *w) {
-  base *b;
+  pf_base *b;
   int rc = PF_OK;
   for (size_t c = 0; c < w->p->n_cells && rc == PF_OK; c++)
-    rc = want_base(w, (int)(c / w->p->grid.n_tasks), (int)(c % w->p->grid.n_tasks), &b);
+    rc = pf_bases_want(&w->b, (int)(c / w->p->grid.n_tasks), (int)(c % w->p->grid.n_tasks), &b);
   return rc;
 }
 
 /* What persona_scores will ask for, so that it is run in one call. */
 static int judges(work *w, const size_t *cells, size_t n) {
-  base *b;
+  pf_base *b;
   int rc = PF_OK;
   for (size_t i = 0; i < n && rc == PF_OK; i++)
-    rc = want_base(w, PF_BASE, (int)(cells[i] % w->p->grid.n_tasks), &b);
+    rc = pf_bases_want(&w->b, PF_BASE, (int)(cells[i] % w->p->grid.n_tasks), &b);
   return rc;
 }
 
@@ -585,7 +511,7 @@ static int run_group(work *w, const size_t *cells, size_t n) {
   if (rc == PF_OK && w->full)
     rc = judges(w, cells, n);
   if (rc == PF_OK)
-    rc = run_bases(w);
+    rc = pf_bases_run(&w->b);
   if (rc == PF_OK)
     rc = grow_texts(w);
   for (size_t i = 0; i < w->n_t && rc == PF_OK && w->full; i++)
@@ -596,7 +522,7 @@ static int run_group(work *w, const size_t *cells, size_t n) {
     text_free(&w->t[i]);
   w->n_t = 0;
   if (!w->full)
-    drop_bases(w);
+    pf_bases_drop(&w->b, false);
   return rc;
 }
 
@@ -610,18 +536,109 @@ static int open_markers(work *w) {
   return rc == PF_OK ? pf_markers_open(&w->task_markers, "full") : rc;
 }
 
+/* ---- what it takes --------------------------------------------------------------------------- */
+
+/* Of a cell: tokens of the texts, tokens of the runs that their values come from, and the bytes of
+ * K,V behind prompts of n tokens. */
+typedef struct load {
+  uint64_t text, beside, bytes;
+} load;
+
+static load load_of(const pf_desk *d, bool full, size_t n) {
+  const pf_plan *p = &d->plan;
+  load l = {0};
+  for (int i = 0; i < N_CONDITIONS; i++)
+    for (int s = 0; s < schedules_of(p, full, &conditions[i]); s++) {
+      size_t more = (size_t)schedule_steps[s] - 1;
+      l.text += TOKENS;
+      l.bytes += pf_kv_bytes(d->work.ctx, n - 1, n - 1 + TOKENS);
+      for (int k = 0; k < N_SOURCES; k++)
+        if (conditions[i].sources & BIT(k)) {
+          l.beside += more;
+          l.bytes += pf_kv_bytes(d->work.ctx, n, n + more);
+        }
+    }
+  return l;
+}
+
+static size_t longest_prompt(const pf_plan *p) {
+  size_t n = p->bb.enc.n;
+  for (size_t c = 0; c < p->n_cells; c++)
+    n = p->xy[c].enc.n > n ? p->xy[c].enc.n : n;
+  return n;
+}
+
+/* With n cells at a time: scratch and logits, prompts, texts. C2 keeps the prompts of the whole
+ * grid, and its judges read one text behind all personas. */
+static uint64_t memory_of(const pf_desk *d, bool full, size_t n) {
+  const pf_plan *p = &d->plan;
+  size_t longest = longest_prompt(p), personas = p->grid.n_personas, tasks = p->grid.n_tasks,
+         some = full ? personas : pf_group_personas(p, n);
+  uint64_t row = (uint64_t)p->info->vocab_size * sizeof(float);
+  pf_bases_bytes b = pf_bases_memory(d);
+  load l = load_of(d, full, longest);
+  uint64_t judges =
+      full ? (personas + 1) * pf_kv_bytes(d->work.ctx, longest - 1, longest - 1 + TOKENS) : 0;
+  return pf_ctx_scratch_bytes(d->work.ctx, CALL_ROWS, (int32_t)longest + TOKENS) +
+         (n * texts_of_a_cell(p, full) + LOGIT_ROWS) * row + (full ? p->n_cells : n) * b.xy +
+         (1 + 2 * tasks + some) * b.whole + n * l.bytes + judges;
+}
+
+uint64_t pf_c2_markers_memory(const pf_desk *d, size_t n) {
+  return memory_of(d, false, n);
+}
+
+uint64_t pf_c2_memory(const pf_desk *d, size_t n) {
+  return memory_of(d, true, n);
+}
+
+/* Prompts, tokens of texts and of the runs beside them; of C2 what judges read too. */
+static void add_cost(const pf_desk *d, size_t cell, bool full, pf_cost *cost) {
+  load l = load_of(d, full, d->plan.xy[cell].enc.n);
+  uint64_t judged = full ? l.text * (d->plan.grid.n_personas + 1) : 0;
+  uint64_t rows = pf_bases_rows(d, cell) + l.text + l.beside + judged;
+  cost->rows += rows;
+  cost->base += rows * (uint64_t)d->plan.info->n_layers;
+  cost->scored += l.text + judged;
+}
+
+void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
+  add_cost(d, cell, false, cost);
+}
+
+void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
+  add_cost(d, cell, true, cost);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+/* Cells at a time: as memory allows, and no more texts than rows that are worth a step. */
+static size_t cells_together(const pf_desk *d, bool full) {
+  size_t n = AT_ONCE / texts_of_a_cell(&d->plan, full), all = d->plan.n_cells;
+  n = n < all ? n : all;
+  while (n > 1 && memory_of(d, full, n) > d->budget)
+    n--;
+  return n ? n : 1;
+}
+
+size_t pf_c2_cells(const pf_desk *d, const pf_experiment *e) {
+  return cells_together(d, e->memory == pf_c2_memory);
+}
+
 static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
   const pf_plan *p = &d->plan;
-  work w = {.d = d, .p = p, .full = full, .width = (size_t)p->info->d_model};
+  work w = {.d = d, .p = p, .full = full, .width = (size_t)p->info->d_model, .b = {.d = d}};
+  size_t per = texts_of_a_cell(p, full), together = cells_together(d, full);
   int32_t layer;
   w.vocab = (size_t)p->info->vocab_size;
-  w.layer = pf_paper_layer(PAPER_LAYER, p->info->n_layers);
-  size_t per = texts_of_a_cell(&w), together = AT_ONCE / per ? AT_ONCE / per : 1;
+  w.layer = w.b.layer = pf_paper_layer(PAPER_LAYER, p->info->n_layers);
   int rc = pf_hook_find(p->model, "blocks.0.hook_resid_pre", &w.hook, &layer);
+  w.b.hook = w.hook;
   if (rc == PF_OK)
     rc = open_markers(&w);
   if (rc == PF_OK)
     rc = pf_ctx_new(&w.ctx, p->model, &(pf_ctx_opts){.threads = d->o->threads});
+  w.b.ctx = w.ctx;
   w.t = pf_calloc(together * per, sizeof *w.t);
   w.logits = pf_alloc(together * per, w.vocab * sizeof *w.logits);
   if (rc == PF_OK && (!w.t || !w.logits))
@@ -630,8 +647,7 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
     m = n - at < together ? n - at : together;
     rc = run_group(&w, cells + at, m);
   }
-  drop_bases(&w);
-  pf_free(w.b);
+  pf_bases_drop(&w.b, true);
   pf_free(w.t);
   pf_free(w.logits);
   pf_markers_free(&w.grid_markers);
@@ -646,21 +662,4 @@ int pf_c2_markers(pf_desk *d, const size_t *cells, size_t n) {
 
 int pf_c2(pf_desk *d, const size_t *cells, size_t n) {
   return behaviour(d, cells, n, true);
-}
-
-/* Prompts, tokens of texts and of the runs beside them; of C2 what judges read too. */
-static void add_cost(const pf_desk *d, size_t cell, size_t texts, size_t beside, size_t judged,
-                     pf_cost *cost) {
-  uint64_t layers = (uint64_t)d->plan.info->n_layers,
-           rows = 4 * d->plan.xy[cell].enc.n + TOKENS * (texts + beside + judged);
-  cost->rows += rows;
-  cost->base += rows * layers;
-}
-
-void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
-  add_cost(d, cell, 4, 0, 0, cost);
-}
-
-void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
-  add_cost(d, cell, 16, 10, 16 * (d->plan.grid.n_personas + 1), cost);
 }

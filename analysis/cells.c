@@ -19,7 +19,7 @@ enum { CALL_ROWS = 256 };
 enum { BASE_SITES = 2, TAIL = 2 };
 /* Logits that exist at a time in pf_eval, and in a generation. */
 enum { LOGIT_ROWS = 64, GENERATION_LOGITS = 3 };
-static const uint64_t DEFAULT_BUDGET = 1500000000;
+const uint64_t pf_default_budget = 1500000000;
 
 static bool stopped(const pf_work *w) {
   return w->o->stop && *w->o->stop;
@@ -29,10 +29,13 @@ static int32_t n_layers(const pf_work *w) {
   return w->plan->info->n_layers;
 }
 
-/* K,V of the blocks of 32 positions that [lo, hi) lies in, in n layers. */
+size_t pf_kv_bytes(const pf_ctx *c, size_t lo, size_t hi) {
+  return hi > lo ? ((hi - 1) / 32 - lo / 32 + 1) * 32 * pf_ctx_bytes_per_position(c) : 0;
+}
+
+/* The same in n of the layers. */
 static size_t block_bytes(const pf_work *w, size_t lo, size_t hi, int32_t n) {
-  size_t blocks = (hi - 1) / 32 - lo / 32 + 1;
-  return blocks * 32 * pf_ctx_bytes_per_position(w->ctx) / (size_t)n_layers(w) * (size_t)n;
+  return pf_kv_bytes(w->ctx, lo, hi) / (size_t)n_layers(w) * (size_t)n;
 }
 
 /* Counts what the context has computed, and the time it took, since the last time. */
@@ -232,8 +235,9 @@ typedef struct continuation {
 
 static int take_y(void *user, size_t i) {
   const continuation *k = user;
-  k->c[i].y = k->b[i].out;
+  k->c[i].y = k->b[i];
   k->b[i].out = (pf_ids){0};
+  k->b[i].logprobs = k->b[i].margins = NULL;
   count(k->w, 0, PF_PHASE_BASE);
   return PF_OK;
 }
@@ -278,9 +282,10 @@ static int tail_begin(const pf_work *w, const pf_cell *c, int k, tail *t) {
 
 static size_t tail_rows(const pf_cell *c, const pf_role_prompt *q, pf_seq *s, pf_row *rows) {
   size_t n = 0;
-  for (size_t i = 0; i < TAIL && i < c->y.n; i++)
+  for (size_t i = 0; i < TAIL && i < c->y.out.n; i++)
     if ((int32_t)(q->enc.n + i) >= pf_seq_end(s))
-      rows[n++] = (pf_row){.seq = s, .token = c->y.v[i], .pos = (int32_t)(q->enc.n + i), .out = -1};
+      rows[n++] =
+          (pf_row){.seq = s, .token = c->y.out.v[i], .pos = (int32_t)(q->enc.n + i), .out = -1};
   return n;
 }
 
@@ -327,7 +332,7 @@ const float *pf_cell_residual(const pf_work *w, const pf_cell *c, pf_run_id r, p
 }
 
 int32_t pf_cell_scored(const pf_cell *c, pf_probe probe) {
-  int32_t left = (int32_t)c->y.n - pf_probe_prefix(probe);
+  int32_t left = (int32_t)c->y.out.n - pf_probe_prefix(probe);
   return left < 0 ? 0 : left < PF_SCORED ? left : PF_SCORED;
 }
 
@@ -405,7 +410,7 @@ static void live_rows(const pf_work *w, live *v, step *s) {
   for (int32_t at = first_row(w, q, k->probe); at < end; at++) {
     pf_row *r = &s->rows[s->n_rows++];
     *r = (pf_row){.seq = v->seq,
-                  .token = at < n ? q->enc.ids[at] : c->y.v[at - n],
+                  .token = at < n ? q->enc.ids[at] : c->y.out.v[at - n],
                   .pos = at,
                   .out = -1,
                   .layer = w->o->no_sharing ? 0 : k->layer};
@@ -492,7 +497,7 @@ static void cell_free(pf_cell *c) {
   pf_free(c->tail);
   pf_free(c->clean);
   pf_free(c->k);
-  pf_ids_free(&c->y);
+  pf_branch_clear(&c->y);
   *c = (pf_cell){0};
 }
 
@@ -520,7 +525,7 @@ static int list_conditions(const pf_work *w, pf_cell *c) {
     c->k[i].n_scored = pf_cell_scored(c, c->k[i].probe);
     c->left += c->k[i].n_scored > 0;
   }
-  for (size_t t = 0; t < c->y.n; t++)
+  for (size_t t = 0; t < c->y.out.n; t++)
     pf_ref_make(&c->ref[t], c->clean + t * w->vocab, w->vocab);
   return c->k ? PF_OK : PF_ENOMEM;
 }
@@ -669,10 +674,14 @@ static memory memory_of(const pf_work *w) {
   return m;
 }
 
+size_t pf_group_personas(const pf_plan *p, size_t n) {
+  size_t tasks = p->grid.n_tasks, personas = (n + tasks - 2) / tasks + 1;
+  return personas < p->grid.n_personas ? personas : p->grid.n_personas;
+}
+
 static uint64_t memory_for(const pf_work *w, const memory *m, size_t n) {
-  size_t tasks = w->plan->grid.n_tasks, personas = (n + tasks - 2) / tasks + 1;
-  personas = personas < w->plan->grid.n_personas ? personas : w->plan->grid.n_personas;
-  return m->fixed + n * m->cell + (1 + tasks + personas) * m->run;
+  size_t runs = 1 + w->plan->grid.n_tasks + pf_group_personas(w->plan, n);
+  return m->fixed + n * m->cell + runs * m->run;
 }
 
 uint64_t pf_work_memory(const pf_work *w, size_t n) {
@@ -687,7 +696,7 @@ int pf_work_fit(pf_work *w, uint64_t budget, size_t *n) {
     return pf_fail(PF_EUSAGE,
                    "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
                    (double)budget / 1e6, (double)one / 1e6 + 0.5);
-  budget = budget ? budget : DEFAULT_BUDGET;
+  budget = budget ? budget : pf_default_budget;
   budget = budget > one ? budget : one;
   uint64_t room = budget - memory_for(w, &m, 1);
   w->in_flight = (size_t)(m.most < room ? m.most : room);

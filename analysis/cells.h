@@ -32,9 +32,9 @@ typedef struct pf_cell {
   float *tail;  /* (BB XB BY, 2, layer 0..L, d): residuals of y_0 and y_1 behind the base prompts */
   float *clean; /* (12, V): logits at the rows that give y_0 .. y_11 */
   pf_ref ref[PF_Y_MAX]; /* of them */
-  pf_ids y;
-  pf_condition *k; /* (n_probes, n tested layers) */
-  size_t left;     /* conditions that have not run */
+  pf_branch y;          /* its results: y, as it was generated */
+  pf_condition *k;      /* (n_probes, n tested layers) */
+  size_t left;          /* conditions that have not run */
 } pf_cell;
 
 /* Row-layers, and logit rows of the substitutions. */
@@ -70,6 +70,12 @@ void pf_cost_base(const pf_work *w, pf_cost *cost);
 uint64_t pf_layer_units(const pf_model_info *i);
 uint64_t pf_work_units(const pf_work *w, const pf_cost *cost);
 
+/* Bytes of the K,V blocks that the positions [lo, hi) lie in. */
+size_t pf_kv_bytes(const pf_ctx *c, size_t lo, size_t hi);
+/* Personas that n cells in a row have at most. */
+size_t pf_group_personas(const pf_plan *p, size_t n);
+/* What a study may take beside the weights where nobody says. */
+extern const uint64_t pf_default_budget;
 /* Bytes beside the weights that a study takes with n cells together; its smallest step. */
 uint64_t pf_work_memory(const pf_work *w, size_t n);
 /* Cells that go together in a budget, and w->in_flight; PF_EUSAGE with the number needed if it is

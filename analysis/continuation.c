@@ -14,7 +14,7 @@ typedef struct work {
   uint64_t counted; /* row-layers of the context */
 } work;
 
-static json_t *record(const pf_desk *d, const pf_branch *b) {
+json_t *pf_continuation_record(const pf_desk *d, const pf_branch *b) {
   char *text = NULL;
   size_t n = 0;
   json_t *lp = json_array(), *margins = json_array();
@@ -40,7 +40,7 @@ static void count(work *w) {
 static int take(void *user, size_t i) {
   work *w = user;
   count(w);
-  int rc = pf_desk_done(w->d, "y", w->cells[i], 0, record(w->d, &w->b[i]));
+  int rc = pf_desk_done(w->d, "y", w->cells[i], 0, pf_continuation_record(w->d, &w->b[i]));
   pf_branch_clear(&w->b[i]);
   return rc;
 }
@@ -57,7 +57,7 @@ int pf_continuation(pf_desk *d, const size_t *cells, size_t n) {
     w.b[i].o.max_tokens = (int32_t)d->plan.y_max;
     w.b[i].o.repetition_penalty = d->plan.repetition_penalty;
   }
-  pf_many_opts o = {.memory = d->o->memory, .on_done = take, .user = &w, .stop = d->o->stop};
+  pf_many_opts o = {.memory = d->budget, .on_done = take, .user = &w, .stop = d->o->stop};
   if (rc == PF_OK && n)
     rc = pf_generate_many(w.ctx, w.b, n, &o, NULL);
   for (size_t i = 0; w.b && i < n; i++)
@@ -68,10 +68,15 @@ int pf_continuation(pf_desk *d, const size_t *cells, size_t n) {
 }
 
 void pf_continuation_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
-  uint64_t rows = d->plan.xy[cell].enc.n + d->plan.y_max;
+  const pf_plan *p = &d->plan;
+  const pf_role_prompt *q = &p->xy[cell], *first = &p->xy[cell - cell % p->grid.n_tasks];
+  if (pf_additive_gives_y(d, cell))
+    return;
+  uint64_t common = q == first ? 0 : (uint64_t)pf_shared_prefix(q, first, q->p_last);
+  uint64_t rows = q->enc.n - common + p->y_max;
   cost->rows += rows;
-  cost->base += rows * (uint64_t)d->plan.info->n_layers;
-  cost->scored += d->plan.y_max;
+  cost->base += rows * (uint64_t)p->info->n_layers;
+  cost->scored += p->y_max;
 }
 
 int pf_desk_y(const pf_desk *d, size_t cell, pf_ids *out) {

@@ -27,8 +27,8 @@ struct pf_lab {
   int32_t layers;
   size_t cell;
   pf_ids y;
-  pf_track **tracks;
-  size_t n_tracks, cap_tracks;
+  pf_track **tracks, **stems; /* stems: BB, BY and the cell's XB without y; they outlast the cell */
+  size_t n_tracks, cap_tracks, n_stems, cap_stems;
   float *clean;          /* (n_y, V) */
   pf_ref *ref;           /* (n_y) */
   block *blocks, *spare; /* in use, the first takes what comes next; cleared ones */
@@ -194,6 +194,18 @@ static void track_free(pf_track *t) {
   pf_free(t);
 }
 
+/* Frees the stems of other personas than one, PF_NOBODY: all. */
+static void drop_stems(pf_lab *l, int persona) {
+  size_t kept = 0;
+  for (size_t i = 0; i < l->n_stems; i++)
+    if (persona != PF_NOBODY &&
+        (l->stems[i]->who.persona == PF_BASE || l->stems[i]->who.persona == persona))
+      l->stems[kept++] = l->stems[i];
+    else
+      track_free(l->stems[i]);
+  l->n_stems = kept;
+}
+
 static void drop_cell(pf_lab *l) {
   for (size_t i = 0; i < l->n_tracks; i++)
     track_free(l->tracks[i]);
@@ -222,8 +234,10 @@ uint64_t pf_lab_memory(const pf_lab *l, size_t tracks) {
   n += p->y_max;
   uint64_t kv = (uint64_t)(n + 64) * pf_ctx_bytes_per_position(l->ctx),
            h = (uint64_t)n * ((uint64_t)l->layers + 1) * l->d * sizeof(float),
-           logits = (uint64_t)(p->y_max + 64) * l->vocab * sizeof(float);
-  return pf_ctx_scratch_bytes(l->ctx, CALL_ROWS, (int32_t)n) + logits + tracks * (kv + h) + 2 * kv;
+           logits = (uint64_t)(p->y_max + 64) * l->vocab * sizeof(float),
+           stems = l->o.no_sharing || tracks == 0 ? 0 : p->grid.n_tasks + 2;
+  return pf_ctx_scratch_bytes(l->ctx, CALL_ROWS, (int32_t)n) + logits + tracks * (kv + h) + 2 * kv +
+         stems * (n - p->y_max) * (kv + h) / n;
 }
 
 /* ---- prompts --------------------------------------------------------------------------------- */
@@ -350,8 +364,7 @@ static int check_length(const pf_lab *l, const pf_track *t) {
                        l->plan->info->max_positions);
 }
 
-static int fill_track(const pf_lab *l, pf_track *t) {
-  size_t n_y = l->y.n;
+static int fill_track(const pf_lab *l, pf_track *t, size_t n_y) {
   take_spans(t);
   if (t->who.values_only && n_y > LAST_PREFIX)
     n_y = LAST_PREFIX;
@@ -430,17 +443,49 @@ static bool is_clean(const pf_lab *l, const pf_track *t) {
          t->who.placing == PF_PLAIN && !t->who.values_only && !l->clean;
 }
 
-static size_t track_rows(const pf_lab *l, const pf_track *t, pf_row *rows, bool clean) {
-  for (size_t i = 0; i < t->n; i++) {
+static size_t track_rows(const pf_lab *l, const pf_track *t, size_t keep, pf_row *rows,
+                         bool clean) {
+  size_t n = 0;
+  for (size_t i = keep; i < t->n; i++) {
     int32_t step = (int32_t)i - (int32_t)t->n_prompt + 1;
     bool out = clean && step >= 0 && (size_t)step < l->y.n;
-    rows[i] = (pf_row){.seq = t->seq, .token = t->ids[i], .pos = t->pos[i], .out = out ? step : -1};
+    rows[n++] =
+        (pf_row){.seq = t->seq, .token = t->ids[i], .pos = t->pos[i], .out = out ? step : -1};
   }
-  return t->n;
+  return n;
 }
 
-static int begin_seq(pf_lab *l, pf_track *t, pf_tap *taps) {
-  int rc = pf_seq_new(&t->seq, l->ctx);
+/* The stem that a prompt of the grid begins with: its own, of XY that of XB. */
+static pf_who stem_who(const pf_track *t) {
+  return (pf_who){.persona = t->who.persona, .task = t->who.persona >= 0 ? PF_BASE : t->who.task};
+}
+
+static pf_track *find_stem(const pf_lab *l, const pf_track *t) {
+  for (size_t i = 0; i < l->n_stems; i++)
+    if (same_who(l->stems[i]->who, stem_who(t)))
+      return l->stems[i];
+  return NULL;
+}
+
+/* The tokens that a track takes from its stem: *stem NULL and 0 where there is none. */
+static size_t kept_of(const pf_lab *l, const pf_track *t, const pf_track **stem) {
+  *stem = t->who.placing == PF_PLAIN ? find_stem(l, t) : NULL;
+  if (!*stem || t == *stem)
+    return 0;
+  bool whole = same_who(t->who, (*stem)->who);
+  return whole ? t->n_prompt : (size_t)pf_shared_prefix(t->q, (*stem)->q, t->q->p_last);
+}
+
+/* Continues the stem, with its residuals as far as they are kept. */
+static int begin_seq(pf_lab *l, pf_track *t, pf_tap *taps, size_t *keep) {
+  const pf_track *stem;
+  size_t per = ((size_t)l->layers + 1) * l->d;
+  *keep = kept_of(l, t, &stem);
+  for (size_t i = 0; i < *keep; i++)
+    if (t->slot[i] >= 0)
+      memcpy(t->h + (size_t)t->slot[i] * per, stem->h + (size_t)stem->slot[i] * per,
+             per * sizeof *t->h);
+  int rc = *keep ? pf_seq_fork(&t->seq, stem->seq, (int32_t)*keep) : pf_seq_new(&t->seq, l->ctx);
   if (rc == PF_OK)
     rc = pf_seq_set_taps(t->seq, taps, capture_all(l, t, taps));
   if (rc == PF_OK && t->who.placing == PF_MASK)
@@ -460,12 +505,13 @@ static void make_refs(pf_lab *l) {
     pf_ref_make(&l->ref[t], l->clean + t * l->vocab, l->vocab);
 }
 
-/* Runs new tracks in one call. */
+/* Runs new tracks, or stems, in one call. */
 static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
-  size_t rows = 0, at = 0, per = MAX_SEGMENTS * ((size_t)l->layers + 1);
+  size_t rows = 0, at = 0, per = MAX_SEGMENTS * ((size_t)l->layers + 1), keep;
+  const pf_track *stem;
   bool clean = false;
   for (size_t i = 0; i < n; i++)
-    rows += t[i]->n;
+    rows += t[i]->n - kept_of(l, t[i], &stem);
   if (l->o.dry) {
     l->cost.rows += rows;
     l->cost.base += rows * (uint64_t)l->layers;
@@ -479,9 +525,9 @@ static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
     clean |= own;
     rc = own ? begin_clean(l) : PF_OK;
     if (rc == PF_OK)
-      rc = begin_seq(l, t[i], taps + i * per);
+      rc = begin_seq(l, t[i], taps + i * per, &keep);
     if (rc == PF_OK)
-      at += track_rows(l, t[i], r + at, own);
+      at += track_rows(l, t[i], keep, r + at, own);
   }
   if (rc == PF_OK)
     rc = eval(l, r, rows, l->clean, &l->cost.base);
@@ -499,23 +545,56 @@ static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
   return rc;
 }
 
-static int new_track(pf_lab *l, pf_who w, pf_track **out) {
-  pf_track *t = pf_calloc(1, sizeof *t);
+/* A track that has not run, with n_y tokens of y. */
+static int make_track(const pf_lab *l, pf_who w, size_t n_y, pf_track **out) {
+  pf_track *t = *out = pf_calloc(1, sizeof *t);
   int rc = t ? PF_OK : PF_ENOMEM;
   if (rc == PF_OK) {
     t->who = w;
     rc = make_prompt(l, w, t);
   }
   if (rc == PF_OK)
-    rc = fill_track(l, t);
-  if (rc == PF_OK)
-    rc = pf_grow((void **)&l->tracks, &l->cap_tracks, l->n_tracks + 1, sizeof *l->tracks);
+    rc = fill_track(l, t, n_y);
   if (rc != PF_OK) {
     track_free(t);
-    return rc;
+    *out = NULL;
   }
-  l->tracks[l->n_tracks++] = *out = t;
-  return PF_OK;
+  return rc;
+}
+
+static int new_track(pf_lab *l, pf_who w, pf_track **out) {
+  int rc = pf_grow((void **)&l->tracks, &l->cap_tracks, l->n_tracks + 1, sizeof *l->tracks);
+  if (rc == PF_OK)
+    rc = make_track(l, w, l->y.n, out);
+  if (rc == PF_OK)
+    l->tracks[l->n_tracks++] = *out;
+  return rc;
+}
+
+/* A stem pays where more begins with it than one track: the baseline's serve all cells, XB those of
+ * its persona. */
+static bool has_stem(const pf_lab *l, pf_who w) {
+  return !l->o.no_sharing && w.placing == PF_PLAIN && w.task >= PF_BASE &&
+         (w.persona == PF_BASE || w.persona == pf_lab_persona(l));
+}
+
+/* Runs the stems that tracks lack. */
+static int need_stems(pf_lab *l, pf_track **t, size_t n) {
+  size_t had = l->n_stems;
+  int rc = PF_OK;
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    if (!has_stem(l, t[i]->who) || find_stem(l, t[i]))
+      continue;
+    rc = pf_grow((void **)&l->stems, &l->cap_stems, l->n_stems + 1, sizeof *l->stems);
+    if (rc == PF_OK)
+      rc = make_track(l, stem_who(t[i]), 0, &l->stems[l->n_stems]);
+    l->n_stems += rc == PF_OK;
+  }
+  if (rc == PF_OK && l->n_stems > had)
+    rc = run_tracks(l, l->stems + had, l->n_stems - had);
+  while (rc != PF_OK && l->n_stems > had)
+    track_free(l->stems[--l->n_stems]);
+  return rc;
 }
 
 int pf_lab_tracks(pf_lab *l, const pf_who *who, size_t n, const pf_track **out) {
@@ -527,6 +606,8 @@ int pf_lab_tracks(pf_lab *l, const pf_who *who, size_t n, const pf_track **out) 
       rc = new_track(l, who[i], &t);
     out[i] = t;
   }
+  if (rc == PF_OK && l->n_tracks > had)
+    rc = need_stems(l, l->tracks + had, l->n_tracks - had);
   if (rc == PF_OK && l->n_tracks > had)
     rc = run_tracks(l, l->tracks + had, l->n_tracks - had);
   if (rc != PF_OK)
@@ -849,6 +930,7 @@ int pf_lab_run(pf_lab *l, const pf_trial *v, size_t n) {
 int pf_lab_cell(pf_lab *l, size_t cell, const int32_t *y, size_t n_y) {
   drop_cell(l);
   l->cell = cell;
+  drop_stems(l, pf_lab_persona(l));
   for (size_t i = 0; i < n_y; i++)
     if (pf_ids_push(&l->y, y[i]) != PF_OK)
       return PF_ENOMEM;
@@ -881,7 +963,9 @@ void pf_lab_free(pf_lab *l) {
   if (!l)
     return;
   drop_cell(l);
+  drop_stems(l, PF_NOBODY);
   free_blocks(l);
+  pf_free(l->stems);
   pf_free(l->tracks);
   pf_free(l->donors);
   pf_free(l->refs);

@@ -31,13 +31,13 @@ static json_t *y_json(const pf_work *w, const pf_cell *c) {
   char *text = NULL;
   size_t n = 0;
   json_t *lp = json_array();
-  for (size_t i = 0; i < c->y.n; i++) {
+  for (size_t i = 0; i < c->y.out.n; i++) {
     json_array_append_new(
-        lp, pf_js_num((double)c->clean[i * w->vocab + (size_t)c->y.v[i]] - c->ref[i].lse));
+        lp, pf_js_num((double)c->clean[i * w->vocab + (size_t)c->y.out.v[i]] - c->ref[i].lse));
   }
-  if (pf_tok_decode(w->plan->tok, c->y.v, c->y.n, 1, &text, &n) != PF_OK)
+  if (pf_tok_decode(w->plan->tok, c->y.out.v, c->y.out.n, 1, &text, &n) != PF_OK)
     text = NULL;
-  json_t *out = json_pack("{s:o,s:o,s:o}", "ids", pf_js_ints(c->y.v, c->y.n), "text",
+  json_t *out = json_pack("{s:o,s:o,s:o}", "ids", pf_js_ints(c->y.out.v, c->y.out.n), "text",
                           text ? json_stringn(text, n) : json_null(), "logprobs", lp);
   pf_text_free(text);
   return out;
@@ -86,7 +86,7 @@ static json_t *site_json(const pf_work *w, const pf_cell *c, pf_probe probe,
     at[r] = pf_plan_site(r == PF_XY ? c->xy.q : c->base[r]->q, probe);
   json_t *positions = json_pack("{s:i,s:i,s:i,s:i}", "BB", at[PF_BB], "XB", at[PF_XB], "BY",
                                 at[PF_BY], "XY", at[PF_XY]);
-  bool exists = (size_t)pf_probe_prefix(probe) <= c->y.n;
+  bool exists = (size_t)pf_probe_prefix(probe) <= c->y.out.n;
   return json_pack("{s:s,s:o,s:i,s:o,s:o}", "probe", pf_probe_names[probe], "positions", positions,
                    "n_scored", pf_cell_scored(c, probe), "geometry",
                    exists ? geometry_json(w, c, probe) : json_null(), "kl",

@@ -23,8 +23,8 @@
 
 #define PAPER (1u << PF_PROTOCOL_PAPER)
 #define FULL  (1u << PF_PROTOCOL_FULL)
-#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, title)                          \
-  {key, title, protocols, parts, cell, together, cost},
+#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, memory, title)                  \
+  {key, title, protocols, parts, cell, together, cost, memory},
 const pf_experiment pf_experiments[] = {
 #include "analysis/experiments.def"
 };
@@ -40,7 +40,7 @@ const char *const pf_study_outputs[] = {"journal.jsonl",
                                         "report.html",
                                         "run.json",
                                         "findings.json",
-#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, title) key ".jsonl",
+#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, memory, title) key ".jsonl",
 #include "analysis/experiments.def"
 #undef PF_EXPERIMENT
                                         NULL};
@@ -59,7 +59,6 @@ size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p) {
 typedef struct study {
   pf_desk d;
   const pf_study_opts *o;
-  bool *chosen; /* (pf_n_experiments) */
 } study;
 
 static int threads_of(const study *s) {
@@ -92,6 +91,17 @@ void pf_desk_count(pf_desk *d, const pf_cost *more) {
   d->spent[d->now].row_layers += more->base + more->changed;
   if (d->o->progress && d->done < d->total) /* the end is told once, when it is the end */
     d->o->progress(d->o->progress_user, "study", d->done, d->total);
+}
+
+int pf_desk_eval(pf_desk *d, pf_ctx *c, const pf_row *rows, size_t n, float *logits) {
+  if (pf_desk_stopped(d))
+    return PF_EINCOMPLETE;
+  uint64_t before = pf_ctx_row_layers(c), scored = 0;
+  int rc = n ? pf_eval(c, rows, n, logits) : PF_OK;
+  for (size_t i = 0; i < n; i++)
+    scored += rows[i].out >= 0 || rows[i].score;
+  pf_desk_count(d, &(pf_cost){.base = pf_ctx_row_layers(c) - before, .scored = scored});
+  return rc;
 }
 
 int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, json_t *data) {
@@ -138,14 +148,19 @@ static size_t cells_left(const study *s, const pf_experiment *e, size_t *cells) 
 }
 
 static bool runs(const study *s, const pf_experiment *e) {
-  return s->chosen[e - pf_experiments];
+  return s->d.chosen[e - pf_experiments];
+}
+
+bool pf_desk_wants(const pf_desk *d, const char *experiment, size_t cell) {
+  const pf_experiment *e = pf_experiment_find(experiment);
+  return d->chosen[e - pf_experiments] && !cell_done(d, e, cell);
 }
 
 /* ---- choice ---------------------------------------------------------------------------------- */
 
 static int choose_all(study *s) {
   for (size_t i = 0; i < pf_n_experiments; i++)
-    s->chosen[i] = pf_experiments[i].protocols >> s->d.plan.protocol & 1;
+    s->d.chosen[i] = pf_experiments[i].protocols >> s->d.plan.protocol & 1;
   return PF_OK;
 }
 
@@ -157,7 +172,7 @@ static int choose_one(study *s, const char *name, size_t n) {
     if (!(e->protocols >> s->d.plan.protocol & 1))
       return pf_fail(PF_EUSAGE, "--only: %s is no experiment of the protocol '%s'", e->key,
                      pf_protocol_names[s->d.plan.protocol]);
-    s->chosen[i] = true;
+    s->d.chosen[i] = true;
     return PF_OK;
   }
   pf_buf b = {0};
@@ -174,14 +189,14 @@ static int choose_one(study *s, const char *name, size_t n) {
 static void add_needed(study *s) {
   bool wanted = false;
   for (size_t i = 0; i < pf_n_experiments; i++)
-    wanted |= s->chosen[i] && pf_experiments[i].cell;
-  s->chosen[pf_experiment_find("y") - pf_experiments] |= wanted;
+    wanted |= s->d.chosen[i] && pf_experiments[i].cell;
+  s->d.chosen[pf_experiment_find("y") - pf_experiments] |= wanted;
 }
 
 static int choose(study *s) {
-  s->chosen = pf_calloc(pf_n_experiments, sizeof *s->chosen);
+  s->d.chosen = pf_calloc(pf_n_experiments, sizeof *s->d.chosen);
   s->d.spent = pf_calloc(pf_n_experiments, sizeof *s->d.spent);
-  if (!s->chosen || !s->d.spent)
+  if (!s->d.chosen || !s->d.spent)
     return PF_ENOMEM;
   if (!s->o->only)
     return choose_all(s);
@@ -221,8 +236,8 @@ static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
   return rc;
 }
 
-/* The costs of the first n cells, which stand for the others; *memory: what one of them takes. */
-static int lab_costs(study *s, size_t n, pf_lab_cost *cost, uint64_t *memory) {
+/* The costs of n cells, and of the first of them; *memory: what one takes. */
+static int lab_costs(study *s, size_t n, pf_lab_cost *first, pf_lab_cost *cost, uint64_t *memory) {
   pf_lab *dry;
   int32_t *y = pf_calloc(s->d.plan.y_max, sizeof *y);
   pf_lab_opts o = {.threads = s->o->threads, .no_sharing = s->o->no_sharing, .dry = true};
@@ -237,6 +252,8 @@ static int lab_costs(study *s, size_t n, pf_lab_cost *cost, uint64_t *memory) {
                                 : lab_plan(s, dry, c, y);
     uint64_t m = pf_lab_memory(dry, pf_lab_n_tracks(dry));
     *memory = m > *memory && pf_lab_n_tracks(dry) ? m : *memory;
+    if (c == 0)
+      *first = *pf_lab_costs(dry);
   }
   *cost = *pf_lab_costs(dry);
   pf_lab_free(dry);
@@ -264,16 +281,36 @@ static bool has_lab_work(const study *s) {
   return false;
 }
 
-/* The progress line's total. A cell's experiments count as those of the first cell. */
+static bool takes_memory(const study *s, const pf_experiment *e) {
+  return runs(s, e) && e->memory && cells_left(s, e, NULL);
+}
+
+/* What one cell needs at least, of the lab and of all others. */
+static int set_budget(study *s, uint64_t lab) {
+  uint64_t most = lab, asked = s->o->memory;
+  for (size_t i = 0; i < pf_n_experiments; i++) {
+    uint64_t m = takes_memory(s, &pf_experiments[i]) ? pf_experiments[i].memory(&s->d, 1) : 0;
+    most = m > most ? m : most;
+  }
+  s->d.budget = asked ? asked : most > pf_default_budget ? most : pf_default_budget;
+  return most <= s->d.budget
+             ? PF_OK
+             : pf_fail(
+                   PF_EUSAGE,
+                   "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
+                   (double)asked / 1e6, (double)most / 1e6 + 0.5);
+}
+
+/* The progress line's total. The second cell stands for all but the first, which runs what others
+ * find there. */
 static int plan_total(study *s) {
   pf_cost cost = together_cost(s);
-  pf_lab_cost one = {0};
-  uint64_t memory, cells = 0;
-  int rc = has_lab_work(s) ? lab_costs(s, 1, &one, &memory) : PF_OK;
-  if (rc == PF_OK && s->o->memory && has_lab_work(s) && memory > s->o->memory)
-    rc = pf_fail(PF_EUSAGE,
-                 "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
-                 (double)s->o->memory / 1e6, (double)memory / 1e6 + 0.5);
+  pf_lab_cost first = {0}, two = {0};
+  uint64_t memory = 0, cells = 0;
+  int rc =
+      has_lab_work(s) ? lab_costs(s, s->d.plan.n_cells > 1 ? 2 : 1, &first, &two, &memory) : PF_OK;
+  if (rc == PF_OK)
+    rc = set_budget(s, memory);
   for (size_t c = 0; c < s->d.plan.n_cells; c++)
     for (size_t i = 0; i < pf_n_experiments; i++)
       if (mine(s, c) && runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
@@ -281,7 +318,8 @@ static int plan_total(study *s) {
         cells++;
         break;
       }
-  s->d.total = pf_work_units(&s->d.work, &cost) + cells * lab_units(s, &one);
+  uint64_t one = lab_units(s, &first), more = lab_units(s, &two) - one;
+  s->d.total = pf_work_units(&s->d.work, &cost) + (cells ? one + (cells - 1) * more : 0);
   return rc;
 }
 
@@ -450,6 +488,23 @@ static double best_time(study *s, size_t forks, int32_t n) {
   return best;
 }
 
+/* The most that texts take. */
+static void say_texts(study *s) {
+  size_t cells = 0;
+  uint64_t most = 0;
+  for (size_t i = 0; i < pf_n_experiments; i++) {
+    const pf_experiment *e = &pf_experiments[i];
+    if (!takes_memory(s, e))
+      continue;
+    size_t n = pf_c2_cells(&s->d, e);
+    uint64_t m = e->memory(&s->d, n);
+    cells = m > most ? n : cells;
+    most = m > most ? m : most;
+  }
+  if (most)
+    say(s, "texts    %.1f MB beside the weights, %zu cells together", (double)most / 1e6, cells);
+}
+
 static void say_lab(study *s, const pf_lab_cost *c, uint64_t memory) {
   if (!c->trials)
     return;
@@ -462,11 +517,13 @@ static int dry_run(study *s) {
   const pf_plan *p = &s->d.plan;
   const pf_work *w = &s->d.work;
   pf_cost cost = together_cost(s);
-  pf_lab_cost lab = {0};
+  pf_lab_cost first, lab = {0};
   uint64_t memory = 0;
   int rc = pf_work_bb(&s->d.work);
   if (rc == PF_OK && has_lab_work(s))
-    rc = lab_costs(s, p->n_cells, &lab, &memory);
+    rc = lab_costs(s, p->n_cells, &first, &lab, &memory);
+  if (rc == PF_OK)
+    rc = set_budget(s, memory);
   if (rc != PF_OK)
     return rc;
   int32_t n = p->bb.enc.n > 11 ? 10 : 1;
@@ -491,6 +548,7 @@ static int dry_run(study *s) {
         (double)cost.whole / (double)cost.changed);
   say(s, "memory   %.1f MB beside the weights, %zu cells together",
       (double)pf_work_memory(w, s->d.together) / 1e6, s->d.together);
+  say_texts(s);
   say_lab(s, &lab, memory);
   char text[32];
   say(s,
@@ -639,7 +697,7 @@ static int run_study(const pf_study_opts *o) {
   pf_work_end(&s.d.work);
   pf_journal_close(s.d.journal);
   pf_plan_free(&s.d.plan);
-  pf_free(s.chosen);
+  pf_free(s.d.chosen);
   pf_free(s.d.spent);
   return rc;
 }
