@@ -16,7 +16,8 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-/* AT_ONCE texts at most; rows of a call, and rows whose logits exist at a time in pf_eval. */
+/* AT_ONCE texts of cells at most; rows of a call, and rows whose logits exist at a time in pf_eval.
+ */
 enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96, CALL_ROWS = 256, LOGIT_ROWS = 64 };
 
 /* ---- conditions ------------------------------------------------------------------------------ */
@@ -64,8 +65,9 @@ typedef struct text {
   pf_tap tap, taps[N_SOURCES];
   pf_ids out;
   float least_margin;
-  const char *finish; /* NULL: it goes on */
-  double *llr;        /* (n_personas) */
+  const char *finish;      /* NULL: it goes on */
+  double *llr;             /* (n_personas) */
+  const struct text *like; /* what has the same tokens: the same prompt, and no value; or NULL */
 } text;
 
 typedef struct work {
@@ -79,6 +81,8 @@ typedef struct work {
   pf_bases b;
   text *t;
   size_t n_t;
+  text **said; /* that others of the same prompt take over: those without a persona of the grid */
+  size_t n_said, cap_said;
   float *logits; /* (texts, V) */
   pf_markers grid_markers, task_markers;
 } work;
@@ -162,12 +166,67 @@ static void text_free(text *t) {
   *t = (text){0};
 }
 
+static void said_free(text *t) {
+  text_free(t);
+  pf_free(t);
+}
+
+static bool same_text(const text *a, const text *b) {
+  return a->c->v == V_NONE && b->c->v == V_NONE && a->b == b->b;
+}
+
+/* The first text of the run that says what this one will. */
+static const text *find_like(const work *w, const text *t) {
+  for (size_t i = 0; i < w->n_said; i++)
+    if (same_text(w->said[i], t))
+      return w->said[i];
+  for (const text *x = w->t; x < t; x++)
+    if (same_text(x, t))
+      return x;
+  return NULL;
+}
+
+static int take_over(work *w, text *t) {
+  int rc = PF_OK;
+  for (size_t i = 0; i < t->like->out.n && rc == PF_OK; i++)
+    rc = pf_ids_push(&t->out, t->like->out.v[i]);
+  t->least_margin = t->like->least_margin;
+  t->finish = t->like->finish;
+  memcpy(t->llr, t->like->llr, w->p->grid.n_personas * sizeof *t->llr);
+  return rc;
+}
+
+/* Keeps a finished text for the cells to come; it is no longer among those of its group. */
+static int remember(work *w, text *t) {
+  int rc = pf_grow((void **)&w->said, &w->cap_said, w->n_said + 1, sizeof(text *));
+  text *x = rc == PF_OK ? pf_alloc(1, sizeof *x) : NULL;
+  if (!x)
+    return PF_ENOMEM;
+  pf_seq_free(t->seq);
+  t->seq = NULL;
+  *x = *t;
+  w->said[w->n_said++] = x;
+  *t = (text){0};
+  return PF_OK;
+}
+
+static int remember_all(work *w) {
+  int rc = PF_OK;
+  for (size_t i = 0; i < w->n_t && rc == PF_OK; i++)
+    if (w->t[i].c->v == V_NONE && w->t[i].b->persona < 0 && !w->t[i].like)
+      rc = remember(w, &w->t[i]);
+  return rc;
+}
+
 /* Branches of the prompts: the text's own lacks p_last, at which a value may act. */
 static int text_begin(work *w, text *t) {
   int32_t n = (int32_t)t->b->q->enc.n;
   t->value = pf_calloc(w->width, sizeof *t->value);
   t->llr = pf_calloc(w->p->grid.n_personas, sizeof *t->llr);
   t->least_margin = INFINITY;
+  t->like = find_like(w, t);
+  if (t->like)
+    return t->value && t->llr ? PF_OK : PF_ENOMEM;
   int rc = t->value && t->llr ? pf_seq_fork(&t->seq, t->b->seq, n - 1) : PF_ENOMEM;
   for (int s = 0; s < N_SOURCES && rc == PF_OK; s++) {
     if (!(t->c->sources & BIT(s)))
@@ -240,6 +299,10 @@ static int take_token(const work *w, text *t, float *x, int32_t step) {
   return rc;
 }
 
+static bool grows(const text *t) {
+  return !t->finish && !t->like;
+}
+
 /* One token of every text that goes on. */
 static int step_texts(work *w, int32_t step, bool *more) {
   pf_row *rows = pf_alloc(w->n_t, sizeof *rows);
@@ -248,7 +311,7 @@ static int step_texts(work *w, int32_t step, bool *more) {
   for (size_t i = 0; i < w->n_t && rc == PF_OK; i++) {
     text *t = &w->t[i];
     int32_t pos = (int32_t)t->b->q->enc.n - 1 + step;
-    if (t->finish)
+    if (!grows(t))
       continue;
     bool put = acts(t, step) && make_value(w, t);
     t->tap = (pf_tap){.hook = w->hook,
@@ -269,10 +332,10 @@ static int step_texts(work *w, int32_t step, bool *more) {
     rc = pf_desk_eval(w->d, w->ctx, rows, n, w->logits);
   *more = false;
   for (size_t i = 0, k = 0; i < w->n_t && rc == PF_OK; i++) {
-    if (w->t[i].finish)
+    if (!grows(&w->t[i]))
       continue;
     rc = take_token(w, &w->t[i], w->logits + k++ * w->vocab, step);
-    *more |= !w->t[i].finish;
+    *more |= grows(&w->t[i]);
   }
   pf_free(rows);
   return rc;
@@ -514,10 +577,12 @@ static int run_group(work *w, const size_t *cells, size_t n) {
     rc = pf_bases_run(&w->b);
   if (rc == PF_OK)
     rc = grow_texts(w);
-  for (size_t i = 0; i < w->n_t && rc == PF_OK && w->full; i++)
-    rc = persona_scores(w, &w->t[i]);
+  for (size_t i = 0; i < w->n_t && rc == PF_OK; i++)
+    rc = w->t[i].like ? take_over(w, &w->t[i]) : w->full ? persona_scores(w, &w->t[i]) : PF_OK;
   if (rc == PF_OK)
     rc = keep_cells(w, cells, n);
+  if (rc == PF_OK)
+    rc = remember_all(w);
   for (size_t i = 0; i < w->n_t; i++)
     text_free(&w->t[i]);
   w->n_t = 0;
@@ -538,19 +603,22 @@ static int open_markers(work *w) {
 
 /* ---- what it takes --------------------------------------------------------------------------- */
 
-/* Of a cell: tokens of the texts, tokens of the runs that their values come from, and the bytes of
- * K,V behind prompts of n tokens. */
+/* Texts, tokens of the runs that their values come from, and bytes of K,V behind prompts of n
+ * tokens. */
 typedef struct load {
-  uint64_t text, beside, bytes;
+  uint64_t texts, beside, bytes;
 } load;
 
-static load load_of(const pf_desk *d, bool full, size_t n) {
+/* Of a cell alone; or of its task, whoever it is told to. */
+static load load_of(const pf_desk *d, bool full, bool of_task, size_t n) {
   const pf_plan *p = &d->plan;
   load l = {0};
   for (int i = 0; i < N_CONDITIONS; i++)
     for (int s = 0; s < schedules_of(p, full, &conditions[i]); s++) {
+      if ((conditions[i].persona != OWN) != of_task)
+        continue;
       size_t more = (size_t)schedule_steps[s] - 1;
-      l.text += TOKENS;
+      l.texts++;
       l.bytes += pf_kv_bytes(d->work.ctx, n - 1, n - 1 + TOKENS);
       for (int k = 0; k < N_SOURCES; k++)
         if (conditions[i].sources & BIT(k)) {
@@ -573,15 +641,15 @@ static size_t longest_prompt(const pf_plan *p) {
 static uint64_t memory_of(const pf_desk *d, bool full, size_t n) {
   const pf_plan *p = &d->plan;
   size_t longest = longest_prompt(p), personas = p->grid.n_personas, tasks = p->grid.n_tasks,
-         some = full ? personas : pf_group_personas(p, n);
+         some = full ? personas : pf_group_personas(p, n), told = n < tasks ? n : tasks;
   uint64_t row = (uint64_t)p->info->vocab_size * sizeof(float);
   pf_bases_bytes b = pf_bases_memory(d);
-  load l = load_of(d, full, longest);
+  load l = load_of(d, full, false, longest), t = load_of(d, full, true, longest);
   uint64_t judges =
       full ? (personas + 1) * pf_kv_bytes(d->work.ctx, longest - 1, longest - 1 + TOKENS) : 0;
   return pf_ctx_scratch_bytes(d->work.ctx, CALL_ROWS, (int32_t)longest + TOKENS) +
-         (n * texts_of_a_cell(p, full) + LOGIT_ROWS) * row + (full ? p->n_cells : n) * b.xy +
-         (1 + 2 * tasks + some) * b.whole + n * l.bytes + judges;
+         (n * l.texts + told * t.texts + LOGIT_ROWS) * row + (full ? p->n_cells : n) * b.xy +
+         (1 + 2 * tasks + some) * b.whole + n * l.bytes + told * t.bytes + judges;
 }
 
 uint64_t pf_c2_markers_memory(const pf_desk *d, size_t n) {
@@ -594,12 +662,14 @@ uint64_t pf_c2_memory(const pf_desk *d, size_t n) {
 
 /* Prompts, tokens of texts and of the runs beside them; of C2 what judges read too. */
 static void add_cost(const pf_desk *d, size_t cell, bool full, pf_cost *cost) {
-  load l = load_of(d, full, d->plan.xy[cell].enc.n);
-  uint64_t judged = full ? l.text * (d->plan.grid.n_personas + 1) : 0;
-  uint64_t rows = pf_bases_rows(d, cell) + l.text + l.beside + judged;
+  const pf_plan *p = &d->plan;
+  load l = load_of(d, full, false, p->xy[cell].enc.n), t = load_of(d, full, true, 1);
+  uint64_t texts = l.texts + (cell < p->grid.n_tasks ? t.texts : 0),
+           read = TOKENS * texts * (full ? p->grid.n_personas + 2 : 1);
+  uint64_t rows = pf_bases_rows(d, cell) + l.beside + read;
   cost->rows += rows;
-  cost->base += rows * (uint64_t)d->plan.info->n_layers;
-  cost->scored += l.text + judged;
+  cost->base += rows * (uint64_t)p->info->n_layers;
+  cost->scored += read;
 }
 
 void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
@@ -614,7 +684,7 @@ void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
 
 /* Cells at a time: as memory allows, and no more texts than rows that are worth a step. */
 static size_t cells_together(const pf_desk *d, bool full) {
-  size_t n = AT_ONCE / texts_of_a_cell(&d->plan, full), all = d->plan.n_cells;
+  size_t n = AT_ONCE / load_of(d, full, false, 1).texts, all = d->plan.n_cells;
   n = n < all ? n : all;
   while (n > 1 && memory_of(d, full, n) > d->budget)
     n--;
@@ -647,6 +717,9 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
     m = n - at < together ? n - at : together;
     rc = run_group(&w, cells + at, m);
   }
+  for (size_t i = 0; i < w.n_said; i++)
+    said_free(w.said[i]);
+  pf_free(w.said);
   pf_bases_drop(&w.b, true);
   pf_free(w.t);
   pf_free(w.logits);
