@@ -6,7 +6,7 @@
 #include "base/status.h"
 
 bool pf_additive_gives_y(const pf_desk *d, size_t cell) {
-  return d->plan.y_max == PF_Y_MAX && pf_desk_wants(d, "additive", cell);
+  return d->plan.y_max == PF_Y_MAX && !d->o->no_sharing && pf_desk_wants(d, "additive", cell);
 }
 
 static int keep_cell(void *user, const pf_cell *c) {

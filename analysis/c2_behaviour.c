@@ -177,6 +177,8 @@ static bool same_text(const text *a, const text *b) {
 
 /* The first text of the run that says what this one will. */
 static const text *find_like(const work *w, const text *t) {
+  if (w->d->o->no_sharing)
+    return NULL;
   for (size_t i = 0; i < w->n_said; i++)
     if (same_text(w->said[i], t))
       return w->said[i];
@@ -213,7 +215,7 @@ static int remember(work *w, text *t) {
 static int remember_all(work *w) {
   int rc = PF_OK;
   for (size_t i = 0; i < w->n_t && rc == PF_OK; i++)
-    if (w->t[i].c->v == V_NONE && w->t[i].b->persona < 0 && !w->t[i].like)
+    if (w->t[i].c->v == V_NONE && w->t[i].b->persona < 0 && !w->t[i].like && !w->d->o->no_sharing)
       rc = remember(w, &w->t[i]);
   return rc;
 }
@@ -462,7 +464,7 @@ static void put_persona_scores(const work *w, const text *t, json_t *row) {
   json_object_set_new(row, "identified", json_string(g->personas[best].key));
 }
 
-static int text_row(const work *w, const text *t, json_t *rows) {
+static int text_row(const work *w, const text *t, bool full, json_t *rows) {
   char *z = NULL;
   size_t n;
   int rc = pf_tok_decode(w->p->tok, t->out.v, t->out.n, 0, &z, &n);
@@ -475,7 +477,7 @@ static int text_row(const work *w, const text *t, json_t *rows) {
   rc = row ? put_markers(w, t, z, row) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = put_task_markers(w, t, z, row);
-  if (rc == PF_OK && w->full)
+  if (rc == PF_OK && full)
     put_persona_scores(w, t, row);
   pf_text_free(z);
   if (rc == PF_OK)
@@ -529,19 +531,28 @@ static size_t texts_of_a_cell(const pf_plan *p, bool full) {
   return n;
 }
 
+/* The records of C2, or of the paper's test. */
+static int keep_cell(work *w, bool full, size_t cell) {
+  json_t *rows = json_array();
+  int rc = rows ? PF_OK : PF_ENOMEM;
+  for (size_t k = 0; k < w->n_t && rc == PF_OK; k++) {
+    const text *t = &w->t[k];
+    if (t->cell == cell && (full || (t->c->paper && t->s == ONCE)))
+      rc = text_row(w, t, full, rows);
+  }
+  if (rc == PF_OK)
+    return pf_desk_done(w->d, full ? "C2" : "markers", cell, 0, json_pack("{s:o}", "rows", rows));
+  json_decref(rows);
+  return rc;
+}
+
 static int keep_cells(work *w, const size_t *cells, size_t n) {
-  const char *key = w->full ? "C2" : "markers";
   int rc = PF_OK;
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
-    json_t *rows = json_array();
-    rc = rows ? PF_OK : PF_ENOMEM;
-    for (size_t k = 0; k < w->n_t && rc == PF_OK; k++)
-      if (w->t[k].cell == cells[i])
-        rc = text_row(w, &w->t[k], rows);
-    if (rc == PF_OK)
-      rc = pf_desk_done(w->d, key, cells[i], 0, json_pack("{s:o}", "rows", rows));
-    else
-      json_decref(rows);
+    if (pf_desk_wants(w->d, "markers", cells[i]))
+      rc = keep_cell(w, false, cells[i]);
+    if (rc == PF_OK && w->full)
+      rc = keep_cell(w, true, cells[i]);
   }
   return rc;
 }
@@ -664,7 +675,7 @@ uint64_t pf_c2_memory(const pf_desk *d, size_t n) {
 static void add_cost(const pf_desk *d, size_t cell, bool full, pf_cost *cost) {
   const pf_plan *p = &d->plan;
   load l = load_of(d, full, false, p->xy[cell].enc.n), t = load_of(d, full, true, 1);
-  uint64_t texts = l.texts + (cell < p->grid.n_tasks ? t.texts : 0),
+  uint64_t texts = l.texts + (cell < p->grid.n_tasks || d->o->no_sharing ? t.texts : 0),
            read = TOKENS * texts * (full ? p->grid.n_personas + 2 : 1);
   uint64_t rows = pf_bases_rows(d, cell) + l.beside + read;
   cost->rows += rows;
@@ -672,8 +683,14 @@ static void add_cost(const pf_desk *d, size_t cell, bool full, pf_cost *cost) {
   cost->scored += read;
 }
 
+/* The paper's texts are among those of C2. */
+static bool c2_gives_markers(const pf_desk *d, size_t cell) {
+  return pf_desk_wants(d, "C2", cell) && !d->o->no_sharing;
+}
+
 void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
-  add_cost(d, cell, false, cost);
+  if (!c2_gives_markers(d, cell))
+    add_cost(d, cell, false, cost);
 }
 
 void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
@@ -730,7 +747,13 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
 }
 
 int pf_c2_markers(pf_desk *d, const size_t *cells, size_t n) {
-  return behaviour(d, cells, n, false);
+  size_t *left = pf_alloc(n, sizeof *left), m = 0;
+  for (size_t i = 0; left && i < n; i++)
+    if (!c2_gives_markers(d, cells[i]))
+      left[m++] = cells[i];
+  int rc = !left ? PF_ENOMEM : m ? behaviour(d, left, m, false) : PF_OK;
+  pf_free(left);
+  return rc;
 }
 
 int pf_c2(pf_desk *d, const size_t *cells, size_t n) {

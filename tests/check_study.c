@@ -112,6 +112,7 @@ static double value(const json_t *line, const char *key) {
 }
 
 #define HAIKU_TASK "{\"key\":\"haiku\",\"text\":\"" HAIKU "\"}"
+#define BOOK_TASK  "{\"key\":\"book\",\"text\":\"Recommend a book worth reading and explain why.\"}"
 #define PIRATE     "{\"key\":\"pirate\",\"text\":\"a pirate\"}"
 #define COOK       "{\"key\":\"cook\",\"text\":\"a chef\"}"
 
@@ -380,6 +381,76 @@ START_TEST(sharing_and_memory) {
 }
 END_TEST
 
+/* Row-layers of an experiment. */
+static long long spent(const char *name, const char *experiment) {
+  pf_buf b;
+  json_t *root;
+  read_file(name, "timings.json", &b);
+  ck_assert(pf_js_text("timings.json", b.s, b.n, &root) == PF_OK);
+  const json_t *e = json_object_get(json_object_get(root, "experiments"), experiment);
+  ck_assert(e != NULL);
+  long long v = (long long)json_integer_value(json_object_get(e, "row_layers"));
+  json_decref(root);
+  pf_buf_free(&b);
+  return v;
+}
+
+static void same_experiments(const char *a, const char *b, const char *const *keys) {
+  for (char file[32]; *keys; keys++) {
+    snprintf(file, sizeof file, "%s.jsonl", *keys);
+    same_file(a, b, file);
+  }
+}
+
+/* What experiments take from one another, against each by itself: fewer row-layers, the same bytes.
+ */
+START_TEST(experiments_share) {
+  static const char *const keys[] = {"y", "markers", "injection", "layer_sets", NULL};
+  make_grid(PIRATE "," COOK, HAIKU_TASK "," BOOK_TASK);
+  pf_study_opts o = opts("shared", "2,5");
+  o.only = NULL;
+  run(&o);
+  o = opts("whole", "2,5");
+  o.only = NULL;
+  o.no_sharing = 1;
+  run(&o);
+  same_experiments("shared", "whole", keys);
+  ck_assert_int_eq(spent("shared", "y"), 0);
+  ck_assert_int_gt(spent("whole", "y"), 0);
+  for (int i = 1; i < 3; i++)
+    ck_assert_int_lt(10 * spent("shared", keys[i]), 9 * spent("whole", keys[i]));
+}
+END_TEST
+
+/* The paper's texts are some of C2's; a budget that is too small for one cell's is refused, and the
+ * least one gives the same bytes. */
+START_TEST(texts_and_memory) {
+  static const char *const keys[] = {"markers", "C2", NULL};
+  make_grid(PIRATE "," COOK, HAIKU_TASK);
+  pf_study_opts o = opts("C2", "2");
+  o.protocol = "full";
+  o.only = "markers,C2";
+  o.threads = 2;
+  run(&o);
+  ck_assert_int_eq(spent("C2", "markers"), 0);
+  o.out_dir = out("small");
+  o.memory = 14000000; /* enough for a cell of the additive sweep */
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  const char *needs = strstr(pf_last_error(), "one cell needs ");
+  ck_assert_msg(needs != NULL, "%s", pf_last_error());
+  o.memory = (uint64_t)(atof(needs + strlen("one cell needs ")) * 1e6);
+  ck_assert_int_gt(o.memory, 14000000);
+  run(&o);
+  same_experiments("C2", "small", keys);
+  o = opts("markers", "2");
+  o.protocol = "full";
+  o.only = "markers";
+  run(&o);
+  same_file("C2", "markers", "markers.jsonl");
+  ck_assert_int_gt(spent("markers", "markers"), 0);
+}
+END_TEST
+
 /* A record torn by kill -9: it is computed again. */
 START_TEST(torn_record) {
   char path[600];
@@ -605,6 +676,9 @@ int main(void) {
   tcase_add_test(t, forks_equal_whole_runs);
   tcase_add_test(t, threads_and_stops);
   tcase_add_test(t, sharing_and_memory);
+  tcase_add_test(t, experiments_share);
+  if (!tu_tier("small"))
+    tcase_add_test(t, texts_and_memory);
   tcase_add_test(t, torn_record);
   tcase_add_test(t, nothing_is_overwritten);
   tcase_add_test(t, dry_run_writes_nothing);
