@@ -321,29 +321,12 @@ int PF_FN(softmax)(size_t nblk, const uint32_t *mask, float *s) {
   return 0;
 }
 
-/* Adds +0; 1 if a value is NaN. */
-static int finish(size_t d, float *y) {
-  m16 bad = m_none();
-  size_t j = 0;
-  for (; j + PF_LANES <= d; j += PF_LANES) {
-    v16 v = v_add(v_load(y + j), v_zero());
-    bad = m_or(bad, v_nan(v));
-    v_store(y + j, v);
-  }
-  if (j < d) {
-    v16 v = v_add(v_loadn(y + j, d - j), v_zero());
-    bad = m_or(bad, v_nan(v));
-    v_storen(y + j, v, d - j);
-  }
-  return m_any(bad);
-}
-
 static void pv(const pf_attn *a, rows_fns fns, int halves) {
   for (size_t i = 0; i < a->nq; i++)
     memset(a->y[i], 0, a->d * sizeof(float));
   run(a, a->vblk, fns);
   for (size_t i = 0; i < a->nq; i++)
-    if (finish(a->d, a->y[i])) /* +0 times a masked NaN or Inf? */
+    if (pv_finish(a->d, a->y[i])) /* +0 times a masked NaN or Inf? */
       pv_exact(a, i, halves);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What kernels of P.V share: lanes of blocks of fp32 and bf16, and the way out when a masked key
- * holds a NaN or an Inf. */
+ * What kernels of attention share: blocks that are seen, lanes of blocks of fp32 and bf16, and the
+ * way out when a masked key holds a NaN or an Inf. */
 #ifndef PF_VEC_ATTN_H
 #define PF_VEC_ATTN_H
 
@@ -14,6 +14,46 @@ PF_INLINE v16 lanes_of(const char *w, size_t k, const size_t odd, const int H) {
   if (!H)
     return v_load((const float *)(const void *)w + k * PF_LANES);
   return v_half(w + k / 2 * 4 * PF_LANES, odd);
+}
+
+/* Blocks of keys that some of the queries see, as many as a pass makes operands of at once. */
+enum { PF_LIVE = 64 };
+typedef struct pf_live {
+  size_t n, at[PF_LIVE];
+  const char *blk[PF_LIVE + 1]; /* one more: what is fetched ahead of the last one */
+} pf_live;
+
+/* Those of queries i..i+n-1 from block b on; returns the block after them. */
+static inline size_t pf_find_live(pf_live *l, const pf_attn *a, size_t i, size_t n,
+                                  const void *const *blk, size_t b) {
+  for (l->n = 0; b < a->nblk && l->n < PF_LIVE; b++) {
+    uint32_t any = 0;
+    for (size_t r = 0; r < n; r++)
+      any |= a->mask[i + r][b];
+    if (!blk[b] || !any)
+      continue;
+    l->at[l->n] = b;
+    l->blk[l->n++] = blk[b];
+  }
+  l->blk[l->n] = l->n ? l->blk[l->n - 1] : NULL;
+  return b;
+}
+
+/* Adds +0 to a result; 1 if a value is NaN. */
+static inline int pv_finish(size_t d, float *y) {
+  m16 bad = m_none();
+  size_t j = 0;
+  for (; j + PF_LANES <= d; j += PF_LANES) {
+    v16 v = v_add(v_load(y + j), v_zero());
+    bad = m_or(bad, v_nan(v));
+    v_store(y + j, v);
+  }
+  if (j < d) {
+    v16 v = v_add(v_loadn(y + j, d - j), v_zero());
+    bad = m_or(bad, v_nan(v));
+    v_storen(y + j, v, d - j);
+  }
+  return m_any(bad);
 }
 
 /* Result i of pv once more, without the masked keys. */

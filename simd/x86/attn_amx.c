@@ -17,9 +17,8 @@
 
 enum {
   ROWS = 2 * PF_TILE_ROWS, /* queries side by side */
-  CHUNK = 64,              /* blocks of which pv makes operands at once */
 };
-_Static_assert(CHUNK * 2 * PF_TILE_BYTES <= PF_ATTN_WORK, "operands fit");
+_Static_assert(PF_LIVE * 2 * PF_TILE_BYTES <= PF_ATTN_WORK, "operands fit");
 
 #define LOAD(t, p) _tile_loadd(t, p, 64)
 
@@ -28,32 +27,13 @@ PF_INLINE void fetch_tile(const char *p) {
     _mm_prefetch(p + i, _MM_HINT_T1);
 }
 
-/* The blocks that queries i..i+n-1 see, and tiles of their operands. */
+/* Queries i..i+n-1, the blocks that they see, and tiles of their operands. */
 typedef struct pass {
   const pf_attn *a;
   size_t i, n, R, rows; /* R: row tiles, of `rows` rows each */
-  size_t live, at[CHUNK];
-  const char *blk[CHUNK + 1]; /* one more: what is fetched ahead of the last one */
+  pf_live live;
   char *tiles;
 } pass;
-
-static int any_sees(const pass *s, size_t b) {
-  uint32_t any = 0;
-  for (size_t r = 0; r < s->n; r++)
-    any |= s->a->mask[s->i + r][b];
-  return any != 0;
-}
-
-/* The next blocks from b on, up to CHUNK of them; returns the block after them. */
-static size_t find_live(pass *s, const void *const *blk, size_t b) {
-  for (s->live = 0; b < s->a->nblk && s->live < CHUNK; b++)
-    if (blk[b] && any_sees(s, b)) {
-      s->at[s->live] = b;
-      s->blk[s->live++] = blk[b];
-    }
-  s->blk[s->live] = s->live ? s->blk[s->live - 1] : NULL;
-  return b;
-}
 
 PF_INLINE __m512i seen_halves(const float *x, uint32_t mask) {
   return pf_upper_halves(_mm512_maskz_loadu_ps((__mmask16)mask, x),
@@ -145,7 +125,7 @@ static void make_queries(const pass *s, size_t steps) {
 
 /* Block j against all of d; meanwhile the next block is fetched. */
 PF_INLINE void qk_steps(const pass *s, size_t j, size_t steps, const int R, const int fetch) {
-  const char *a = s->tiles, *b = s->blk[j], *next = s->blk[j + 1];
+  const char *a = s->tiles, *b = s->live.blk[j], *next = s->live.blk[j + 1];
   size_t far = steps * PF_TILE_BYTES;
   zero_tiles();
   for (size_t t = 0; t < far; t += PF_TILE_BYTES) {
@@ -188,8 +168,8 @@ static void qk_pass(pass *s) {
   qk_fn *fn = qk_fns[s->i == 0][s->R - 1];
   make_queries(s, steps);
   for (size_t b = 0; b < a->nblk;) {
-    b = find_live(s, a->kblk, b);
-    for (size_t j = 0; j < s->live; j++) {
+    b = pf_find_live(&s->live, a, s->i, s->n, a->kblk, b);
+    for (size_t j = 0; j < s->live.n; j++) {
       fn(s, j, steps);
       _tile_stored(0, c, 128);
       _tile_stored(1, c + 16, 128);
@@ -197,7 +177,7 @@ static void qk_pass(pass *s) {
         _tile_stored(2, c + PF_TILE_ROWS * PF_KBLK, 128);
         _tile_stored(3, c + PF_TILE_ROWS * PF_KBLK + 16, 128);
       }
-      put_scores(s, s->at[j], c);
+      put_scores(s, s->live.at[j], c);
     }
   }
 }
@@ -216,20 +196,20 @@ static void make_probabilities(const pass *s) {
     char *to = s->tiles + r / PF_TILE_ROWS * PF_TILE_BYTES + r % PF_TILE_ROWS * 64;
     const float *p = a->s + (s->i + r) * a->lds;
     const uint32_t *mask = a->mask[s->i + r];
-    for (size_t j = 0; j < s->live; j++, to += step)
-      _mm512_store_si512(to, seen_halves(p + s->at[j] * PF_KBLK, mask[s->at[j]]));
+    for (size_t j = 0; j < s->live.n; j++, to += step)
+      _mm512_store_si512(to, seen_halves(p + s->live.at[j] * PF_KBLK, mask[s->live.at[j]]));
   }
-  clear_rows(s, s->tiles + (s->R - 1) * PF_TILE_BYTES, step, s->live);
+  clear_rows(s, s->tiles + (s->R - 1) * PF_TILE_BYTES, step, s->live.n);
 }
 
 /* P panels from byte `off` of the blocks. */
 PF_INLINE void pv_steps(const pass *s, size_t off, const int R, const int P, const int fetch) {
   const size_t panel = PF_TILE_BYTES;
   const char *a = s->tiles;
-  for (size_t j = 0; j < s->live; j++, a += R * PF_TILE_BYTES) {
-    step(a, PF_TILE_BYTES, s->blk[j] + off, panel, R, P);
+  for (size_t j = 0; j < s->live.n; j++, a += R * PF_TILE_BYTES) {
+    step(a, PF_TILE_BYTES, s->live.blk[j] + off, panel, R, P);
     if (fetch)
-      fetch_panels(s->blk[j + 1] + off, panel, P);
+      fetch_panels(s->live.blk[j + 1] + off, panel, P);
   }
 }
 
@@ -297,7 +277,7 @@ static void pv_pass(pass *s) {
   uint32_t bad = 0;
   memset(c, 0, sizeof c);
   for (int first = 1; first || b < a->nblk; first = 0) {
-    b = find_live(s, a->vblk, b);
+    b = pf_find_live(&s->live, a, s->i, s->n, a->vblk, b);
     make_probabilities(s);
     for (size_t j = 0, P; j < panels; j += P) {
       P = panels - j < most ? panels - j : most;
