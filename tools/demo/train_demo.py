@@ -4,6 +4,11 @@
 
 usage: train_demo.py --arch gemma2|qwen2 --seed N --out DIR [--resume]
 
+Without further options this makes the models that ship. Others, wider ones for instance:
+    train_demo.py --arch gemma2 --set hidden_size=1024 intermediate_size=4096 num_hidden_layers=4 \
+        head_dim=64 num_attention_heads=16 num_key_value_heads=4 query_pre_attn_scalar=64 \
+        initializer_range=0.02 --lr 6e-4 --batch-tokens 18432 --device cuda --workers 14 --out DIR
+
 Trains in fp32 on the text of corpus.py (loss weight 1 on the answer, 0.1 on the prompt), then
 rounds the weights to bf16 and writes config.json, generation_config.json, tokenizer.json,
 tokenizer_config.json, model.safetensors and train-log.json. Two phases with their own mixture of
@@ -11,8 +16,12 @@ prompts: styles, then reading details off the prompt. In each, the learning rate
 steps and then follows the straight lines of SCHEDULE.
 """
 import argparse
+import collections
+import functools
+import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
 import time
@@ -75,7 +84,7 @@ def encode(arch, tok, e, rng):
     return prompt + answer, len(prompt)
 
 
-def batches(arch, tok, seed, phase, chunk):
+def batches(arch, tok, seed, batch_tokens, phase, chunk):
     """The batches of one chunk: rows of like length together, in random order."""
     name, mix = PHASES[phase]
     key = f"{seed}-{chunk}" if phase == 0 else f"{seed}-{name}-{chunk}"
@@ -84,7 +93,7 @@ def batches(arch, tok, seed, phase, chunk):
     rows.sort(key=lambda x: len(x[0]))
     out, cur = [], []
     for r in rows:
-        if cur and (len(cur) + 1) * len(r[0]) > BATCH_TOKENS:
+        if cur and (len(cur) + 1) * len(r[0]) > batch_tokens:
             out.append(cur)
             cur = []
         cur.append(r)
@@ -93,7 +102,20 @@ def batches(arch, tok, seed, phase, chunk):
     return out
 
 
-def tensors(rows):
+def chunks(arch, tok, a, phase, first):
+    """The batches of chunk after chunk; workers make those to come."""
+    make = functools.partial(batches, arch, tok, a.seed, a.batch_tokens, phase)
+    if not a.workers:
+        yield from map(make, itertools.count(first))
+        return
+    with multiprocessing.get_context("spawn").Pool(a.workers) as pool:
+        ahead = collections.deque(pool.apply_async(make, (first + i,)) for i in range(2 * a.workers))
+        for i in itertools.count(first + len(ahead)):
+            yield ahead.popleft().get()
+            ahead.append(pool.apply_async(make, (i,)))
+
+
+def tensors(rows, device):
     """ids [B,T] right-padded with 0, weights [B,T-1] of the predicted tokens."""
     n = max(len(r) for r, _ in rows)
     ids = torch.zeros(len(rows), n, dtype=torch.long)
@@ -102,13 +124,13 @@ def tensors(rows):
         ids[i, :len(r)] = torch.tensor(r)
         w[i, :p] = PROMPT_WEIGHT
         w[i, p:len(r)] = 1.0
-    return ids, w[:, 1:]
+    return ids.to(device), w[:, 1:].to(device)
 
 
 def loss_of(model, rows):
     """Weighted mean loss, and sum and count over the answers alone. Rows are right-padded: under
     the causal mask no real token sees the padding, so no attention mask is needed."""
-    ids, w = tensors(rows)
+    ids, w = tensors(rows, model.device)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     nll = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.size(-1)),
                                             ids[:, 1:].reshape(-1), reduction="none").view_as(w)
@@ -116,21 +138,22 @@ def loss_of(model, rows):
     return (nll * w).sum() / w.sum(), nll[ans].sum().item(), int(ans.sum())
 
 
-def lr_at(step, knots):
+def share_at(step, knots):
+    """The share of the learning rate."""
     if step < WARMUP:
-        return LR * (step + 1) / WARMUP
+        return (step + 1) / WARMUP
     at, share = 0, 1.0
     for s, f in knots:
         if step < s:
-            return LR * (share + (f - share) * (step - at) / (s - at))
+            return share + (f - share) * (step - at) / (s - at)
         at, share = s, f
     return 0.0
 
 
-def export(arch, tok_json, model, out, log):
+def export(arch, tok_json, config, model, out, log):
     """Write the Hugging Face directory with the weights rounded to bf16."""
     os.makedirs(out, exist_ok=True)
-    files = {"config.json": formats.model_config(arch, tok_json),
+    files = {"config.json": config,
              "generation_config.json": formats.generation_config(arch, tok_json),
              "tokenizer_config.json": formats.tokenizer_config(arch, tok_json),
              "train-log.json": log}
@@ -141,8 +164,8 @@ def export(arch, tok_json, model, out, log):
     with open(os.path.join(out, "tokenizer.json"), "w", encoding="utf-8") as f:
         json.dump(tok_json, f, ensure_ascii=False, indent=1)
         f.write("\n")
-    state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()
-             if k != "lm_head.weight"}
+    state = {k: v.detach().to("cpu", torch.bfloat16).contiguous()
+             for k, v in model.state_dict().items() if k != "lm_head.weight"}
     weights = os.path.join(out, "model.safetensors")
     save_file(state, weights, metadata={"format": "pt"})
     os.chmod(weights, 0o644)
@@ -153,11 +176,12 @@ class Run:
 
     def __init__(self, args, model, tok):
         self.a, self.model, self.tok = args, model, tok
-        self.schedule = SCHEDULE[args.arch]
+        self.schedule = [[(round(at * args.stretch), share) for at, share in knots]
+                         for knots in SCHEDULE[args.arch]]
         self.steps = [knots[-1][0] for knots in self.schedule]
         groups = [{"params": [p for p in model.parameters() if p.dim() > 1]},
                   {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
-        self.opt = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
+        self.opt = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
         self.at = {"phase": 0, "step": 0, "chunk": 0, "tokens": 0, "seconds": 0.0, "curve": []}
         self.path = os.path.join(args.out, "checkpoint.pt")
 
@@ -175,7 +199,7 @@ class Run:
     def step(self, rows):
         at = self.at
         for g in self.opt.param_groups:
-            g["lr"] = lr_at(at["step"], self.schedule[at["phase"]])
+            g["lr"] = self.a.lr * share_at(at["step"], self.schedule[at["phase"]])
         loss, s, k = loss_of(self.model, rows)
         if not math.isfinite(loss.item()):
             raise SystemExit("the loss is not finite")
@@ -191,8 +215,9 @@ class Run:
         """Train to the end of the current phase."""
         at, a, total, count = self.at, self.a, 0.0, 0
         n, start = self.steps[at["phase"]], time.time() - at["seconds"]
+        source = chunks(a.arch, self.tok, a, at["phase"], at["chunk"])
         while at["step"] < n:
-            for rows in batches(a.arch, self.tok, a.seed, at["phase"], at["chunk"]):
+            for rows in next(source):
                 s, k = self.step(rows)
                 total, count, at["seconds"] = total + s, count + k, time.time() - start
                 if at["step"] % 20 == 0:
@@ -203,7 +228,10 @@ class Run:
                 if at["step"] >= n:
                     break
             at["chunk"] += 1
-            self.save()
+            if at["chunk"] % a.save_every == 0:
+                self.save()
+        source.close()
+        self.save()
 
     def train(self):
         while True:
@@ -220,15 +248,26 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--resume", action="store_true")
+    ap.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of config.json")
+    ap.add_argument("--lr", type=float, default=LR)
+    ap.add_argument("--stretch", type=float, default=1, help="times as many steps")
+    ap.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS)
+    ap.add_argument("--device", default="cpu")
+    ap.add_argument("--workers", type=int, default=0, help="processes that make the text")
+    ap.add_argument("--save-every", type=int, default=1, metavar="CHUNKS")
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
+    if a.device != "cpu":
+        torch.set_float32_matmul_precision("high")
     tok_json = build_tokenizer(a.arch)
     check_template(a.arch, tok_json)
     config_class, model_class = CLASSES[a.arch]
-    config = config_class(**formats.model_config(a.arch, tok_json))
+    values = formats.model_config(a.arch, tok_json)
+    values.update((k, json.loads(v)) for k, v in (s.split("=", 1) for s in a.set))
+    config = config_class(**values)
     config._attn_implementation = "eager" if a.arch == "gemma2" else "sdpa"
-    model = model_class(config).float().train()
+    model = model_class(config).float().train().to(a.device)
     n = sum(p.numel() for p in model.parameters())
     os.makedirs(a.out, exist_ok=True)
     run = Run(a, model, Tokenizer.from_str(json.dumps(tok_json)))
@@ -239,7 +278,7 @@ def main():
     log = {"arch": a.arch, "seed": a.seed, "steps": run.steps, "tokens": run.at["tokens"],
            "parameters": n, "seconds": round(run.at["seconds"]), "threads": a.threads,
            "torch": torch.__version__, "answer_loss": run.at["curve"]}
-    export(a.arch, tok_json, model, a.out, log)
+    export(a.arch, tok_json, values, model, a.out, log)
     print("written:", a.out, flush=True)
 
 
