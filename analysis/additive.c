@@ -23,6 +23,7 @@ int pf_additive_sweep(pf_desk *d, const size_t *cells, size_t n) {
     m = n - at < d->together ? n - at : d->together;
     rc = pf_cells_run(&d->work, cells + at, m, keep_cell, d);
   }
+  pf_work_drop(&d->work);
   return rc;
 }
 

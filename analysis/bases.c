@@ -79,7 +79,7 @@ static int begin(const pf_bases *b, pf_base *x) {
                     .pos_hi = x->q->p_last + 1,
                     .op = PF_OP_CAPTURE,
                     .out = x->h};
-  int rc = keep ? pf_seq_fork(&x->seq, from->seq, keep) : pf_seq_new(&x->seq, b->ctx);
+  int rc = keep ? pf_seq_fork(&x->seq, from->seq, keep) : pf_seq_new(&x->seq, b->d->work.ctx);
   return rc == PF_OK ? pf_seq_set_taps(x->seq, &x->tap, 1) : rc;
 }
 
@@ -106,7 +106,7 @@ static int run_level(pf_bases *b, level which) {
       n += rows_of(b->v[i], rows + n);
   }
   if (rc == PF_OK)
-    rc = pf_desk_eval(b->d, b->ctx, rows, n, NULL);
+    rc = pf_desk_eval(b->d, b->d->work.ctx, rows, n, NULL);
   for (size_t i = 0; i < b->n && rc == PF_OK; i++)
     if (fresh[i])
       rc = pf_seq_set_taps(b->v[i]->seq, NULL, 0);

@@ -17,7 +17,6 @@ typedef struct pf_base {
 
 typedef struct pf_bases {
   pf_desk *d;
-  pf_ctx *ctx;
   int hook; /* whose input at `layer` is kept */
   int32_t layer;
   pf_base **v;

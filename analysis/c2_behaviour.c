@@ -74,7 +74,6 @@ typedef struct work {
   pf_desk *d;
   const pf_plan *p;
   bool full;
-  pf_ctx *ctx;
   int hook;
   int32_t layer;
   size_t width, vocab;
@@ -266,7 +265,7 @@ static int feed_sources(work *w, int32_t step) {
     }
   }
   if (rc == PF_OK)
-    rc = pf_desk_eval(w->d, w->ctx, rows, n, NULL);
+    rc = pf_desk_eval(w->d, w->d->work.ctx, rows, n, NULL);
   pf_free(rows);
   return rc;
 }
@@ -331,7 +330,7 @@ static int step_texts(work *w, int32_t step, bool *more) {
     n++;
   }
   if (rc == PF_OK)
-    rc = pf_desk_eval(w->d, w->ctx, rows, n, w->logits);
+    rc = pf_desk_eval(w->d, w->d->work.ctx, rows, n, w->logits);
   *more = false;
   for (size_t i = 0, k = 0; i < w->n_t && rc == PF_OK; i++) {
     if (!grows(&w->t[i]))
@@ -399,7 +398,7 @@ static int persona_scores(work *w, text *t) {
       rc = judge_begin(&j[i], t, b, rows + i * t->out.n);
   }
   if (rc == PF_OK)
-    rc = pf_desk_eval(w->d, w->ctx, rows, n * t->out.n, NULL);
+    rc = pf_desk_eval(w->d, w->d->work.ctx, rows, n * t->out.n, NULL);
   for (size_t i = 1; i < n && rc == PF_OK; i++)
     t->llr[i - 1] = mean_logprob(&j[i], t->out.n) - mean_logprob(&j[0], t->out.n);
   for (size_t i = 0; j && i < n; i++)
@@ -723,9 +722,6 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
   w.b.hook = w.hook;
   if (rc == PF_OK)
     rc = open_markers(&w);
-  if (rc == PF_OK)
-    rc = pf_ctx_new(&w.ctx, p->model, &(pf_ctx_opts){.threads = d->o->threads});
-  w.b.ctx = w.ctx;
   w.t = pf_calloc(together * per, sizeof *w.t);
   w.logits = pf_alloc(together * per, w.vocab * sizeof *w.logits);
   if (rc == PF_OK && (!w.t || !w.logits))
@@ -742,7 +738,6 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
   pf_free(w.logits);
   pf_markers_free(&w.grid_markers);
   pf_markers_free(&w.task_markers);
-  pf_ctx_free(w.ctx);
   return rc;
 }
 

@@ -42,7 +42,9 @@ static size_t block_bytes(const pf_work *w, size_t lo, size_t hi, int32_t n) {
 static void count(pf_work *w, size_t rows, pf_phase phase) {
   uint64_t *layers[PF_N_PHASES] = {&w->done.base, &w->done.changed};
   double now = pf_seconds();
-  *layers[phase] += pf_ctx_row_layers(w->ctx) - w->done.base - w->done.changed;
+  uint64_t computed = pf_ctx_row_layers(w->ctx);
+  *layers[phase] += computed - w->counted;
+  w->counted = computed;
   w->seconds[phase] += now - w->since;
   w->since = now;
   w->done.rows += rows;
@@ -582,6 +584,7 @@ int pf_cells_run(pf_work *w, const size_t *index, size_t n,
   pf_cell *c = pf_calloc(n, sizeof *c);
   int rc = c ? PF_OK : PF_ENOMEM;
   w->since = pf_seconds();
+  w->counted = pf_ctx_row_layers(w->ctx);
   for (size_t i = 0; c && i < n; i++)
     c[i].index = index[i];
   if (rc == PF_OK)
@@ -728,12 +731,16 @@ int pf_work_begin(pf_work *w, const pf_plan *p, const pf_study_opts *o) {
   return rc == PF_OK ? pf_ctx_new(&w->ctx, p->model, &(pf_ctx_opts){.threads = o->threads}) : rc;
 }
 
-void pf_work_end(pf_work *w) {
+void pf_work_drop(pf_work *w) {
   run_free(&w->bb);
   for (size_t i = 0; w->xb && i < w->plan->grid.n_personas; i++)
     run_free(&w->xb[i]);
   for (size_t i = 0; w->by && i < w->plan->grid.n_tasks; i++)
     run_free(&w->by[i]);
+}
+
+void pf_work_end(pf_work *w) {
+  pf_work_drop(w);
   pf_free(w->xb);
   pf_free(w->by);
   pf_ctx_free(w->ctx);

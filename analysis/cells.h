@@ -48,12 +48,13 @@ typedef enum pf_phase { PF_PHASE_BASE, PF_PHASE_SUBSTITUTIONS, PF_N_PHASES } pf_
 typedef struct pf_work {
   const pf_plan *plan;
   const pf_study_opts *o;
-  pf_ctx *ctx;
+  pf_ctx *ctx; /* of the texts too */
   int hook_pre, hook_final, hook_logits;
   size_t d, n_h, vocab;                          /* n_h = (L+1)*d */
   pf_run bb, *xb, *by;                           /* (n_personas), (n_tasks) */
   size_t in_flight;                              /* bytes of branches in a step, at most */
   pf_cost done;                                  /* computed so far */
+  uint64_t counted;                              /* row-layers of the context that stand in done */
   pf_cost told;                                  /* done, at the last tick */
   void (*tick)(void *user, const pf_cost *more); /* what a step has added; NULL: nobody listens */
   void *tick_user;
@@ -62,6 +63,8 @@ typedef struct pf_work {
 
 int pf_work_begin(pf_work *w, const pf_plan *p, const pf_study_opts *o);
 void pf_work_end(pf_work *w);
+/* Frees the base runs; those that are wanted again run again. */
+void pf_work_drop(pf_work *w);
 
 /* Adds what cell c costs; and what the base prompts cost. */
 void pf_cost_cell(const pf_work *w, size_t c, pf_cost *cost);

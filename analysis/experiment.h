@@ -13,6 +13,7 @@ typedef struct pf_experiment pf_experiment;
 typedef struct pf_spent {
   double seconds;
   uint64_t row_layers;
+  uint64_t peak; /* bytes of memory, of the process until then */
 } pf_spent;
 
 /* A running study. */

@@ -325,6 +325,12 @@ static int plan_total(study *s) {
 
 /* ---- work ------------------------------------------------------------------------------------ */
 
+static uint64_t peak_memory(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return (uint64_t)u.ru_maxrss * 1024;
+}
+
 static void work_tick(void *user, const pf_cost *more) {
   pf_desk_count(user, more);
 }
@@ -333,6 +339,7 @@ static void work_tick(void *user, const pf_cost *more) {
 static void account(study *s, const pf_experiment *e, bool end) {
   s->d.now = (size_t)(e - pf_experiments);
   s->d.spent[s->d.now].seconds += end ? pf_seconds() : -pf_seconds();
+  s->d.spent[s->d.now].peak = peak_memory();
 }
 
 static int run_together(study *s, const pf_experiment *e) {
@@ -344,6 +351,7 @@ static int run_together(study *s, const pf_experiment *e) {
   int rc = n ? e->together(&s->d, cells, n) : PF_OK;
   account(s, e, true);
   pf_free(cells);
+  pf_release_freed();
   return rc;
 }
 
@@ -565,8 +573,9 @@ static json_t *spent(const study *s) {
   for (size_t i = 0; i < pf_n_experiments; i++)
     if (runs(s, &pf_experiments[i]))
       json_object_set_new(all, pf_experiments[i].key,
-                          json_pack("{s:o,s:I}", "seconds", pf_js_num(s->d.spent[i].seconds),
-                                    "row_layers", (json_int_t)s->d.spent[i].row_layers));
+                          json_pack("{s:o,s:I,s:I}", "seconds", pf_js_num(s->d.spent[i].seconds),
+                                    "row_layers", (json_int_t)s->d.spent[i].row_layers,
+                                    "peak_memory_bytes", (json_int_t)s->d.spent[i].peak));
   return all;
 }
 
@@ -579,18 +588,16 @@ static int write_timings(const study *s, double load, double seconds, size_t cel
   snprintf(path, sizeof path, "%s/timings.json", s->o->out_dir);
   if (s->d.computed == 0 && access(path, F_OK) == 0)
     return PF_OK;
-  struct rusage u;
-  getrusage(RUSAGE_SELF, &u);
-  json_t *t = json_pack(
-      "{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:o,s:I}", "schema",
-      "personaflow-timings/1", "threads", threads_of(s), "load_seconds", pf_js_num(load),
-      "study_seconds", pf_js_num(seconds), "base_seconds", pf_js_num(w->seconds[PF_PHASE_BASE]),
-      "substitution_seconds", pf_js_num(w->seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed",
-      (json_int_t)cells, "units_computed", (json_int_t)s->d.computed, "rows",
-      (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on", "row_layers_base",
-      (json_int_t)done->base, "row_layers_substitutions", (json_int_t)done->changed,
-      "cells_together", (json_int_t)s->d.together, "experiments", spent(s), "peak_memory_bytes",
-      (json_int_t)u.ru_maxrss * 1024);
+  json_t *t = json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:o,s:I}", "schema",
+                        "personaflow-timings/1", "threads", threads_of(s), "load_seconds",
+                        pf_js_num(load), "study_seconds", pf_js_num(seconds), "base_seconds",
+                        pf_js_num(w->seconds[PF_PHASE_BASE]), "substitution_seconds",
+                        pf_js_num(w->seconds[PF_PHASE_SUBSTITUTIONS]), "cells_computed",
+                        (json_int_t)cells, "units_computed", (json_int_t)s->d.computed, "rows",
+                        (json_int_t)done->rows, "sharing", s->o->no_sharing ? "off" : "on",
+                        "row_layers_base", (json_int_t)done->base, "row_layers_substitutions",
+                        (json_int_t)done->changed, "cells_together", (json_int_t)s->d.together,
+                        "experiments", spent(s), "peak_memory_bytes", (json_int_t)peak_memory());
   int rc = pf_js_write(s->o->out_dir, "timings.json", t);
   json_decref(t);
   return rc;

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "base/status.h"
 
@@ -43,6 +46,12 @@ void *pf_calloc(size_t n, size_t size) {
 
 void pf_free(void *p) {
   free(p);
+}
+
+void pf_release_freed(void) {
+#ifdef __GLIBC__
+  (void)malloc_trim(0);
+#endif
 }
 
 char *pf_strdup(const char *s) {

@@ -14,6 +14,9 @@ void *pf_calloc(size_t n, size_t size);
 /* As pf_calloc, contents undefined. */
 void *pf_alloc(size_t n, size_t size);
 void pf_free(void *p);
+/* Gives back to the system what was freed, where the C library can: between phases that hold
+ * gigabytes, which would otherwise add up. */
+void pf_release_freed(void);
 /* A heap copy of the string; NULL when out of memory. Free with pf_free. */
 char *pf_strdup(const char *s);
 /* Grows *p (elements of `size` bytes) so that `need` elements fit; doubles *cap. PF_OK or
