@@ -406,7 +406,7 @@ static void same_experiments(const char *a, const char *b, const char *const *ke
  */
 START_TEST(experiments_share) {
   static const char *const keys[] = {"y", "markers", "injection", "layer_sets", NULL};
-  make_grid(PIRATE "," COOK, HAIKU_TASK "," BOOK_TASK);
+  make_grid(PIRATE "," COOK, tu_tier("small") ? HAIKU_TASK : HAIKU_TASK "," BOOK_TASK);
   pf_study_opts o = opts("shared", "2,5");
   o.only = NULL;
   run(&o);
