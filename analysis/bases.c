@@ -61,17 +61,22 @@ int pf_bases_want(pf_bases *b, int persona, int task, pf_base **out) {
   return rc == PF_OK && !x->h ? PF_ENOMEM : rc;
 }
 
+/* Tokens that a prompt takes from another's run. */
+static size_t kept(const pf_desk *d, const pf_role_prompt *q, const pf_role_prompt *from) {
+  return d->o->no_sharing ? 0 : (size_t)pf_shared_prefix(q, from, q->p_last);
+}
+
 /* The run whose beginning a prompt takes; NULL: none. */
 static const pf_base *parent_of(const pf_bases *b, const pf_base *x) {
   const pf_base *from = level_of(x) == BOTH_PARTS ? find(b, x->persona, PF_BASE) : NULL;
   if (!from && level_of(x) != ROOT)
     from = find(b, PF_BASE, PF_BASE);
-  return b->d->o->no_sharing ? NULL : from;
+  return from;
 }
 
 static int begin(const pf_bases *b, pf_base *x) {
   const pf_base *from = parent_of(b, x);
-  int32_t keep = from ? pf_shared_prefix(x->q, from->q, x->q->p_last) : 0;
+  size_t keep = from ? kept(b->d, x->q, from->q) : 0;
   x->tap = (pf_tap){.hook = b->hook,
                     .layer = b->layer,
                     .head = -1,
@@ -79,7 +84,8 @@ static int begin(const pf_bases *b, pf_base *x) {
                     .pos_hi = x->q->p_last + 1,
                     .op = PF_OP_CAPTURE,
                     .out = x->h};
-  int rc = keep ? pf_seq_fork(&x->seq, from->seq, keep) : pf_seq_new(&x->seq, b->d->work.ctx);
+  int rc =
+      keep ? pf_seq_fork(&x->seq, from->seq, (int32_t)keep) : pf_seq_new(&x->seq, b->d->work.ctx);
   return rc == PF_OK ? pf_seq_set_taps(x->seq, &x->tap, 1) : rc;
 }
 
@@ -124,7 +130,7 @@ int pf_bases_run(pf_bases *b) {
 
 /* Rows of a prompt that continues another. */
 static uint64_t rows_behind(const pf_desk *d, const pf_role_prompt *q, const pf_role_prompt *from) {
-  return q->enc.n - (d->o->no_sharing ? 0 : (uint64_t)pf_shared_prefix(q, from, q->p_last));
+  return q->enc.n - kept(d, q, from);
 }
 
 uint64_t pf_bases_rows(const pf_desk *d, size_t cell) {
@@ -143,10 +149,9 @@ pf_bases_bytes pf_bases_memory(const pf_desk *d) {
   pf_bases_bytes m = {0};
   for (size_t c = 0; c < p->n_cells; c++) {
     const pf_role_prompt *q = &p->xy[c], *xb = &p->xb[c / p->grid.n_tasks];
-    size_t keep = d->o->no_sharing ? 0 : (size_t)pf_shared_prefix(q, xb, q->p_last),
-           longest = q->enc.n > xb->enc.n ? q->enc.n : xb->enc.n;
+    size_t longest = q->enc.n > xb->enc.n ? q->enc.n : xb->enc.n;
     uint64_t whole = pf_kv_bytes(d->work.ctx, 0, longest),
-             xy = pf_kv_bytes(d->work.ctx, keep, q->enc.n);
+             xy = pf_kv_bytes(d->work.ctx, kept(d, q, xb), q->enc.n);
     m.whole = whole > m.whole ? whole : m.whole;
     m.xy = xy > m.xy ? xy : m.xy;
   }

@@ -74,8 +74,6 @@ typedef struct work {
   pf_desk *d;
   const pf_plan *p;
   bool full;
-  int hook;
-  int32_t layer;
   size_t width, vocab;
   pf_bases b;
   text *t;
@@ -253,8 +251,8 @@ static int feed_sources(work *w, int32_t step) {
       if (!t->from[s])
         continue;
       int32_t pos = (int32_t)t->of[s]->q->enc.n - 1 + step;
-      t->taps[s] = (pf_tap){.hook = w->hook,
-                            .layer = w->layer,
+      t->taps[s] = (pf_tap){.hook = w->b.hook,
+                            .layer = w->b.layer,
                             .head = -1,
                             .pos_lo = pos,
                             .pos_hi = pos + 1,
@@ -315,8 +313,8 @@ static int step_texts(work *w, int32_t step, bool *more) {
     if (!grows(t))
       continue;
     bool put = acts(t, step) && make_value(w, t);
-    t->tap = (pf_tap){.hook = w->hook,
-                      .layer = w->layer,
+    t->tap = (pf_tap){.hook = w->b.hook,
+                      .layer = w->b.layer,
                       .head = -1,
                       .pos_lo = pos,
                       .pos_hi = pos + 1,
@@ -523,13 +521,6 @@ static int add_cell(work *w, size_t cell) {
   return rc;
 }
 
-static size_t texts_of_a_cell(const pf_plan *p, bool full) {
-  size_t n = 0;
-  for (int i = 0; i < N_CONDITIONS; i++)
-    n += (size_t)schedules_of(p, full, &conditions[i]);
-  return n;
-}
-
 /* The records of C2, or of the paper's test. */
 static int keep_cell(work *w, bool full, size_t cell) {
   json_t *rows = json_array();
@@ -639,19 +630,13 @@ static load load_of(const pf_desk *d, bool full, bool of_task, size_t n) {
   return l;
 }
 
-static size_t longest_prompt(const pf_plan *p) {
-  size_t n = p->bb.enc.n;
-  for (size_t c = 0; c < p->n_cells; c++)
-    n = p->xy[c].enc.n > n ? p->xy[c].enc.n : n;
-  return n;
-}
-
 /* With n cells at a time: scratch and logits, prompts, texts. C2 keeps the prompts of the whole
  * grid, and its judges read one text behind all personas. */
 static uint64_t memory_of(const pf_desk *d, bool full, size_t n) {
   const pf_plan *p = &d->plan;
-  size_t longest = longest_prompt(p), personas = p->grid.n_personas, tasks = p->grid.n_tasks,
-         some = full ? personas : pf_group_personas(p, n), told = n < tasks ? n : tasks;
+  size_t longest = pf_plan_longest(p)->enc.n, personas = p->grid.n_personas,
+         tasks = p->grid.n_tasks, some = full ? personas : pf_group_personas(p, n),
+         told = n < tasks ? n : tasks;
   uint64_t row = (uint64_t)p->info->vocab_size * sizeof(float);
   pf_bases_bytes b = pf_bases_memory(d);
   load l = load_of(d, full, false, longest), t = load_of(d, full, true, longest);
@@ -714,12 +699,12 @@ size_t pf_c2_cells(const pf_desk *d, const pf_experiment *e) {
 static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
   const pf_plan *p = &d->plan;
   work w = {.d = d, .p = p, .full = full, .width = (size_t)p->info->d_model, .b = {.d = d}};
-  size_t per = texts_of_a_cell(p, full), together = cells_together(d, full);
+  size_t per = load_of(d, full, false, 1).texts + load_of(d, full, true, 1).texts,
+         together = cells_together(d, full);
   int32_t layer;
   w.vocab = (size_t)p->info->vocab_size;
-  w.layer = w.b.layer = pf_paper_layer(PAPER_LAYER, p->info->n_layers);
-  int rc = pf_hook_find(p->model, "blocks.0.hook_resid_pre", &w.hook, &layer);
-  w.b.hook = w.hook;
+  w.b.layer = pf_paper_layer(PAPER_LAYER, p->info->n_layers);
+  int rc = pf_hook_find(p->model, "blocks.0.hook_resid_pre", &w.b.hook, &layer);
   if (rc == PF_OK)
     rc = open_markers(&w);
   w.t = pf_calloc(together * per, sizeof *w.t);

@@ -658,9 +658,7 @@ typedef struct memory {
 static memory memory_of(const pf_work *w) {
   const pf_plan *p = w->plan;
   uint64_t row = (uint64_t)w->vocab * sizeof(float), h = (uint64_t)w->n_h * sizeof(float), sum = 0;
-  const pf_role_prompt *q = &p->bb;
-  for (size_t c = 0; c < p->n_cells; c++)
-    q = p->xy[c].enc.n > q->enc.n ? &p->xy[c] : q;
+  const pf_role_prompt *q = pf_plan_longest(p);
   uint64_t kv = block_bytes(w, 0, q->enc.n + PF_Y_MAX, n_layers(w));
   memory m = {.fixed = pf_ctx_scratch_bytes(w->ctx, CALL_ROWS, 0) + LOGIT_ROWS * row,
               .run = kv + BASE_SITES * h,

@@ -228,10 +228,7 @@ static void drop_cell(pf_lab *l) {
 
 uint64_t pf_lab_memory(const pf_lab *l, size_t tracks) {
   const pf_plan *p = l->plan;
-  size_t n = p->bb.enc.n;
-  for (size_t c = 0; c < p->n_cells; c++)
-    n = p->xy[c].enc.n > n ? p->xy[c].enc.n : n;
-  n += p->y_max;
+  size_t n = pf_plan_longest(p)->enc.n + p->y_max;
   uint64_t kv = (uint64_t)(n + 64) * pf_ctx_bytes_per_position(l->ctx),
            h = (uint64_t)n * ((uint64_t)l->layers + 1) * l->d * sizeof(float),
            logits = (uint64_t)(p->y_max + 64) * l->vocab * sizeof(float),

@@ -21,6 +21,13 @@ const pf_role_prompt *pf_plan_prompt(const pf_plan *p, int persona, int task) {
   return task < 0 ? &p->xb[persona] : &p->xy[(size_t)persona * p->grid.n_tasks + (size_t)task];
 }
 
+const pf_role_prompt *pf_plan_longest(const pf_plan *p) {
+  const pf_role_prompt *q = &p->bb;
+  for (size_t c = 0; c < p->n_cells; c++)
+    q = p->xy[c].enc.n > q->enc.n ? &p->xy[c] : q;
+  return q;
+}
+
 int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit) {
   int32_t n = 0;
   while (n < limit && (size_t)n < a->enc.n && (size_t)n < b->enc.n &&

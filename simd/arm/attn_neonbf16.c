@@ -11,8 +11,8 @@
 #include "simd/vec/bf16.h"
 
 enum { ROWS = 32, TILE = 8, PANEL = PF_KBLK * PF_LANES * 2 /* bytes of 32 k */ };
-_Static_assert(ROWS *PF_LIVE *PF_KBLK * sizeof(elem) <= PF_ATTN_WORK, "operands of pv fit");
-_Static_assert(ROWS * 4096 * sizeof(elem) <= PF_ATTN_WORK, "operands of qk fit");
+_Static_assert(sizeof(elem) * ROWS * PF_LIVE * PF_KBLK <= PF_ATTN_WORK, "operands of pv fit");
+_Static_assert(sizeof(elem) * ROWS * 4096 <= PF_ATTN_WORK, "operands of qk fit");
 
 /* Queries i..i+n-1, and the blocks that they see. */
 typedef struct pass {
