@@ -6,140 +6,104 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 static const char usage[] =
     "usage: personaflow bench -m MODEL[,MODEL...] [OPTIONS]\n"
     "Times prompts and generation: tokens drawn at random, nothing sampled, mean and standard "
     "deviation\n"
-    "of the repetitions. Options and fields that llama-bench has too mean the same.\n"
-    "  -m, --model M[,M...]   models\n"
-    "  -p, --n-prompt N,...   prompts of N tokens (512; 0: none)\n"
-    "  -n, --n-gen N,...      generation of N tokens (128; 0: none)\n"
-    "  -npl N,...             branches that generate together (1), as llama-batched-bench\n"
-    "  -d, --n-depth N        tokens that are there before each test (0)\n"
-    "  -b, --batch-size N     tokens of a prompt in one call (2048)\n"
-    "  -t, --threads N        threads (all CPUs)\n"
-    "  -r, --repetitions N    repetitions (5)\n"
-    "  -o, --output FORMAT    md (default), csv, json, jsonl\n"
-    "      --no-warmup        no repetition before those that count\n"
-    "  --precision P[,P...]   f32, bf16, bf16-hf, int8 (f32)\n"
-    "  --quiet                no progress\n";
+    "of the repetitions. Options and fields that llama-bench has too mean the same.\n";
 
-enum { OPT_NPL = 256, OPT_PRECISION, OPT_NO_WARMUP, OPT_QUIET, MOST = 16 };
+enum { MOST = 16 };
+static const char *const outputs[] = {"md", "csv", "json", "jsonl", NULL};
+enum { MD, CSV, JSON }; /* of outputs */
 
-static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-                                        {"n-prompt", required_argument, NULL, 'p'},
-                                        {"n-gen", required_argument, NULL, 'n'},
-                                        {"npl", required_argument, NULL, OPT_NPL},
-                                        {"n-depth", required_argument, NULL, 'd'},
-                                        {"batch-size", required_argument, NULL, 'b'},
-                                        {"threads", required_argument, NULL, 't'},
-                                        {"repetitions", required_argument, NULL, 'r'},
-                                        {"output", required_argument, NULL, 'o'},
-                                        {"no-warmup", no_argument, NULL, OPT_NO_WARMUP},
-                                        {"precision", required_argument, NULL, OPT_PRECISION},
-                                        {"quiet", no_argument, NULL, OPT_QUIET},
-                                        {"help", no_argument, NULL, 'h'},
-                                        {0}};
-
-typedef enum output { MD, CSV, JSON, JSONL, N_OUTPUTS } output;
-static const char *const outputs[N_OUTPUTS] = {"md", "csv", "json", "jsonl"};
+typedef struct list {
+  int32_t v[MOST];
+  size_t n;
+} list;
 
 typedef struct args {
   pf_bench_opts o;
-  char *model[MOST];
-  size_t n_models;
-  pf_precision precision[PF_N_PRECISIONS];
-  size_t n_precisions;
-  int32_t p[MOST], n[MOST], npl[MOST];
-  output output;
+  struct models {
+    char *v[MOST];
+    size_t n;
+  } model;
+  struct precisions {
+    pf_precision v[PF_N_PRECISIONS];
+    size_t n;
+  } precision;
+  list p, n, npl;
+  int output, quiet;
   size_t lines;
 } args;
 
 /* ---- options --------------------------------------------------------------------------------- */
 
-static int numbers(const char *name, long lo, int32_t *list, size_t *n) {
-  char *at = NULL;
-  *n = 0;
-  for (char *w = strtok_r(optarg, ",", &at); w; w = strtok_r(NULL, ",", &at)) {
-    long v;
-    if (*n == MOST)
-      return cli_usage("bench", "%s takes at most %d numbers", name, MOST);
-    if (!cli_int("bench", name, w, lo, 1 << 20, &v))
-      return 2;
-    list[(*n)++] = (int32_t)v;
-  }
-  return *n ? -1 : cli_usage("bench", "%s wants a number", name);
-}
-
-static int number(const char *name, long lo, int32_t *out) {
+static bool take_numbers(const char *command, const cli_opt *o, char *text, void *to) {
+  list *l = to;
+  char *at = NULL, name[32];
   long v;
-  if (!cli_int("bench", name, optarg, lo, 1 << 20, &v))
-    return 2;
-  *out = (int32_t)v;
-  return -1;
-}
-
-static int models(args *a) {
-  char *at = NULL;
-  for (char *w = strtok_r(optarg, ",", &at); w; w = strtok_r(NULL, ",", &at)) {
-    if (a->n_models == MOST)
-      return cli_usage("bench", "--model takes at most %d models", MOST);
-    a->model[a->n_models++] = w;
+  snprintf(name, sizeof name, "--%s", o->name);
+  l->n = 0;
+  for (char *w = strtok_r(text, ",", &at); w; w = strtok_r(NULL, ",", &at)) {
+    if (l->n == MOST)
+      return cli_usage(command, "%s takes at most %d numbers", name, MOST), false;
+    if (!cli_int(command, name, w, (long)o->lo, (long)o->hi, &v))
+      return false;
+    l->v[l->n++] = (int32_t)v;
   }
-  return -1;
+  return l->n || (cli_usage(command, "%s wants a number", name), false);
 }
 
-static int precisions(args *a) {
+static bool take_models(const char *command, const cli_opt *o, char *text, void *to) {
+  struct models *m = to;
   char *at = NULL;
-  for (char *w = strtok_r(optarg, ",", &at); w; w = strtok_r(NULL, ",", &at))
-    if (a->n_precisions == PF_N_PRECISIONS ||
-        !cli_precision("bench", w, &a->precision[a->n_precisions++]))
-      return 2;
-  return -1;
-}
-
-static int format(args *a) {
-  for (int i = 0; i < N_OUTPUTS; i++)
-    if (!strcmp(optarg, outputs[i]))
-      return a->output = (output)i, -1;
-  return cli_usage("bench", "--output: '%s' is none of md, csv, json, jsonl", optarg);
-}
-
-/* -1: go on; else an exit code. */
-static int option(args *a, int c) {
-  switch (c) {
-  case 'h':
-    return fputs(usage, stdout), 0;
-  case 'm':
-    return models(a);
-  case 'p':
-    return numbers("--n-prompt", 0, a->p, &a->o.n_p);
-  case 'n':
-    return numbers("--n-gen", 0, a->n, &a->o.n_n);
-  case OPT_NPL:
-    return numbers("-npl", 1, a->npl, &a->o.n_npl);
-  case 'd':
-    return number("--n-depth", 0, &a->o.n_depth);
-  case 'b':
-    return number("--batch-size", 1, &a->o.n_batch);
-  case 't':
-    return number("--threads", 1, &a->o.threads);
-  case 'r':
-    return number("--repetitions", 1, &a->o.repetitions);
-  case 'o':
-    return format(a);
-  case OPT_NO_WARMUP:
-    return a->o.no_warmup = 1, -1;
-  case OPT_PRECISION:
-    return precisions(a);
-  case OPT_QUIET:
-    return a->o.progress = NULL, -1;
-  default:
-    return 2;
+  (void)o;
+  for (char *w = strtok_r(text, ",", &at); w; w = strtok_r(NULL, ",", &at)) {
+    if (m->n == MOST)
+      return cli_usage(command, "--model takes at most %d models", MOST), false;
+    m->v[m->n++] = w;
   }
+  return true;
 }
+
+static bool take_precisions(const char *command, const cli_opt *o, char *text, void *to) {
+  struct precisions *p = to;
+  char *at = NULL;
+  (void)o;
+  for (char *w = strtok_r(text, ",", &at); w; w = strtok_r(NULL, ",", &at)) {
+    if (p->n == PF_N_PRECISIONS)
+      return cli_usage(command, "--precision takes each precision once"), false;
+    if (!cli_precision(command, w, &p->v[p->n++]))
+      return false;
+  }
+  return true;
+}
+
+#define AT(field) .at = offsetof(args, field)
+static const cli_opt opts[] = {
+    {"model", 'm', "M[,M...]", "models", CLI_CALL, AT(model), .take = take_models},
+    {"n-prompt", 'p', "N,...", "prompts of N tokens (512; 0: none)", CLI_CALL, AT(p), 0, 1 << 20,
+     .take = take_numbers},
+    {"n-gen", 'n', "N,...", "generation of N tokens (128; 0: none)", CLI_CALL, AT(n), 0, 1 << 20,
+     .take = take_numbers},
+    {"npl", 0, "N,...", "branches that generate together (1); -npl too, as llama-batched-bench",
+     CLI_CALL, AT(npl), 1, 1 << 20, .take = take_numbers},
+    {"n-depth", 'd', "N", "tokens that are there before each test (0)", CLI_INT, AT(o.n_depth), 0,
+     1 << 20},
+    {"batch-size", 'b', "N", "tokens of a prompt in one call (2048)", CLI_INT, AT(o.n_batch), 1,
+     1 << 20},
+    CLI_THREADS(args, o.threads),
+    {"repetitions", 'r', "N", "repetitions (5)", CLI_INT, AT(o.repetitions), 1, 1 << 20},
+    {"output", 'o', "FORMAT", "md (default), csv, json, jsonl", CLI_WORD, AT(output),
+     .words = outputs},
+    {"no-warmup", 0, NULL, "no repetition before those that count", CLI_FLAG, AT(o.no_warmup)},
+    {"precision", 0, "P[,P...]", "f32, bf16, bf16-hf, int8 (f32)", CLI_CALL, AT(precision),
+     .take = take_precisions},
+    CLI_QUIET(args, quiet),
+    {0}};
+#undef AT
 
 /* ---- lines ----------------------------------------------------------------------------------- */
 
@@ -206,10 +170,20 @@ static int print_line(void *user, const char *json) {
 
 static int run(args *a) {
   int rc = PF_OK;
-  for (size_t m = 0; m < a->n_models; m++)
-    for (size_t p = 0; p < a->n_precisions && rc == PF_OK; p++) {
-      a->o.precision = a->precision[p];
-      rc = pf_bench_run(&a->o, a->model[m]);
+  a->o.p = a->p.v;
+  a->o.n = a->n.v;
+  a->o.npl = a->npl.v;
+  a->o.n_p = a->p.n;
+  a->o.n_n = a->n.n;
+  a->o.n_npl = a->npl.n;
+  a->o.progress = a->quiet ? NULL : cli_progress;
+  a->o.line = print_line;
+  a->o.user = a;
+  a->o.stop = cli_stop_on_signals();
+  for (size_t m = 0; m < a->model.n; m++)
+    for (size_t p = 0; p < a->precision.n && rc == PF_OK; p++) {
+      a->o.precision = a->precision.v[p];
+      rc = pf_bench_run(&a->o, a->model.v[m]);
     }
   if (a->output == JSON && a->lines)
     puts("\n]");
@@ -225,32 +199,17 @@ static void long_npl(int argc, char **argv) {
 }
 
 int cmd_bench(int argc, char **argv) {
-  args a = {.o = {.n_batch = 2048,
-                  .repetitions = 5,
-                  .n_p = 1,
-                  .n_n = 1,
-                  .n_npl = 1,
-                  .progress = cli_progress},
-            .p = {512},
-            .n = {128},
-            .npl = {1}};
+  args a = {
+      .o = {.n_batch = 2048, .repetitions = 5}, .p = {{512}, 1}, .n = {{128}, 1}, .npl = {{1}, 1}};
+  int rc;
   long_npl(argc, argv);
-  for (int c; (c = getopt_long(argc, argv, "m:p:n:d:b:t:r:o:", options, NULL)) != -1;) {
-    int rc = option(&a, c);
-    if (rc >= 0)
-      return rc;
-  }
-  if (optind < argc && a.n_models == 0)
-    a.model[a.n_models++] = argv[optind++];
-  if (optind < argc || a.n_models == 0)
+  if (!cli_options(&(cli_command){"bench", usage, opts, NULL}, &a, argc, argv, &rc))
+    return rc;
+  if (optind < argc && a.model.n == 0)
+    a.model.v[a.model.n++] = argv[optind++];
+  if (optind < argc || a.model.n == 0)
     return cli_usage("bench", "-m MODEL is wanted");
-  a.o.p = a.p;
-  a.o.n = a.n;
-  a.o.npl = a.npl;
-  if (a.n_precisions == 0)
-    a.precision[a.n_precisions++] = PF_PRECISION_AUTO;
-  a.o.line = print_line;
-  a.o.user = &a;
-  a.o.stop = cli_stop_on_signals();
+  if (a.precision.n == 0)
+    a.precision.v[a.precision.n++] = PF_PRECISION_AUTO;
   return run(&a);
 }

@@ -11,35 +11,16 @@
 
 static const char usage[] =
     "usage: personaflow capture MODEL PROMPT --hooks NAMES --out FILE.safetensors|DIR [OPTIONS]\n"
-    "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
-    "  --hooks A,B,...      hook points; '*' in the place of the layer takes every layer\n"
-    "                       (blocks.*.hook_resid_post); 'personaflow hooks MODEL' lists them\n"
-    "  --positions P        12, -1 (from the end), 3:7, 3:, persona, task[0:3] ... (all)\n"
-    "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md)\n"
-    "  --format F           safetensors (default; one file) or npy (a folder, one file a hook)\n"
-    "  --force              write over what is there\n"
-    "  -t, --threads N      threads; changes no bit\n" CLI_PRECISION_HELP
-    "  --quiet              no progress, no echo of positions\n"
-    "Rows are [pos, ...] in the hook's own order; a hook over keys has one column a key "
-    "position.\n";
+    "Writes the values at hook points of a prompt.\n";
 
-enum {
-  OPT_HOOKS = CLI_OPT_NEXT,
-  OPT_POS,
-  OPT_IV,
-  OPT_FORMAT,
-  OPT_OUT,
-  OPT_FORCE,
-  OPT_QUIET,
-  OPT_PRECISION
-};
+static const char after[] = "Rows are [pos, ...] in the hook's own order; a hook over keys has one "
+                            "column a key position.\n";
 
 typedef struct cap {
   cli_prompt prompt;
   cli_ready ready;
   const char *hooks, *positions, *interventions, *out;
-  bool npy, force, quiet;
-  long threads;
+  int npy, force, quiet, threads;
   pf_precision precision;
   pf_span span;
   pf_tap *taps;
@@ -47,57 +28,32 @@ typedef struct cap {
   size_t n, room;
 } cap;
 
-static int option(cap *c, int o) {
-  if (cli_prompt_option(&c->prompt, o, optarg))
-    return -1;
-  switch (o) {
-  case 'h':
-    return fputs(usage, stdout), 0;
-  case OPT_HOOKS:
-    return c->hooks = optarg, -1;
-  case OPT_POS:
-    return c->positions = optarg, -1;
-  case OPT_IV:
-    return c->interventions = optarg, -1;
-  case OPT_OUT:
-    return c->out = optarg, -1;
-  case OPT_FORCE:
-    return c->force = true, -1;
-  case OPT_QUIET:
-    return c->quiet = true, -1;
-  case OPT_PRECISION:
-    return cli_precision("capture", optarg, &c->precision) ? -1 : 2;
-  case OPT_FORMAT:
-    c->npy = !strcmp(optarg, "npy");
-    if (c->npy || !strcmp(optarg, "safetensors"))
-      return -1;
-    return cli_usage("capture", "--format wants safetensors or npy, not '%s'", optarg);
-  case 't':
-    return cli_int("capture", "--threads", optarg, 1, 1024, &c->threads) ? -1 : 2;
-  default:
-    return 2;
-  }
-}
+#define AT(field) .at = offsetof(cap, field)
+static const char *const formats[] = {"safetensors", "npy", NULL};
+static const cli_opt opts[] = {
+    CLI_PROMPT_OPTIONS(cap, prompt),
+    {"options:", .kind = CLI_HEADING},
+    {"hooks", 0, "A,B,...",
+     "hook points; '*' in the place of the layer takes every layer (blocks.*.hook_resid_post); "
+     "'personaflow hooks MODEL' lists them",
+     CLI_TEXT, AT(hooks)},
+    {"positions", 0, "P", "12, -1 (from the end), 3:7, 3:, persona, task[0:3] ... (all)", CLI_TEXT,
+     AT(positions)},
+    {"interventions", 0, "FILE", "edits, cuts and swaps (doc/INTERVENTIONS.md)", CLI_TEXT,
+     AT(interventions)},
+    {"format", 0, "F", "safetensors (default; one file) or npy (a folder, one file a hook)",
+     CLI_WORD, AT(npy), .words = formats},
+    {"out", 0, "FILE|DIR", "where the values go", CLI_TEXT, AT(out)},
+    {"force", 0, NULL, "write over what is there", CLI_FLAG, AT(force)},
+    CLI_THREADS(cap, threads),
+    CLI_PRECISIONS(cap, precision),
+    {"quiet", 0, NULL, "no progress, no echo of positions", CLI_FLAG, AT(quiet)},
+    {0}};
+#undef AT
 
-static int parse(cap *c, int argc, char **argv) {
-  static const struct option options[] = {CLI_PROMPT_OPTIONS,
-                                          {"hooks", required_argument, NULL, OPT_HOOKS},
-                                          {"positions", required_argument, NULL, OPT_POS},
-                                          {"interventions", required_argument, NULL, OPT_IV},
-                                          {"format", required_argument, NULL, OPT_FORMAT},
-                                          {"out", required_argument, NULL, OPT_OUT},
-                                          {"force", no_argument, NULL, OPT_FORCE},
-                                          {"quiet", no_argument, NULL, OPT_QUIET},
-                                          {"threads", required_argument, NULL, 't'},
-                                          {"precision", required_argument, NULL, OPT_PRECISION},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
-  for (int o; (o = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
-    int rc = option(c, o);
-    if (rc >= 0)
-      return rc;
-  }
-  if (optind + 1 != argc)
+/* An exit code; 0: go on. */
+static int check(const cap *c, int models) {
+  if (models != 1)
     return cli_usage("capture", "one MODEL is wanted");
   if (!c->hooks || !c->out)
     return cli_usage("capture", "--hooks and --out are wanted");
@@ -106,7 +62,7 @@ static int parse(cap *c, int argc, char **argv) {
                      "--out wants a file or a folder: values do not go to standard output");
   if (access(c->out, F_OK) == 0 && !c->force)
     return fprintf(stderr, "personaflow: %s: exists already; --force writes over it\n", c->out), 2;
-  return -1;
+  return 0;
 }
 
 static const pf_hook_info *info_of(const pf_model *m, int id) {
@@ -270,7 +226,7 @@ static int resolve_span(cap *c) {
 static int run(cap *c, const pf_model *m) {
   pf_ctx *ctx = NULL;
   pf_seq *seq = NULL;
-  pf_ctx_opts o = {.threads = (int)c->threads, .keep_raw_k = c->interventions != NULL};
+  pf_ctx_opts o = {.threads = c->threads, .keep_raw_k = c->interventions != NULL};
   int st = pf_ctx_new(&ctx, m, &o);
   if (st == PF_OK)
     st = pf_seq_new(&seq, ctx);
@@ -294,7 +250,7 @@ static int with_model(cap *c, const char *name) {
   int rc = cli_prompt_make("capture", &c->prompt, dir, &c->ready);
   if (rc == 0)
     rc = resolve_span(c);
-  pf_model_opts mo = {.threads = (int)c->threads,
+  pf_model_opts mo = {.threads = c->threads,
                       .no_checksum = 1,
                       .progress = c->quiet ? NULL : cli_progress,
                       .precision = c->precision};
@@ -310,9 +266,11 @@ static int with_model(cap *c, const char *name) {
 
 int cmd_capture(int argc, char **argv) {
   cap c = {0};
-  int rc = parse(&c, argc, argv);
-  if (rc < 0)
-    rc = with_model(&c, argv[optind]);
+  int rc;
+  if (!cli_options(&(cli_command){"capture", usage, opts, after}, &c, argc, argv, &rc) ||
+      (rc = check(&c, argc - optind)) != 0)
+    return rc;
+  rc = with_model(&c, argv[optind]);
   for (size_t i = 0; i < c.n; i++) {
     free(c.tensors[i].name);
     free(c.tensors[i].data);

@@ -13,69 +13,67 @@
 static const char usage[] =
     "usage: personaflow generate MODEL PROMPT [OPTIONS]\n"
     "       personaflow generate MODEL --prompts FILE [OPTIONS]\n"
-    "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n"
-    "PROMPT is one of:\n" CLI_PROMPT_HELP "options:\n"
-    "  --max-tokens N       tokens to generate at most (128)\n"
-    "  --temperature T      0 = greedy (default); above: sampling\n"
-    "  --top-k K, --top-p P with --temperature: cut the distribution (off)\n"
-    "  --seed S             of the counter-based generator (0)\n"
-    "  --repetition-penalty R|config   a factor, or the one of generation_config.json (1 = off)\n"
-    "  --interventions FILE edits, cuts and swaps (doc/INTERVENTIONS.md); resolved lines go to "
-    "stderr\n"
-    "  --ignore-eos         go on after an end-of-sequence token\n"
-    "  --chunk N            tokens a prefill step (whole prompt); changes no bit\n"
-    "  -t, --threads N      threads; changes no bit\n" CLI_PRECISION_HELP
-    "  --json               one object: precision, prompt_ids, ids, text, logprobs, margins, "
-    "finish\n"
-    "  --quiet              no progress\n"
-    "many prompts:\n"
-    "  --prompts FILE       one JSON object a line (- for standard input): prompt, raw, ids,\n"
-    "                       messages, or persona with task; id, and max_tokens, seed,\n"
-    "                       temperature, top_k, top_p, repetition_penalty, ignore_eos of that "
-    "line\n"
-    "  --out DIR            where the results go (generated.jsonl); default: standard output, in\n"
-    "                       the order of the file\n"
-    "  --resume             go on with what DIR holds\n"
-    "  --force              start again over what DIR holds\n"
-    "  --batch N            prompts in flight at most (no limit); changes no bit\n"
-    "  --memory SIZE        bytes of K,V and logits at most, such as 500M or 2G (no limit); "
-    "changes\n"
-    "                       no bit\n";
-
-enum {
-  OPT_MAX = CLI_OPT_NEXT,
-  OPT_TEMP,
-  OPT_K,
-  OPT_P,
-  OPT_SEED,
-  OPT_REP,
-  OPT_EOS,
-  OPT_CHUNK,
-  OPT_JSON,
-  OPT_QUIET,
-  OPT_IV,
-  OPT_PRECISION,
-  OPT_PROMPTS,
-  OPT_OUT,
-  OPT_RESUME,
-  OPT_FORCE,
-  OPT_BATCH,
-  OPT_MEMORY
-};
+    "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n";
 
 typedef struct gen {
   cli_prompt prompt;
   pf_gen_opts o;
   const char *penalty;
-  long threads;
+  int threads;
   pf_precision precision;
   const char *interventions;
-  bool json, quiet;
+  int json, quiet;
   cli_many many;
   cli_ready ready;
   pf_decoder *dec;
   json_t *logprobs, *margins;
 } gen;
+
+#define AT(field) .at = offsetof(gen, field)
+static const cli_opt opts[] = {
+    CLI_PROMPT_OPTIONS(gen, prompt),
+    {"options:", .kind = CLI_HEADING},
+    {"max-tokens", 0, "N", "tokens to generate at most (128)", CLI_INT, AT(o.max_tokens), 1,
+     INT32_MAX},
+    {"temperature", 0, "T", "0 = greedy (default); above: sampling", CLI_REAL, AT(o.temperature), 0,
+     1e6},
+    {"top-k", 0, "K", "with --temperature: among the K most likely tokens (0: all)", CLI_INT,
+     AT(o.top_k), 0, INT32_MAX},
+    {"top-p", 0, "P",
+     "with --temperature: among the likeliest tokens that have P together (1: all)", CLI_REAL,
+     AT(o.top_p), 1e-9, 1},
+    {"seed", 0, "S", "of the counter-based generator (0)", CLI_SEED, AT(o.seed)},
+    {"repetition-penalty", 0, "R", "a factor (1: none), or config: that of generation_config.json",
+     CLI_TEXT, AT(penalty)},
+    {"interventions", 0, "FILE",
+     "edits, cuts and swaps (doc/INTERVENTIONS.md); resolved lines go to stderr", CLI_TEXT,
+     AT(interventions)},
+    {"ignore-eos", 0, NULL, "go on after an end-of-sequence token", CLI_FLAG, AT(o.ignore_eos)},
+    {"chunk", 0, "N", "tokens a prefill step (whole prompt); changes no bit", CLI_INT, AT(o.chunk),
+     1, INT32_MAX},
+    CLI_THREADS(gen, threads),
+    CLI_PRECISIONS(gen, precision),
+    {"json", 0, NULL, "one object: precision, prompt_ids, ids, text, logprobs, margins, finish",
+     CLI_FLAG, AT(json)},
+    CLI_QUIET(gen, quiet),
+    {"many prompts:", .kind = CLI_HEADING},
+    {"prompts", 0, "FILE",
+     "one JSON object a line (- for standard input): prompt, raw, ids, messages, or persona with "
+     "task; id, and max_tokens, seed, temperature, top_k, top_p, repetition_penalty, ignore_eos of "
+     "that line",
+     CLI_TEXT, AT(many.prompts)},
+    {"out", 0, "DIR",
+     "where the results go (generated.jsonl); default: standard output, in the order of the file",
+     CLI_TEXT, AT(many.out_dir)},
+    {"resume", 0, NULL, "go on with what DIR holds", CLI_FLAG, AT(many.resume)},
+    {"force", 0, NULL, "start again over what DIR holds", CLI_FLAG, AT(many.force)},
+    {"batch", 0, "N", "prompts in flight at most (no limit); changes no bit", CLI_INT,
+     AT(many.batch), 1, INT32_MAX},
+    {"memory", 0, "SIZE",
+     "bytes of K,V and logits at most, such as 500M or 2G (no limit); changes no bit", CLI_SIZE,
+     AT(many.memory)},
+    {0}};
+#undef AT
 
 static int on_token(void *user, int32_t id, float logprob, float margin) {
   gen *g = user;
@@ -92,119 +90,6 @@ static int on_token(void *user, int32_t id, float logprob, float margin) {
     fwrite(text, 1, n, stdout);
   fflush(stdout);
   return ferror(stdout);
-}
-
-static bool number_option(gen *g, int c) {
-  long v = 0;
-  switch (c) {
-  case OPT_MAX:
-    return cli_int("generate", "--max-tokens", optarg, 1, INT32_MAX, &v) &&
-           (g->o.max_tokens = (int32_t)v, true);
-  case OPT_K:
-    return cli_int("generate", "--top-k", optarg, 0, INT32_MAX, &v) &&
-           (g->o.top_k = (int32_t)v, true);
-  case OPT_CHUNK:
-    return cli_int("generate", "--chunk", optarg, 1, INT32_MAX, &v) &&
-           (g->o.chunk = (int32_t)v, true);
-  case OPT_SEED:
-    return cli_int("generate", "--seed", optarg, 0, INT64_MAX, &v) &&
-           (g->o.seed = (uint64_t)v, true);
-  case OPT_TEMP:
-    return cli_real("generate", "--temperature", optarg, 0, 1e6, &g->o.temperature);
-  case OPT_P:
-    return cli_real("generate", "--top-p", optarg, 1e-9, 1, &g->o.top_p);
-  default:
-    return cli_int("generate", "--threads", optarg, 1, 1024, &g->threads);
-  }
-}
-
-/* An option of many prompts; false if c is another one. */
-static bool many_option(gen *g, int c, bool *fine) {
-  *fine = true;
-  switch (c) {
-  case OPT_PROMPTS:
-    g->many.prompts = optarg;
-    return true;
-  case OPT_OUT:
-    g->many.out_dir = optarg;
-    return true;
-  case OPT_RESUME:
-    return g->many.resume = true;
-  case OPT_FORCE:
-    return g->many.force = true;
-  case OPT_BATCH:
-    *fine = cli_int("generate", "--batch", optarg, 1, INT32_MAX, &g->many.batch);
-    return true;
-  case OPT_MEMORY:
-    *fine = cli_size("generate", "--memory", optarg, &g->many.memory);
-    return true;
-  default:
-    return false;
-  }
-}
-
-/* -1: go on; else an exit code. */
-static int option(gen *g, int c) {
-  bool fine;
-  if (cli_prompt_option(&g->prompt, c, optarg))
-    return -1;
-  if (many_option(g, c, &fine))
-    return fine ? -1 : 2;
-  switch (c) {
-  case 'h':
-    return fputs(usage, stdout), 0;
-  case '?':
-    return 2;
-  case OPT_REP:
-    g->penalty = optarg;
-    return -1;
-  case OPT_IV:
-    g->interventions = optarg;
-    return -1;
-  case OPT_PRECISION:
-    return cli_precision("generate", optarg, &g->precision) ? -1 : 2;
-  case OPT_EOS:
-    return g->o.ignore_eos = 1, -1;
-  case OPT_JSON:
-    return g->json = true, -1;
-  case OPT_QUIET:
-    return g->quiet = true, -1;
-  default:
-    return number_option(g, c) ? -1 : 2;
-  }
-}
-
-static int parse(gen *g, int argc, char **argv) {
-  static const struct option options[] = {CLI_PROMPT_OPTIONS,
-                                          {"max-tokens", required_argument, NULL, OPT_MAX},
-                                          {"temperature", required_argument, NULL, OPT_TEMP},
-                                          {"top-k", required_argument, NULL, OPT_K},
-                                          {"top-p", required_argument, NULL, OPT_P},
-                                          {"seed", required_argument, NULL, OPT_SEED},
-                                          {"repetition-penalty", required_argument, NULL, OPT_REP},
-                                          {"ignore-eos", no_argument, NULL, OPT_EOS},
-                                          {"chunk", required_argument, NULL, OPT_CHUNK},
-                                          {"threads", required_argument, NULL, 't'},
-                                          {"json", no_argument, NULL, OPT_JSON},
-                                          {"quiet", no_argument, NULL, OPT_QUIET},
-                                          {"interventions", required_argument, NULL, OPT_IV},
-                                          {"precision", required_argument, NULL, OPT_PRECISION},
-                                          {"prompts", required_argument, NULL, OPT_PROMPTS},
-                                          {"out", required_argument, NULL, OPT_OUT},
-                                          {"resume", no_argument, NULL, OPT_RESUME},
-                                          {"force", no_argument, NULL, OPT_FORCE},
-                                          {"batch", required_argument, NULL, OPT_BATCH},
-                                          {"memory", required_argument, NULL, OPT_MEMORY},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
-  for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
-    int rc = option(g, c);
-    if (rc >= 0)
-      return rc;
-  }
-  if (optind + 1 != argc)
-    return cli_usage("generate", "one MODEL is wanted");
-  return -1;
 }
 
 static json_t *id_array(const int32_t *v, size_t n) {
@@ -266,7 +151,7 @@ static int run(gen *g, const pf_model *m) {
   pf_ctx *ctx = NULL;
   pf_seq *seq = NULL;
   pf_branch b = {.ids = g->ready.ids.v, .n = g->ready.ids.n, .o = g->o};
-  pf_ctx_opts o = {.threads = (int)g->threads, .keep_raw_k = g->interventions != NULL};
+  pf_ctx_opts o = {.threads = g->threads, .keep_raw_k = g->interventions != NULL};
   int st = pf_ctx_new(&ctx, m, &o);
   if (st == PF_OK)
     st = pf_seq_new(&seq, ctx);
@@ -299,7 +184,7 @@ static int with_model(gen *g, const char *name) {
   if (st != PF_OK)
     return cli_fail(st);
   int rc = cli_prompt_make("generate", &g->prompt, dir, &g->ready);
-  pf_model_opts mo = {.threads = (int)g->threads,
+  pf_model_opts mo = {.threads = g->threads,
                       .no_checksum = 1,
                       .progress = g->quiet ? NULL : cli_progress,
                       .precision = g->precision};
@@ -351,11 +236,13 @@ int cmd_generate(int argc, char **argv) {
   pf_gen_defaults(&g.o);
   g.o.on_token = on_token;
   g.o.user = &g;
-  int rc = parse(&g, argc, argv);
-  if (rc < 0 && (rc = check_many(&g)) == 0)
-    rc = g.many.prompts ? generate_many(&g, argv[optind]) : -1;
-  if (rc >= 0)
+  int rc;
+  if (!cli_options(&(cli_command){"generate", usage, opts, NULL}, &g, argc, argv, &rc))
     return rc;
+  if (optind + 1 != argc)
+    return cli_usage("generate", "one MODEL is wanted");
+  if ((rc = check_many(&g)) != 0 || g.many.prompts)
+    return rc ? rc : generate_many(&g, argv[optind]);
   g.logprobs = json_array();
   g.margins = json_array();
   rc = with_model(&g, argv[optind]);

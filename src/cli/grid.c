@@ -3,7 +3,7 @@
  * not its weights. */
 #include <stdio.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 static const char usage[] =
     "usage: personaflow grid GRID [MODEL]\n"
@@ -13,8 +13,9 @@ static const char usage[] =
     "a\n"
     "line: name, tokens, bos template persona task header as lo:hi, p_user_last, p_last. Weights "
     "are\n"
-    "not read.\n"
-    "  --help   this text\n";
+    "not read.\n";
+
+static const cli_opt opts[] = {{0}};
 
 static int with_model(const char *grid, const char *model) {
   char dir[4096];
@@ -33,21 +34,13 @@ static int with_model(const char *grid, const char *model) {
 }
 
 int cmd_grid(int argc, char **argv) {
-  int help = 0;
-  const struct option longs[] = {{"help", no_argument, &help, 1}, {0}};
-  opterr = 0;
-  optind = 0;
-  while (getopt_long(argc, argv, "", longs, NULL) != -1)
-    if (!help)
-      return cli_usage("grid", "unknown option '%s'", argv[optind - 1]);
-  if (help) {
-    fputs(usage, stdout);
-    return 0;
-  }
+  int rc;
+  if (!cli_options(&(cli_command){"grid", usage, opts, NULL}, NULL, argc, argv, &rc))
+    return rc;
   if (argc - optind < 1 || argc - optind > 2)
     return cli_usage("grid", argc == optind ? "a grid is needed" : "one grid and one model");
-  int rc = argc - optind == 1 ? pf_grid_describe(argv[optind], NULL, 0, cli_print_line, stdout)
-                              : with_model(argv[optind], argv[optind + 1]);
+  rc = argc - optind == 1 ? pf_grid_describe(argv[optind], NULL, 0, cli_print_line, stdout)
+                          : with_model(argv[optind], argv[optind + 1]);
   if (rc != PF_OK)
     return cli_fail(rc);
   if (fflush(stdout) != 0 || ferror(stdout)) {

@@ -4,15 +4,23 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 static const char usage[] =
     "usage: personaflow hooks MODEL [--json] [--list]\n"
     "Prints the hook points of a model in order of execution: name, shape, aliases that are "
     "accepted\n"
-    "as input, and what stands there. %d is the layer. Only the configuration is read.\n"
-    "  --json   one JSON array\n"
-    "  --list   one hook point a line: its name, a tab, its aliases separated by spaces\n";
+    "as input, and what stands there. %d is the layer. Only the configuration is read.\n";
+
+typedef struct args {
+  int json, list;
+} args;
+
+static const cli_opt opts[] = {
+    {"json", 0, NULL, "one JSON array", CLI_FLAG, .at = offsetof(args, json)},
+    {"list", 0, NULL, "one hook point a line: its name, a tab, its aliases separated by spaces",
+     CLI_FLAG, .at = offsetof(args, list)},
+    {0}};
 
 static json_t *as_json(const pf_hook_info *h) {
   return json_pack("{s:s s:s s:s s:i s:i s:b s:s}", "name", h->name, "shape", h->shape, "aliases",
@@ -63,19 +71,10 @@ static int print_names(const pf_hook_info *h, size_t n) {
 }
 
 int cmd_hooks(int argc, char **argv) {
-  static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                          {"list", no_argument, NULL, 'l'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
-  bool json = false, list = false;
-  for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-    if (c == 'h')
-      return fputs(usage, stdout), 0;
-    if (c == '?')
-      return 2;
-    json |= c == 'j';
-    list |= c == 'l';
-  }
+  args a = {0};
+  int rc;
+  if (!cli_options(&(cli_command){"hooks", usage, opts, NULL}, &a, argc, argv, &rc))
+    return rc;
   if (optind + 1 != argc)
     return cli_usage("hooks", "one MODEL is wanted");
   pf_model *m;
@@ -84,9 +83,9 @@ int cmd_hooks(int argc, char **argv) {
     return cli_fail(st);
   size_t n;
   const pf_hook_info *h = pf_hooks(m, &n);
-  int rc = json   ? print_json(h, n)
-           : list ? print_names(h, n)
-                  : print_text(pf_model_get_info(m), h, n);
+  rc = a.json   ? print_json(h, n)
+       : a.list ? print_names(h, n)
+                : print_text(pf_model_get_info(m), h, n);
   pf_model_close(m);
   return rc;
 }

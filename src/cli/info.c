@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 static int print_text(const pf_kernel_choice *k, size_t n) {
   printf("personaflow %s, numerics contract %d\n", pf_version(), pf_contract_version());
@@ -47,8 +47,18 @@ static const char usage[] =
     "kernel\n"
     "chosen for every operation with the reason. PERSONAFLOW_ISA caps the choice; the manual page "
     "names\n"
-    "its values.\n"
-    "  --precision P   only the kernels that a pass of this precision calls\n";
+    "its values.\n";
+
+typedef struct args {
+  int json;
+  pf_precision precision;
+} args;
+
+static const cli_opt opts[] = {
+    {"json", 0, NULL, "one JSON object", CLI_FLAG, .at = offsetof(args, json)},
+    {"precision", 0, "P", "only the kernels that a pass of this precision calls", CLI_PRECISION,
+     .at = offsetof(args, precision)},
+    {0}};
 
 /* Those that the precision uses, to the front; their number. */
 static size_t keep_used(pf_kernel_choice *to, const pf_kernel_choice *k, size_t n, pf_precision p) {
@@ -60,19 +70,10 @@ static size_t keep_used(pf_kernel_choice *to, const pf_kernel_choice *k, size_t 
 }
 
 int cmd_info(int argc, char **argv) {
-  static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                          {"precision", required_argument, NULL, 'p'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
-  bool json = false;
-  pf_precision p = PF_PRECISION_AUTO;
-  for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-    if (c == 'h')
-      return fputs(usage, stdout), 0;
-    if (c == '?' || (c == 'p' && !cli_precision("info", optarg, &p)))
-      return 2;
-    json |= c == 'j';
-  }
+  args a = {.precision = PF_PRECISION_AUTO};
+  int rc;
+  if (!cli_options(&(cli_command){"info", usage, opts, NULL}, &a, argc, argv, &rc))
+    return rc;
   if (optind < argc)
     return cli_usage("info", "unexpected argument '%s'", argv[optind]);
   const pf_kernel_choice *k;
@@ -83,8 +84,8 @@ int cmd_info(int argc, char **argv) {
   pf_kernel_choice *used = calloc(n, sizeof *used);
   if (!used)
     return cli_fail(PF_ENOMEM);
-  n = keep_used(used, k, n, p);
-  int rc = json ? print_json(used, n) : print_text(used, n);
+  n = keep_used(used, k, n, a.precision);
+  rc = a.json ? print_json(used, n) : print_text(used, n);
   free(used);
   return rc;
 }

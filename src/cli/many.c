@@ -52,7 +52,7 @@ static int run(const cli_many *a, const pf_batch *p, const pf_model *m) {
   pf_batch_opts o = {.gen = a->gen,
                      .batch = (size_t)a->batch,
                      .memory = (size_t)a->memory,
-                     .threads = (int)a->threads,
+                     .threads = a->threads,
                      .out_dir = a->out_dir,
                      .resume = a->resume,
                      .force = a->force,
@@ -77,7 +77,7 @@ static int run(const cli_many *a, const pf_batch *p, const pf_model *m) {
 /* A folder keeps results: they are those of the weights whose checksum it names. */
 static int with_model(const cli_many *a, const pf_batch *p, const char *model) {
   pf_model *m = NULL;
-  pf_model_opts mo = {.threads = (int)a->threads,
+  pf_model_opts mo = {.threads = a->threads,
                       .no_checksum = !a->out_dir,
                       .progress = a->quiet ? NULL : cli_progress,
                       .precision = a->precision};

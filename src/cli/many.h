@@ -7,12 +7,12 @@
 
 typedef struct cli_many {
   const char *prompts, *out_dir; /* out_dir NULL: standard output */
-  long batch;
+  int32_t batch;
   uint64_t memory;
-  bool resume, force, quiet;
+  int resume, force, quiet;
   pf_gen_opts gen;
   const char *penalty; /* of --repetition-penalty */
-  long threads;
+  int threads;
   pf_precision precision;
 } cli_many;
 

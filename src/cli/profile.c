@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 static const char usage[] =
     "usage: personaflow profile MODEL [OPTIONS]\n"
@@ -12,142 +12,60 @@ static const char usage[] =
     "layer what\n"
     "time it took, what it computed and moved, and how that compares with what this machine can "
     "do, measured\n"
-    "in the same run. Tokens are drawn at random, the same ones every time.\n"
-    "  -p, --prompt N       tokens of the prompt (128)\n"
-    "  -n, --generate N     tokens that are generated behind it (32; 0: none)\n"
-    "  -b, --branches N     branches that generate together (1)\n"
-    "  -c, --chunk N        rows of one evaluation of the prompt (0: all)\n"
-    "  -r, --repeats N      repeats, as many again without a profile (5)\n"
-    "  -t, --threads N      threads\n"
-    "  --isa ISA            cap the instruction set (personaflow info lists "
-    "them)\n" CLI_PRECISION_HELP
-    "  --interventions FILE their actions have rows of their own (doc/INTERVENTIONS.md)\n"
-    "  --by role|layer|row  what a line of the table is: all layers of a role (default), all "
-    "roles\n"
-    "                       of a layer, each role of each layer\n"
-    "  --sort COLUMN        time (default), share, calls, flops, bytes, gflops, gbs, intensity,\n"
-    "                       peak, bandwidth, imbalance; order: as executed\n"
-    "  --top N              the first N lines of each phase (0: all)\n"
-    "  -o, --output FORMAT  table (default), csv, json\n"
-    "  --out DIR            write profile.json, profile.csv, trace.json (opens in Perfetto) and\n"
-    "                       report.html (a roofline) too\n"
-    "  --force              write over an earlier profile in DIR\n"
-    "  --compare            A and B are folders of --out, or profile.json: the change of each "
-    "line\n"
-    "                       and whether it is more than the noise of the repeats; exit code 1 if\n"
-    "                       one is. Several runs a side (A1,A2,A3 B1,B2,B3) count once each: made\n"
-    "                       in turn, they tell a change from a machine that was slower for a "
-    "while\n"
-    "  --quiet              no progress\n";
+    "in the same run. Tokens are drawn at random, the same ones every time.\n";
 
-enum {
-  OPT_PRECISION = 256,
-  OPT_ISA,
-  OPT_INTERVENTIONS,
-  OPT_BY,
-  OPT_SORT,
-  OPT_TOP,
-  OPT_OUT,
-  OPT_FORCE,
-  OPT_COMPARE,
-  OPT_QUIET
-};
-
-static const struct option options[] = {
-    {"prompt", required_argument, NULL, 'p'},
-    {"generate", required_argument, NULL, 'n'},
-    {"branches", required_argument, NULL, 'b'},
-    {"chunk", required_argument, NULL, 'c'},
-    {"repeats", required_argument, NULL, 'r'},
-    {"threads", required_argument, NULL, 't'},
-    {"isa", required_argument, NULL, OPT_ISA},
-    {"precision", required_argument, NULL, OPT_PRECISION},
-    {"interventions", required_argument, NULL, OPT_INTERVENTIONS},
-    {"by", required_argument, NULL, OPT_BY},
-    {"sort", required_argument, NULL, OPT_SORT},
-    {"top", required_argument, NULL, OPT_TOP},
-    {"output", required_argument, NULL, 'o'},
-    {"out", required_argument, NULL, OPT_OUT},
-    {"force", no_argument, NULL, OPT_FORCE},
-    {"compare", no_argument, NULL, OPT_COMPARE},
-    {"quiet", no_argument, NULL, OPT_QUIET},
-    {"help", no_argument, NULL, 'h'},
-    {0}};
-
-typedef enum output { TABLE, CSV, JSON, N_OUTPUTS } output;
-static const char *const outputs[N_OUTPUTS] = {"table", "csv", "json"};
-static const char *const bys[] = {"role", "layer", "row"};
+static const char *const outputs[] = {"table", "csv", "json", NULL};
+static const char *const bys[] = {"role", "layer", "row", NULL};
+enum { TABLE, CSV }; /* of outputs */
 
 typedef struct args {
   pf_profile_opts o;
   pf_profile_view v;
-  output output;
-  bool compare;
+  int by, output, compare, quiet;
 } args;
 
-static int number(const char *name, long lo, long hi, int32_t *out) {
-  long v;
-  if (!cli_int("profile", name, optarg, lo, hi, &v))
-    return 2;
-  *out = (int32_t)v;
-  return -1;
-}
-
-/* The place of a word in a list, -1 after a usage line. */
-static int word(const char *name, const char *const *list, int n) {
-  for (int i = 0; i < n; i++)
-    if (!strcmp(optarg, list[i]))
-      return i;
-  cli_usage("profile", "%s: '%s' is none of them", name, optarg);
-  return -1;
-}
-
-/* -1: go on; else an exit code. */
-static int option(args *a, int c) {
-  int k;
-  switch (c) {
-  case 'h':
-    return fputs(usage, stdout), 0;
-  case 'p':
-    return number("--prompt", 1, 1 << 20, &a->o.prompt);
-  case 'n':
-    return number("--generate", 0, 1 << 20, &a->o.generate);
-  case 'b':
-    return number("--branches", 1, 65536, &a->o.branches);
-  case 'c':
-    return number("--chunk", 0, 1 << 20, &a->o.chunk);
-  case 'r':
-    return number("--repeats", 1, 1000, &a->o.repeats);
-  case 't':
-    return number("--threads", 1, 1024, &a->o.threads);
-  case OPT_ISA:
-    return a->o.isa = optarg, -1;
-  case OPT_PRECISION:
-    return cli_precision("profile", optarg, &a->o.precision) ? -1 : 2;
-  case OPT_INTERVENTIONS:
-    return a->o.interventions = optarg, -1;
-  case OPT_BY:
-    k = word("--by", bys, 3);
-    return a->v.by = (pf_profile_by)k, k < 0 ? 2 : -1;
-  case OPT_SORT:
-    return a->v.sort = optarg, -1;
-  case OPT_TOP:
-    return number("--top", 0, 1 << 20, &a->v.top);
-  case 'o':
-    k = word("--output", outputs, N_OUTPUTS);
-    return a->output = (output)k, k < 0 ? 2 : -1;
-  case OPT_OUT:
-    return a->o.out_dir = optarg, -1;
-  case OPT_FORCE:
-    return a->o.force = 1, -1;
-  case OPT_COMPARE:
-    return a->compare = true, -1;
-  case OPT_QUIET:
-    return a->o.progress = NULL, -1;
-  default:
-    return 2;
-  }
-}
+#define AT(field) .at = offsetof(args, field)
+static const cli_opt opts[] = {
+    {"prompt", 'p', "N", "tokens of the prompt (128)", CLI_INT, AT(o.prompt), 1, 1 << 20},
+    {"generate", 'n', "N", "tokens that are generated behind it (32; 0: none)", CLI_INT,
+     AT(o.generate), 0, 1 << 20},
+    {"branches", 'b', "N", "branches that generate together (1)", CLI_INT, AT(o.branches), 1,
+     65536},
+    {"chunk", 'c', "N", "rows of one evaluation of the prompt (0: all)", CLI_INT, AT(o.chunk), 0,
+     1 << 20},
+    {"repeats", 'r', "N", "repeats, as many again without a profile (5)", CLI_INT, AT(o.repeats), 1,
+     1000},
+    CLI_THREADS(args, o.threads),
+    {"isa", 0, "ISA", "cap the instruction set (personaflow info lists them)", CLI_TEXT, AT(o.isa)},
+    CLI_PRECISIONS(args, o.precision),
+    {"interventions", 0, "FILE", "their actions have rows of their own (doc/INTERVENTIONS.md)",
+     CLI_TEXT, AT(o.interventions)},
+    {"by", 0, "WHAT",
+     "what a line of the table is: role (default; all layers of one), layer (all roles of one), "
+     "row "
+     "(each role of each layer)",
+     CLI_WORD, AT(by), .words = bys},
+    {"sort", 0, "COLUMN",
+     "time (default), share, calls, flops, bytes, gflops, gbs, intensity, peak, bandwidth, "
+     "imbalance; order: as executed",
+     CLI_TEXT, AT(v.sort)},
+    {"top", 0, "N", "the first N lines of each phase (0: all)", CLI_INT, AT(v.top), 0, 1 << 20},
+    {"output", 'o', "FORMAT", "table (default), csv, json", CLI_WORD, AT(output), .words = outputs},
+    {"out", 0, "DIR",
+     "write profile.json, profile.csv, trace.json (opens in Perfetto) and report.html (a roofline) "
+     "too",
+     CLI_TEXT, AT(o.out_dir)},
+    {"force", 0, NULL, "write over an earlier profile in DIR", CLI_FLAG, AT(o.force)},
+    {"compare", 0, NULL,
+     "A and B are folders of --out, or profile.json: the change of each line and whether it is "
+     "more "
+     "than the noise of the repeats; exit code 1 if one is. Several runs a side (A1,A2,A3 "
+     "B1,B2,B3) "
+     "count once each: made in turn, they tell a change from a machine that was slower for a while",
+     CLI_FLAG, AT(compare)},
+    CLI_QUIET(args, quiet),
+    {0}};
+#undef AT
 
 static int print(const args *a, const char *json) {
   char *text = NULL;
@@ -175,13 +93,12 @@ static int compare(const args *a, char **argv) {
 }
 
 int cmd_profile(int argc, char **argv) {
-  args a = {
-      .o = {.prompt = 128, .generate = 32, .branches = 1, .repeats = 5, .progress = cli_progress}};
-  for (int c; (c = getopt_long(argc, argv, "p:n:b:c:r:t:o:", options, NULL)) != -1;) {
-    int rc = option(&a, c);
-    if (rc >= 0)
-      return rc;
-  }
+  args a = {.o = {.prompt = 128, .generate = 32, .branches = 1, .repeats = 5}};
+  int rc;
+  if (!cli_options(&(cli_command){"profile", usage, opts, NULL}, &a, argc, argv, &rc))
+    return rc;
+  a.v.by = (pf_profile_by)a.by;
+  a.o.progress = a.quiet ? NULL : cli_progress;
   if (pf_profile_check_view(&a.v) != PF_OK)
     return cli_fail(PF_EUSAGE);
   if (a.compare)
@@ -192,7 +109,7 @@ int cmd_profile(int argc, char **argv) {
   a.o.model = argv[optind];
   a.o.stop = cli_stop_on_signals();
   char *json;
-  int rc = pf_profile_run(&a.o, &json);
+  rc = pf_profile_run(&a.o, &json);
   if (rc != PF_OK)
     return cli_fail(rc);
   rc = print(&a, json);

@@ -9,17 +9,6 @@
 
 #include "cli/messages.h"
 
-bool cli_prompt_option(cli_prompt *p, int opt, const char *arg) {
-  const char **at[] = {&p->chat, &p->raw, &p->ids, &p->messages, &p->persona, &p->task};
-  if (opt == CLI_OPT_SPECIALS)
-    p->specials = true;
-  else if (opt >= CLI_OPT_PROMPT && opt <= CLI_OPT_TASK)
-    *at[opt - CLI_OPT_PROMPT] = arg;
-  else
-    return false;
-  return true;
-}
-
 static int take(pf_encoding *e, int status, pf_ids *out) {
   for (size_t i = 0; i < e->n && status == PF_OK; i++)
     status = pf_ids_push(out, e->ids[i]);

@@ -4,47 +4,41 @@
 #ifndef PF_CLI_PROMPT_H
 #define PF_CLI_PROMPT_H
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 typedef struct cli_prompt {
   const char *chat, *raw, *ids, *messages, *persona, *task; /* option values */
-  bool specials; /* --specials: parse special tokens in the text */
+  int specials; /* --specials: parse special tokens in the text */
 } cli_prompt;
 
-enum {
-  CLI_OPT_PROMPT = 256,
-  CLI_OPT_RAW,
-  CLI_OPT_IDS,
-  CLI_OPT_MESSAGES,
-  CLI_OPT_PERSONA,
-  CLI_OPT_TASK,
-  CLI_OPT_SPECIALS,
-  CLI_OPT_NEXT
-};
-
-#define CLI_PROMPT_OPTIONS                                                                         \
-  {"prompt", required_argument, NULL, CLI_OPT_PROMPT},                                             \
-      {"prompt-raw", required_argument, NULL, CLI_OPT_RAW},                                        \
-      {"prompt-ids", required_argument, NULL, CLI_OPT_IDS},                                        \
-      {"messages", required_argument, NULL, CLI_OPT_MESSAGES},                                     \
-      {"persona", required_argument, NULL, CLI_OPT_PERSONA},                                       \
-      {"task", required_argument, NULL, CLI_OPT_TASK}, {                                           \
-    "specials", no_argument, NULL, CLI_OPT_SPECIALS                                                \
+/* Their lines of a command's table; field: a cli_prompt of its arguments. */
+#define CLI_PROMPT_OPTIONS(type, field)                                                            \
+  {"PROMPT is one of:", .kind = CLI_HEADING},                                                      \
+      {"prompt", 0,                                                                                \
+       "TEXT",   "one user message in the model's chat format",                                    \
+       CLI_TEXT, .at = offsetof(type, field.chat)},                                                \
+      {"prompt-raw", 0,                                                                            \
+       "TEXT",       "the text itself, with the tokenizer's own BOS rule",                         \
+       CLI_TEXT,     .at = offsetof(type, field.raw)},                                             \
+      {"prompt-ids", 0,                                                                            \
+       "1,2,3",      "token ids; needs no tokenizer",                                              \
+       CLI_TEXT,     .at = offsetof(type, field.ids)},                                             \
+      {"messages", 0,                                                                              \
+       "FILE",     "a conversation, OpenAI-style JSON (- for standard input)",                     \
+       CLI_TEXT,   .at = offsetof(type, field.messages)},                                          \
+      {"persona", 0,                                                                               \
+       "X",       "with --task Y: the role prompt \"As X, Y\" in the model's chat format",         \
+       CLI_TEXT,  .at = offsetof(type, field.persona)},                                            \
+      {"task",   0,                                                                                \
+       "Y",      "a role prompt has the spans persona and task",                                   \
+       CLI_TEXT, .at = offsetof(type, field.task)},                                                \
+  {                                                                                                \
+    "specials", 0, NULL,                                                                           \
+        "with --prompt, --prompt-raw, --messages: parse special tokens such as <end_of_turn> in "  \
+        "the text",                                                                                \
+        CLI_FLAG, .at = offsetof(type, field.specials)                                             \
   }
 
-#define CLI_PROMPT_HELP                                                                            \
-  "  --prompt TEXT        one user message in the model's chat format\n"                           \
-  "  --prompt-raw TEXT    the text itself, with the tokenizer's own BOS rule\n"                    \
-  "  --prompt-ids 1,2,3   token ids; needs no tokenizer\n"                                         \
-  "  --messages FILE      a conversation, OpenAI-style JSON (- for standard input)\n"              \
-  "  --persona X --task Y the role prompt \"As X, Y\" in the model's chat format; has "            \
-  "the\n"                                                                                          \
-  "                       spans persona and task\n"                                                \
-  "  --specials           with --prompt, --prompt-raw, --messages: parse special tokens such as\n" \
-  "                       <end_of_turn> in the text\n"
-
-/* Takes an option of CLI_PROMPT_OPTIONS; false if opt is another one. */
-bool cli_prompt_option(cli_prompt *p, int opt, const char *arg);
 /* A prompt made ready. spans: those that its kind of prompt has (personaflow/analysis.h). */
 typedef struct cli_ready {
   pf_ids ids;

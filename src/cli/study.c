@@ -4,123 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
-static const char help[] =
+static const char usage[] =
     "usage: personaflow study MODEL --out DIR [OPTIONS]\n"
     "Runs the study of \"As X, Do Y\" (arXiv 2605.23147): for every persona and task, how much the "
     "model's\n"
     "answer changes when a residual of the prompt is replaced by the sum of a persona part and a "
     "task part.\n"
-    "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n\n"
-    "  --out DIR          where the results go: report.html, summary.json, results.jsonl, ...\n"
-    "  --grid G           short, long (the paper's), demo, or a grid file; default short\n"
-    "  --layers LIST      layers to substitute at, such as 3,5,8-10 or all; default: the grid's, "
-    "else at 25, 40,\n"
-    "                     55, 70 and 85 % of the depth\n"
-    "  --protocol P       full (default): all experiments, 64 tokens of answer; paper: the "
-    "paper's\n"
-    "  --only LIST        these experiments of the protocol, such as additive,y\n"
-    "  --baseline P[,T]   another baseline persona (and task) of the grid's controls, by key\n"
-    "  --paraphrase KEY   another way to say persona and task: you-are, system, respond-as, or "
-    "the\n"
-    "                     grid's own (personaflow grid lists both)\n"
-    "  --conflicts        the personas and tasks of the grid's conflicting cells, crossed, in "
-    "place of\n"
-    "                     its own\n"
-    "  --draws all        repeat the random draws of C1 at every site and layer; default paper: at "
-    "the\n"
-    "                     paper's alone\n"
-    "  --no-resume        refuse a DIR that holds results; without it a study goes on with what "
-    "DIR\n"
-    "                     holds of it (--resume)\n"
-    "  --force            start again over what DIR holds\n"
-    "  --shard I/N        every N-th cell, from the I-th (1 to N), into DIR/shard-I-of-N; auto: I "
-    "and N\n"
-    "                     from the environment of a Slurm array or an MPI launcher; `personaflow "
-    "merge\n"
-    "                     DIR` joins the shards\n"
-    "  --dry-run          print cells, row-layers, memory and time; write nothing\n"
-    "  -t, --threads N    threads; default OMP_NUM_THREADS, else the CPUs of the process\n"
-    "  --precision P      f32 (default; the paper's), bf16, bf16-hf or int8; every precision has\n"
-    "                     one set of bits; int8 weights (personaflow quantize) run as int8\n"
-    "  --memory SIZE      what it may take beside the weights, such as 800M or 2G; default 1.5G\n"
-    "  --sharing off      whole forward passes for every substitution: slow, the same results\n"
-    "  --quiet            no progress and no table\n"
-    "  --json             print summary.json instead of the table\n\n"
-    "An interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished unit; the same command "
-    "gives "
-    "the same bytes\n"
+    "MODEL is a Hugging Face directory, or org/name[@revision] in the Hugging Face cache.\n\n";
+
+static const char after[] =
+    "\nAn interrupted study (Ctrl-C, SIGTERM, kill) keeps every finished unit; the same command "
+    "gives the same bytes\n"
     "as a run without a break. Exit codes: 0 done, 2 usage or results exist, 3 input or output, 4 "
     "incomplete and resumable,\n"
     "5 environment.\n";
 
-enum {
-  OPT_OUT = 256,
-  OPT_GRID,
-  OPT_LAYERS,
-  OPT_PROTOCOL,
-  OPT_RESUME,
-  OPT_NO_RESUME,
-  OPT_ONLY,
-  OPT_BASELINE,
-  OPT_PARAPHRASE,
-  OPT_CONFLICTS,
-  OPT_DRAWS,
-  OPT_SHARD,
-  OPT_FORCE,
-  OPT_DRY,
-  OPT_QUIET,
-  OPT_JSON,
-  OPT_PRECISION,
-  OPT_MEMORY,
-  OPT_SHARING,
-  OPT_HELP
-};
-
-static const struct option options[] = {{"out", required_argument, NULL, OPT_OUT},
-                                        {"grid", required_argument, NULL, OPT_GRID},
-                                        {"layers", required_argument, NULL, OPT_LAYERS},
-                                        {"protocol", required_argument, NULL, OPT_PROTOCOL},
-                                        {"resume", no_argument, NULL, OPT_RESUME},
-                                        {"no-resume", no_argument, NULL, OPT_NO_RESUME},
-                                        {"only", required_argument, NULL, OPT_ONLY},
-                                        {"baseline", required_argument, NULL, OPT_BASELINE},
-                                        {"paraphrase", required_argument, NULL, OPT_PARAPHRASE},
-                                        {"conflicts", no_argument, NULL, OPT_CONFLICTS},
-                                        {"draws", required_argument, NULL, OPT_DRAWS},
-                                        {"shard", required_argument, NULL, OPT_SHARD},
-                                        {"force", no_argument, NULL, OPT_FORCE},
-                                        {"dry-run", no_argument, NULL, OPT_DRY},
-                                        {"threads", required_argument, NULL, 't'},
-                                        {"precision", required_argument, NULL, OPT_PRECISION},
-                                        {"memory", required_argument, NULL, OPT_MEMORY},
-                                        {"sharing", required_argument, NULL, OPT_SHARING},
-                                        {"quiet", no_argument, NULL, OPT_QUIET},
-                                        {"json", no_argument, NULL, OPT_JSON},
-                                        {"help", no_argument, NULL, OPT_HELP},
-                                        {NULL, 0, NULL, 0}};
-
 typedef struct args {
   pf_study_opts o;
-  bool quiet, json, help;
+  int quiet, json;
 } args;
 
-static bool take_draws(args *a) {
-  a->o.all_draws = !strcmp(optarg, "all");
-  if (a->o.all_draws || !strcmp(optarg, "paper"))
-    return true;
-  cli_usage("study", "--draws wants all or paper, not '%s'", optarg);
-  return false;
-}
-
-static bool take_sharing(args *a) {
-  a->o.no_sharing = !strcmp(optarg, "off");
-  if (a->o.no_sharing || !strcmp(optarg, "on"))
-    return true;
-  cli_usage("study", "--sharing wants on or off, not '%s'", optarg);
-  return false;
-}
+/* ---- options --------------------------------------------------------------------------------- */
 
 /* The variables in which launchers say which of how many a process is, and where they count from.
  */
@@ -142,7 +48,7 @@ static bool env_int(const char *name, long *out) {
   return !*end;
 }
 
-static bool take_auto(args *a) {
+static bool take_auto(pf_study_opts *o) {
   for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
     long rank, size, first = 0;
     if (!env_int(launchers[i].rank, &rank) || !env_int(launchers[i].size, &size))
@@ -153,112 +59,90 @@ static bool take_auto(args *a) {
       return cli_usage("study", "--shard auto: %s and %s make no shard", launchers[i].rank,
                        launchers[i].size),
              false;
-    a->o.shard = (int)rank;
-    a->o.shards = (int)size;
+    o->shard = (int)rank;
+    o->shards = (int)size;
     return true;
   }
   return cli_usage("study", "--shard auto: no Slurm array and no MPI launcher in the environment"),
          false;
 }
 
-static bool take_shard(args *a) {
+static bool take_shard(const char *command, const cli_opt *opt, char *text, void *to) {
+  pf_study_opts *o = to;
   int i, n, end = 0;
-  if (!strcmp(optarg, "auto"))
-    return take_auto(a);
-  if (sscanf(optarg, "%d/%d%n", &i, &n, &end) != 2 || optarg[end] || n < 1 || n > 1 << 20 ||
-      i < 1 || i > n)
-    return cli_usage("study", "--shard wants I/N with 1 <= I <= N, or auto, not '%s'", optarg),
-           false;
-  a->o.shard = i - 1;
-  a->o.shards = n;
+  (void)opt;
+  if (!strcmp(text, "auto"))
+    return take_auto(o);
+  if (sscanf(text, "%d/%d%n", &i, &n, &end) != 2 || text[end] || n < 1 || n > 1 << 20 || i < 1 ||
+      i > n)
+    return cli_usage(command, "--shard wants I/N with 1 <= I <= N, or auto, not '%s'", text), false;
+  o->shard = i - 1;
+  o->shards = n;
   return true;
 }
 
-static bool take_option(int c, args *a) {
-  long n;
-  switch (c) {
-  case OPT_OUT:
-    a->o.out_dir = optarg;
-    return true;
-  case OPT_GRID:
-    a->o.grid = optarg;
-    return true;
-  case OPT_LAYERS:
-    a->o.layers = optarg;
-    return true;
-  case OPT_PROTOCOL:
-    a->o.protocol = optarg;
-    return true;
-  case OPT_RESUME:
-    a->o.no_resume = 0;
-    return true;
-  case OPT_NO_RESUME:
-    a->o.no_resume = 1;
-    return true;
-  case OPT_ONLY:
-    a->o.only = optarg;
-    return true;
-  case OPT_BASELINE:
-    a->o.baseline = optarg;
-    return true;
-  case OPT_PARAPHRASE:
-    a->o.paraphrase = optarg;
-    return true;
-  case OPT_CONFLICTS:
-    a->o.conflicts = 1;
-    return true;
-  case OPT_DRAWS:
-    return take_draws(a);
-  case OPT_SHARD:
-    return take_shard(a);
-  case OPT_FORCE:
-    a->o.force = 1;
-    return true;
-  case OPT_DRY:
-    a->o.dry_run = 1;
-    return true;
-  case OPT_QUIET:
-    a->quiet = true;
-    return true;
-  case OPT_JSON:
-    a->json = true;
-    return true;
-  case OPT_PRECISION:
-    return cli_precision("study", optarg, &a->o.precision);
-  case OPT_MEMORY:
-    return cli_size("study", "--memory", optarg, &a->o.memory);
-  case OPT_SHARING:
-    return take_sharing(a);
-  case OPT_HELP:
-    a->help = true;
-    return true;
-  case 't':
-    if (!cli_int("study", "--threads", optarg, 1, 1024, &n))
-      return false;
-    a->o.threads = (int)n;
-    return true;
-  default: /* getopt has said what is wrong */
-    return false;
-  }
-}
+static const char *const draws[] = {"paper", "all", NULL}, *const sharing[] = {"on", "off", NULL};
 
-static bool take_args(int argc, char **argv, args *a) {
-  *a = (args){.o = {.grid = "short"}};
-  optind = 1;
-  for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;)
-    if (!take_option(c, a))
-      return false;
-  if (a->help)
-    return true;
-  if (optind + 1 != argc)
-    return cli_usage("study", optind == argc ? "which MODEL?" : "unexpected argument '%s'",
-                     argv[argc - 1]),
-           false;
-  a->o.model = argv[optind];
+#define AT(field) .at = offsetof(args, field)
+static const cli_opt opts[] = {
+    {"out", 0, "DIR", "where the results go: report.html, summary.json, results.jsonl, ...",
+     CLI_TEXT, AT(o.out_dir)},
+    {"grid", 0, "G", "short, long (the paper's), demo, or a grid file; default short", CLI_TEXT,
+     AT(o.grid)},
+    {"layers", 0, "LIST",
+     "layers to substitute at, such as 3,5,8-10 or all; default: the grid's, else at 25, 40, 55, "
+     "70 and 85 % of the depth",
+     CLI_TEXT, AT(o.layers)},
+    {"protocol", 0, "P", "full (default): all experiments, 64 tokens of answer; paper: the paper's",
+     CLI_TEXT, AT(o.protocol)},
+    {"only", 0, "LIST", "these experiments of the protocol, such as additive,y", CLI_TEXT,
+     AT(o.only)},
+    {"baseline", 0, "P[,T]", "another baseline persona (and task) of the grid's controls, by key",
+     CLI_TEXT, AT(o.baseline)},
+    {"paraphrase", 0, "KEY",
+     "another way to say persona and task: you-are, system, respond-as, or the grid's own "
+     "(personaflow grid lists both)",
+     CLI_TEXT, AT(o.paraphrase)},
+    {"conflicts", 0, NULL,
+     "the personas and tasks of the grid's conflicting cells, crossed, in place of its own",
+     CLI_FLAG, AT(o.conflicts)},
+    {"draws", 0, "D",
+     "paper (default): the random draws of C1 at the paper's site and layer; all: repeated at "
+     "every site and layer",
+     CLI_WORD, AT(o.all_draws), .words = draws},
+    {"resume", 0, NULL, "go on with what DIR holds of this study: the default", CLI_CLEAR,
+     AT(o.no_resume)},
+    {"no-resume", 0, NULL, "refuse a DIR that holds results", CLI_FLAG, AT(o.no_resume)},
+    {"force", 0, NULL, "start again over what DIR holds", CLI_FLAG, AT(o.force)},
+    {"shard", 0, "I/N",
+     "every N-th cell, from the I-th (1 to N), into DIR/shard-I-of-N; auto: I and N from the "
+     "environment of a Slurm array or an MPI launcher; `personaflow merge DIR` joins the shards",
+     CLI_CALL, AT(o), .take = take_shard},
+    {"dry-run", 0, NULL, "print cells, row-layers, memory and time; write nothing", CLI_FLAG,
+     AT(o.dry_run)},
+    CLI_THREADS(args, o.threads),
+    CLI_PRECISIONS(args, o.precision),
+    {"memory", 0, "SIZE", "what it may take beside the weights, such as 800M or 2G; default 1.5G",
+     CLI_SIZE, AT(o.memory)},
+    {"sharing", 0, "on|off",
+     "off: whole forward passes for every substitution: slow, the same results", CLI_WORD,
+     AT(o.no_sharing), .words = sharing},
+    {"quiet", 0, NULL, "no progress and no table", CLI_FLAG, AT(quiet)},
+    {"json", 0, NULL, "print summary.json instead of the table", CLI_FLAG, AT(json)},
+    {0}};
+#undef AT
+
+/* What stands between the options; an exit code. */
+static int take_words(args *a, int n, char **words) {
+  if (n != 1)
+    return cli_usage("study", n == 0 ? "which MODEL?" : "unexpected argument '%s'", words[n - 1]);
+  a->o.model = words[0];
   if (!a->o.out_dir && !a->o.dry_run)
-    return cli_usage("study", "where do the results go? --out DIR"), false;
-  return true;
+    return cli_usage("study", "where do the results go? --out DIR");
+  return 0;
 }
+
+/* ---- the study ------------------------------------------------------------------------------- */
 
 static int print_summary(const char *dir) {
   char path[4400];
@@ -273,13 +157,11 @@ static int print_summary(const char *dir) {
 }
 
 int cmd_study(int argc, char **argv) {
-  args a;
-  if (!take_args(argc, argv, &a))
-    return 2;
-  if (a.help) {
-    fputs(help, stdout);
-    return 0;
-  }
+  args a = {.o = {.grid = "short"}};
+  int code;
+  if (!cli_options(&(cli_command){"study", usage, opts, after}, &a, argc, argv, &code) ||
+      (code = take_words(&a, argc - optind, argv + optind)) != 0)
+    return code;
   if (!a.quiet) {
     a.o.progress = cli_progress;
     a.o.log = cli_print_line;

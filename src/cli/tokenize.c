@@ -7,67 +7,49 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 #include "cli/messages.h"
 
 static const char usage[] =
     "usage: personaflow tokenize MODEL [OPTIONS] <TEXT\n"
     "Reads text on standard input and prints {\"ids\": [...]}. MODEL is a directory or a name in "
     "the\n"
-    "Hugging Face cache; only its tokenizer files are read.\n\n"
-    "  --specials              parse special tokens written in the text (default: they are text);\n"
-    "                          with --decode: keep special tokens (default: leave them out)\n"
-    "  --bos, --no-bos         put the BOS token first, or never; without either, as the "
-    "tokenizer's\n"
-    "                          own post-processor does (Gemma: yes, Qwen: no)\n"
-    "  --messages FILE         render a conversation by the model's chat format and encode that;\n"
-    "                          FILE holds [{\"role\": ..., \"content\": ...}, ...], - is standard "
-    "input.\n"
-    "                          Contents are encoded as plain text unless --specials is given\n"
-    "  --no-generation-prompt  end the conversation without the header of an answer\n"
-    "  --offsets               add \"offsets\": [[start, end], ...], in bytes of the text\n"
-    "  --render                with --messages: add \"text\", the rendered conversation\n"
-    "  --decode                read ids ({\"ids\": [...]}, [...], or numbers separated by white "
-    "space or\n"
-    "                          commas) and write their text\n"
-    "  --help                  this text\n";
+    "Hugging Face cache; only its tokenizer files are read.\n\n";
 
 typedef struct options {
-  const char *model, *messages;
+  const char *messages;
   int specials, bos, no_bos, no_prompt, offsets, render, decode;
 } options;
 
-/* 0: go on; 1: help was printed; 2: bad usage. */
-static int parse(int argc, char **argv, options *o) {
-  int help = 0, c;
-  const struct option longs[] = {{"specials", no_argument, &o->specials, 1},
-                                 {"bos", no_argument, &o->bos, 1},
-                                 {"no-bos", no_argument, &o->no_bos, 1},
-                                 {"messages", required_argument, NULL, 'm'},
-                                 {"no-generation-prompt", no_argument, &o->no_prompt, 1},
-                                 {"offsets", no_argument, &o->offsets, 1},
-                                 {"render", no_argument, &o->render, 1},
-                                 {"decode", no_argument, &o->decode, 1},
-                                 {"help", no_argument, &help, 1},
-                                 {0}};
-  opterr = 0;
-  optind = 0;
-  while ((c = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
-    if (c == 'm')
-      o->messages = optarg;
-    else if (c != 0)
-      return cli_usage("tokenize", c == ':' ? "%s needs a value" : "unknown option '%s'",
-                       argv[optind - 1]);
-  }
-  if (help) {
-    fputs(usage, stdout);
-    return 1;
-  }
-  if (argc - optind != 1)
-    return cli_usage("tokenize", argc == optind ? "a model is needed" : "one model is enough");
-  o->model = argv[optind];
-  return 0;
-}
+#define AT(field) .at = offsetof(options, field)
+static const cli_opt opts[] = {
+    {"specials", 0, NULL,
+     "parse special tokens written in the text (default: they are text); with --decode: keep "
+     "special tokens (default: leave them out)",
+     CLI_FLAG, AT(specials)},
+    {"bos", 0, NULL,
+     "put the BOS token first; without this or --no-bos as the tokenizer's own post-processor does "
+     "(Gemma: yes, Qwen: no)",
+     CLI_FLAG, AT(bos)},
+    {"no-bos", 0, NULL, "never put it first", CLI_FLAG, AT(no_bos)},
+    {"messages", 0, "FILE",
+     "render a conversation by the model's chat format and encode that; FILE holds [{\"role\": "
+     "..., "
+     "\"content\": ...}, ...], - is standard input. Contents are encoded as plain text unless "
+     "--specials is given",
+     CLI_TEXT, AT(messages)},
+    {"no-generation-prompt", 0, NULL, "end the conversation without the header of an answer",
+     CLI_FLAG, AT(no_prompt)},
+    {"offsets", 0, NULL, "add \"offsets\": [[start, end], ...], in bytes of the text", CLI_FLAG,
+     AT(offsets)},
+    {"render", 0, NULL, "with --messages: add \"text\", the rendered conversation", CLI_FLAG,
+     AT(render)},
+    {"decode", 0, NULL,
+     "read ids ({\"ids\": [...]}, [...], or numbers separated by white space or commas) and write "
+     "their text",
+     CLI_FLAG, AT(decode)},
+    {0}};
+#undef AT
 
 /* Two options that exclude each other. */
 static int check(const options *o) {
@@ -236,12 +218,14 @@ int cmd_tokenize(int argc, char **argv) {
   options o = {0};
   char dir[4096];
   pf_tok *t;
-  int code = parse(argc, argv, &o);
-  if (code == 0)
-    code = check(&o);
-  if (code != 0)
-    return code == 1 ? 0 : code;
-  int rc = pf_model_resolve(o.model, dir, sizeof dir);
+  int code;
+  if (!cli_options(&(cli_command){"tokenize", usage, opts, NULL}, &o, argc, argv, &code))
+    return code;
+  if (argc - optind != 1)
+    return cli_usage("tokenize", argc == optind ? "a model is needed" : "one model is enough");
+  if ((code = check(&o)) != 0)
+    return code;
+  int rc = pf_model_resolve(argv[optind], dir, sizeof dir);
   if (rc == PF_OK)
     rc = pf_tok_open(&t, dir);
   if (rc != PF_OK)

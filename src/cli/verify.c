@@ -8,29 +8,34 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/opts.h"
 
 static const char usage[] =
     "usage: personaflow verify [OPTIONS]\n"
     "Is this machine computing right? Computes the logits of the demo models in every precision\n"
     "with every instruction set that this build and this CPU have, all positions in one call and\n"
-    "one at a time, and compares their digests with the shipped ones. Takes seconds.\n"
-    "  --isa NAME           this instruction set only (default: PERSONAFLOW_ISA, else all)\n"
-    "  --precision P        this precision only\n"
-    "  -t, --threads N      threads\n"
-    "  --json               one JSON object\n"
-    "  --quiet              print nothing when all is right\n"
+    "one at a time, and compares their digests with the shipped ones. Takes seconds.\n";
+
+static const char after[] =
     "Exit codes: 0 all right, 1 a digest differs or a process died, 3 models or digests are not\n"
     "installed, 5 no such instruction set here.\n";
-
-enum { OPT_ISA = 256, OPT_PRECISION, OPT_JSON, OPT_QUIET };
 
 typedef struct args {
   const char *isa;
   pf_precision precision;
-  long threads;
-  bool json, quiet;
+  int threads, json, quiet;
 } args;
+
+#define AT(field) .at = offsetof(args, field)
+static const cli_opt opts[] = {
+    {"isa", 0, "NAME", "this instruction set only (default: PERSONAFLOW_ISA, else all)", CLI_TEXT,
+     AT(isa)},
+    {"precision", 0, "P", "this precision only", CLI_PRECISION, AT(precision)},
+    CLI_THREADS(args, threads),
+    {"json", 0, NULL, "one JSON object", CLI_FLAG, AT(json)},
+    {"quiet", 0, NULL, "print nothing when all is right", CLI_FLAG, AT(quiet)},
+    {0}};
+#undef AT
 
 /* ---- the process of an instruction set ------------------------------------------------------- */
 
@@ -48,7 +53,7 @@ static int child(const args *a, const char *isa, int fd) {
   FILE *f = fdopen(fd, "w");
   if (!f)
     return pf_exit_code(PF_EINTERNAL);
-  int rc = pf_verify_run(isa, a->precision, (int)a->threads, put_row, f);
+  int rc = pf_verify_run(isa, a->precision, a->threads, put_row, f);
   if (rc != PF_OK)
     cli_fail(rc);
   fclose(f);
@@ -163,25 +168,10 @@ static int verify(const args *a) {
 }
 
 int cmd_verify(int argc, char **argv) {
-  static const struct option options[] = {{"isa", required_argument, NULL, OPT_ISA},
-                                          {"precision", required_argument, NULL, OPT_PRECISION},
-                                          {"threads", required_argument, NULL, 't'},
-                                          {"json", no_argument, NULL, OPT_JSON},
-                                          {"quiet", no_argument, NULL, OPT_QUIET},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
   args a = {0};
-  for (int c; (c = getopt_long(argc, argv, "t:", options, NULL)) != -1;) {
-    if (c == 'h')
-      return fputs(usage, stdout), 0;
-    if (c == '?' || (c == 't' && !cli_int("verify", "--threads", optarg, 1, 1024, &a.threads)) ||
-        (c == OPT_PRECISION && !cli_precision("verify", optarg, &a.precision)))
-      return 2;
-    if (c == OPT_ISA)
-      a.isa = optarg;
-    a.json |= c == OPT_JSON;
-    a.quiet |= c == OPT_QUIET;
-  }
+  int rc;
+  if (!cli_options(&(cli_command){"verify", usage, opts, after}, &a, argc, argv, &rc))
+    return rc;
   if (optind < argc)
     return cli_usage("verify", "unexpected argument '%s'", argv[optind]);
   return verify(&a);
