@@ -18,7 +18,7 @@
 
 /* AT_ONCE texts of cells at most; rows of a call, and rows whose logits exist at a time in pf_eval.
  */
-enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96, CALL_ROWS = 256, LOGIT_ROWS = 64 };
+enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96 };
 
 /* ---- conditions ------------------------------------------------------------------------------ */
 
@@ -642,17 +642,9 @@ static uint64_t memory_of(const pf_desk *d, bool full, size_t n) {
   load l = load_of(d, full, false, longest), t = load_of(d, full, true, longest);
   uint64_t judges =
       full ? (personas + 1) * pf_kv_bytes(d->work.ctx, longest - 1, longest - 1 + TOKENS) : 0;
-  return pf_ctx_scratch_bytes(d->work.ctx, CALL_ROWS, (int32_t)longest + TOKENS) +
-         (n * l.texts + told * t.texts + LOGIT_ROWS) * row + (full ? p->n_cells : n) * b.xy +
+  return pf_ctx_scratch_bytes(d->work.ctx, PF_CALL_ROWS, (int32_t)longest + TOKENS) +
+         (n * l.texts + told * t.texts + PF_LOGIT_ROWS) * row + (full ? p->n_cells : n) * b.xy +
          (1 + 2 * tasks + some) * b.whole + n * l.bytes + told * t.bytes + judges;
-}
-
-uint64_t pf_c2_markers_memory(const pf_desk *d, size_t n) {
-  return memory_of(d, false, n);
-}
-
-uint64_t pf_c2_memory(const pf_desk *d, size_t n) {
-  return memory_of(d, true, n);
 }
 
 /* Prompts, tokens of texts and of the runs beside them; of C2 what judges read too. */
@@ -692,8 +684,17 @@ static size_t cells_together(const pf_desk *d, bool full) {
   return n ? n : 1;
 }
 
-size_t pf_c2_cells(const pf_desk *d, const pf_experiment *e) {
-  return cells_together(d, e->memory == pf_c2_memory);
+static uint64_t memory_for(const pf_desk *d, bool full, size_t *n) {
+  *n = *n ? *n : cells_together(d, full);
+  return memory_of(d, full, *n);
+}
+
+uint64_t pf_c2_markers_memory(const pf_desk *d, size_t *n) {
+  return memory_for(d, false, n);
+}
+
+uint64_t pf_c2_memory(const pf_desk *d, size_t *n) {
+  return memory_for(d, true, n);
 }
 
 static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {

@@ -13,12 +13,10 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-/* Rows of a call: what pf_eval takes through the weights together. */
-enum { CALL_ROWS = 256 };
 /* Sites of a base prompt, tokens of y behind it. */
 enum { BASE_SITES = 2, TAIL = 2 };
-/* Logits that exist at a time in pf_eval, and in a generation. */
-enum { LOGIT_ROWS = 64, GENERATION_LOGITS = 3 };
+/* Logits of a branch that generates. */
+enum { GENERATION_LOGITS = 3 };
 const uint64_t pf_default_budget = 1500000000;
 
 static bool stopped(const pf_work *w) {
@@ -351,7 +349,7 @@ typedef struct live {
 } live;
 
 typedef struct step {
-  live v[CALL_ROWS];
+  live v[PF_CALL_ROWS];
   size_t n, n_rows, bytes;
   pf_row *rows;
   size_t cap_rows;
@@ -482,10 +480,10 @@ static int add_condition(pf_work *w, step *s, pf_cell *c, pf_condition *k) {
   size_t rows = (size_t)(end_row(q, k->probe, k->n_scored) - first_row(w, q, k->probe));
   size_t bytes = live_bytes(w, q, k->probe, k->layer, k->n_scored);
   int rc = PF_OK;
-  if (s->n && (s->n_rows + rows > CALL_ROWS || s->bytes + bytes > w->in_flight))
+  if (s->n && (s->n_rows + rows > PF_CALL_ROWS || s->bytes + bytes > w->in_flight))
     rc = run_step(w, s);
   if (rc == PF_OK)
-    rc = room_for_rows(s, rows > CALL_ROWS ? rows : CALL_ROWS);
+    rc = room_for_rows(s, rows > PF_CALL_ROWS ? rows : PF_CALL_ROWS);
   if (rc != PF_OK)
     return rc;
   s->v[s->n++] = (live){.c = c, .k = k};
@@ -660,7 +658,7 @@ static memory memory_of(const pf_work *w) {
   uint64_t row = (uint64_t)w->vocab * sizeof(float), h = (uint64_t)w->n_h * sizeof(float), sum = 0;
   const pf_role_prompt *q = pf_plan_longest(p);
   uint64_t kv = block_bytes(w, 0, q->enc.n + PF_Y_MAX, n_layers(w));
-  memory m = {.fixed = pf_ctx_scratch_bytes(w->ctx, CALL_ROWS, 0) + LOGIT_ROWS * row,
+  memory m = {.fixed = pf_ctx_scratch_bytes(w->ctx, PF_CALL_ROWS, 0) + PF_LOGIT_ROWS * row,
               .run = kv + BASE_SITES * h,
               .cell = kv + ((uint64_t)xy_positions(q) + PF_N_BASE * TAIL) * h +
                       (PF_Y_MAX + GENERATION_LOGITS) * row,
@@ -671,7 +669,7 @@ static memory memory_of(const pf_work *w) {
     sum += one;
     m.least = 2 * one > m.least ? 2 * one : m.least; /* another prompt may touch a block more */
   }
-  m.most = m.least + sum / n_conditions(w) * (CALL_ROWS / PF_SCORED);
+  m.most = m.least + sum / n_conditions(w) * (PF_CALL_ROWS / PF_SCORED);
   return m;
 }
 

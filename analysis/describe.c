@@ -61,7 +61,7 @@ static int one(const teller *w, const pf_paraphrase *by, const pf_grid_item *per
   return rc;
 }
 
-/* XB, BY and XY of the grid. */
+/* BB, XB, BY and XY of the grid. */
 static int all_cells(const teller *w, const pf_paraphrase *by, const pf_grid_item *base_persona,
                      const pf_grid_item *base_task) {
   int rc = one(w, by, base_persona, base_task);
@@ -140,6 +140,8 @@ static int prompts(const teller *w) {
   say(w, "%-40s %6s  %s", "prompt", "tokens",
       "bos template persona task header  p_user_last p_last");
   int rc = all_cells(w, &main_, &persona, &task);
+  for (size_t j = 0; j < w->g->n_tasks && rc == PF_OK; j++)
+    rc = one(w, &main_, NULL, &w->g->tasks[j]);
   if (rc == PF_OK)
     rc = paraphrases(w, &persona, &task);
   if (rc == PF_OK)

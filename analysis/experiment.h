@@ -44,8 +44,9 @@ struct pf_experiment {
   int (*together)(pf_desk *d, const size_t *cells, size_t n);
   /* Adds what a cell costs with `together`. */
   void (*cost)(const pf_desk *d, size_t cell, pf_cost *cost);
-  /* Bytes beside the weights that `together` takes for n cells at a time; NULL: other limits. */
-  uint64_t (*memory)(const pf_desk *d, size_t n);
+  /* Bytes beside the weights that `together` takes for *n cells at a time; *n = 0 becomes as many
+   * as the budget allows. NULL: other limits. */
+  uint64_t (*memory)(const pf_desk *d, size_t *n);
 };
 
 extern const pf_experiment pf_experiments[];
@@ -89,12 +90,10 @@ int pf_c1(pf_lab *l, size_t part, json_t *rows);
 /* c2_behaviour.c: texts under each value; the paper's four conditions, and all. */
 int pf_c2_markers(pf_desk *d, const size_t *cells, size_t n);
 void pf_c2_markers_cost(const pf_desk *d, size_t cell, pf_cost *cost);
-uint64_t pf_c2_markers_memory(const pf_desk *d, size_t n);
+uint64_t pf_c2_markers_memory(const pf_desk *d, size_t *n);
 int pf_c2(pf_desk *d, const size_t *cells, size_t n);
 void pf_c2_cost(const pf_desk *d, size_t cell, pf_cost *cost);
-uint64_t pf_c2_memory(const pf_desk *d, size_t n);
-/* Cells whose texts grow together: no more than the budget allows. */
-size_t pf_c2_cells(const pf_desk *d, const pf_experiment *e);
+uint64_t pf_c2_memory(const pf_desk *d, size_t *n);
 /* c3_inject.c: residuals put into hosts without the persona; the paper's two tests of it, and all.
  * A layer of the paper's 26 in a model of n_layers: layer / 26 n_layers, half to even. */
 int32_t pf_paper_layer(int32_t layer, int32_t n_layers);

@@ -10,8 +10,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-/* Rows of a call: what pf_eval takes through the weights together. */
-enum { CALL_ROWS = 256, MAX_SEGMENTS = PF_N_SITES, LAST_PREFIX = 8 };
+enum { MAX_SEGMENTS = PF_N_SITES, LAST_PREFIX = 8 };
 
 typedef struct block {
   struct block *next;
@@ -231,10 +230,10 @@ uint64_t pf_lab_memory(const pf_lab *l, size_t tracks) {
   size_t n = pf_plan_longest(p)->enc.n + p->y_max;
   uint64_t kv = (uint64_t)(n + 64) * pf_ctx_bytes_per_position(l->ctx),
            h = (uint64_t)n * ((uint64_t)l->layers + 1) * l->d * sizeof(float),
-           logits = (uint64_t)(p->y_max + 64) * l->vocab * sizeof(float),
+           logits = (uint64_t)(p->y_max + PF_LOGIT_ROWS) * l->vocab * sizeof(float),
            stems = l->o.no_sharing || tracks == 0 ? 0 : p->grid.n_tasks + 2;
-  return pf_ctx_scratch_bytes(l->ctx, CALL_ROWS, (int32_t)n) + logits + tracks * (kv + h) + 2 * kv +
-         stems * (n - p->y_max) * (kv + h) / n;
+  return pf_ctx_scratch_bytes(l->ctx, PF_CALL_ROWS, (int32_t)n) + logits + tracks * (kv + h) +
+         2 * kv + stems * (n - p->y_max) * (kv + h) / n;
 }
 
 /* ---- prompts --------------------------------------------------------------------------------- */
@@ -889,13 +888,13 @@ static void count_trial(pf_lab *l, const live *x) {
  * score, because y ended before, are passed over. */
 static int next_step(const pf_lab *l, const pf_trial *v, size_t n, size_t *at, live *x, size_t *m) {
   size_t rows = 0, bytes = 0, limit = in_flight(l);
-  for (*m = 0; *at < n && *m < CALL_ROWS; ++*at) {
+  for (*m = 0; *at < n && *m < PF_CALL_ROWS; ++*at) {
     live *e = &x[*m];
     *e = (live){.v = &v[*at], .to = last_step(l, &v[*at])};
     if (e->to <= e->v->from)
       continue;
     int rc = reach(l, e);
-    bool full = *m && (rows + e->rows > CALL_ROWS || bytes + e->bytes > limit);
+    bool full = *m && (rows + e->rows > PF_CALL_ROWS || bytes + e->bytes > limit);
     if (rc != PF_OK || full) {
       pf_free(e->layers);
       return rc;
@@ -908,7 +907,7 @@ static int next_step(const pf_lab *l, const pf_trial *v, size_t n, size_t *at, l
 }
 
 int pf_lab_run(pf_lab *l, const pf_trial *v, size_t n) {
-  live *x = pf_calloc(CALL_ROWS, sizeof *x);
+  live *x = pf_calloc(PF_CALL_ROWS, sizeof *x);
   int rc = x ? PF_OK : PF_ENOMEM;
   for (size_t at = 0, m = 0; at < n && rc == PF_OK;) {
     rc = next_step(l, v, n, &at, x, &m);

@@ -289,7 +289,8 @@ static bool takes_memory(const study *s, const pf_experiment *e) {
 static int set_budget(study *s, uint64_t lab) {
   uint64_t most = lab, asked = s->o->memory;
   for (size_t i = 0; i < pf_n_experiments; i++) {
-    uint64_t m = takes_memory(s, &pf_experiments[i]) ? pf_experiments[i].memory(&s->d, 1) : 0;
+    size_t one = 1;
+    uint64_t m = takes_memory(s, &pf_experiments[i]) ? pf_experiments[i].memory(&s->d, &one) : 0;
     most = m > most ? m : most;
   }
   s->d.budget = asked ? asked : most > pf_default_budget ? most : pf_default_budget;
@@ -504,8 +505,8 @@ static void say_texts(study *s) {
     const pf_experiment *e = &pf_experiments[i];
     if (!takes_memory(s, e))
       continue;
-    size_t n = pf_c2_cells(&s->d, e);
-    uint64_t m = e->memory(&s->d, n);
+    size_t n = 0;
+    uint64_t m = e->memory(&s->d, &n);
     cells = m > most ? n : cells;
     most = m > most ? m : most;
   }

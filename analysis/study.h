@@ -9,6 +9,8 @@
 
 /* The paper's protocol: tokens of y that are scored at a site, and the tokens before them at g2. */
 enum { PF_SCORED = 10, PF_Y_MAX = PF_SCORED + 2 };
+/* Rows that go through the weights together, and rows whose logits exist at a time in pf_eval. */
+enum { PF_CALL_ROWS = 256, PF_LOGIT_ROWS = 64 };
 
 /* Tokens of y that stand before the scored ones at a probe. */
 static inline int32_t pf_probe_prefix(pf_probe p) {
