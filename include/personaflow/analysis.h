@@ -7,6 +7,10 @@
 #include "personaflow/model.h"
 #include "personaflow/tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Token spans [lo, hi) of a role prompt in the model's chat format. */
 typedef struct pf_span {
   int32_t lo, hi;
@@ -220,5 +224,9 @@ PF_API const char *pf_figure_formats(void);
  * medians of the additive sweep. Precisions of one model show what rounding changes. PF_EEXIST
  * unless force. */
 PF_API int pf_report_compare(const char *const *dirs, size_t n, const char *out, int force);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -8,6 +8,10 @@
 
 #include "personaflow/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- precision ------------------------------------------------------------------------------- */
 
 /* THE list of precisions: what a forward pass rounds where (simd/CONTRACT.md, "Precision modes").
@@ -426,5 +430,9 @@ PF_API const char *const *pf_isas(size_t *n);
 /* The kernel that a cap (NULL: the environment's) chooses for an operation; NULL: no such operation
  * or cap. */
 PF_API const char *pf_kernel_symbol(const char *op, const char *isa);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -11,11 +11,19 @@
 #include "personaflow/tokenizer.h"
 #include "personaflow/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The version of the numerics contract (simd/CONTRACT.md): results of equal versions are equal in
  * every bit. */
 #define PF_CONTRACT_VERSION 1
 
 PF_API const char *pf_version(void);
 PF_API int pf_contract_version(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -7,6 +7,10 @@
 #include "personaflow/model.h"
 #include "personaflow/tokenizer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- snapshots ------------------------------------------------------------------------------- */
 
 typedef struct pf_snap_opts {
@@ -95,5 +99,9 @@ typedef struct pf_verify_row {
  * installed. */
 PF_API int pf_verify_run(const char *isa, pf_precision only, int threads,
                          void (*fn)(void *user, const pf_verify_row *row), void *user);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

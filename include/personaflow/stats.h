@@ -16,6 +16,10 @@
 
 #include "personaflow/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- order statistics --------------------------------------------------------------------- */
 
 typedef struct pf_stats {
@@ -139,5 +143,9 @@ PF_API int pf_holm(const double *p, size_t n, double *adjusted);
  * Fisher's z with the variance (1 + r^2/2) / (n - 3) of Bonett and Wright (2000); NaN ends for n
  * < 4. */
 PF_API int pf_spearman(const double *x, const double *y, size_t n, pf_interval *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 
 #include "personaflow/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct pf_tok pf_tok;
 
 /* dir: a resolved model directory (tokenizer.json, tokenizer_config.json, config.json). */
@@ -70,5 +74,9 @@ PF_API int pf_chat_encode(const pf_tok *t, const pf_message *messages, size_t n_
                           unsigned flags, pf_encoding *out, char **text, size_t *content_start);
 /* Family of the chat template: "gemma2", "qwen2.5" or NULL when there is none or an unknown one. */
 PF_API const char *pf_chat_family(const pf_tok *t);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #if defined(__GNUC__)
 #define PF_API          __attribute__((visibility("default")))
 #define PF_PRINTF(f, a) __attribute__((format(printf, f, a)))
@@ -50,5 +54,9 @@ typedef struct pf_ids {
 } pf_ids;
 PF_API void pf_ids_free(pf_ids *ids);
 PF_API int pf_ids_push(pf_ids *ids, int32_t id);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

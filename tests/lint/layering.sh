@@ -13,6 +13,7 @@ floors='
 ^model/       |^(base/|simd/simd\.h$|model/|personaflow/(types|model|profile|tokenizer|personaflow)\.h$|config\.h$|[a-z0-9_]+\.(h|inc|def)$)
 ^analysis/    |^(base/|analysis/|model/(model|tap)\.h$|personaflow/|config\.h$|[a-z0-9_]+\.(h|inc|def)$)
 ^src/cli/     |^(cli/|personaflow/|config\.h$)
+^examples/    |^personaflow/
 '
 bad=0
 while read -r f; do
