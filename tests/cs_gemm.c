@@ -152,7 +152,7 @@ static void one_gemm(cs *t, kind_of p, size_t m, size_t n, size_t k, int kind) {
 static void all_gemms(cs *t, kind_of p) {
   static const size_t ns[] = {1, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 65};
   static const size_t ks[] = {1, 31, 32, 33, 64, 90, 160};
-  static const size_t ms[] = {15, 16, 17, 31, 32, 33, 47, 65};
+  static const size_t ms[] = {10, 11, 12, 13, 14, 15, 16, 17, 24, 25, 31, 32, 33, 47, 65};
   for (size_t m = 1; m <= 9 && !t->failed; m++)
     for (size_t i = 0; i < sizeof ns / sizeof *ns; i++)
       for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)

@@ -3,13 +3,14 @@
  * of a row: all three products are lines x panels of 16 outputs, and differ in what is done with
  * the sums of a block.
  *
- * Many lines: tiles of PF_GEMM_LINES lines x PF_GEMM_PANELS panels. The chains of one parity of a
- * block fill the registers, so even k come first, then odd k, then both are added to sums that
- * stand in g->work. Around the tiles, from outside to inside: blocks of rows, groups of panels,
- * pieces of K (their operands are copied side by side and stay in the second-level cache), panels,
- * steps of K (their weights are widened once and stay in the first-level cache), tiles.
- * Few rows: both parities side by side, several panels as streams, each fetched ahead.
- * doc/KERNELS.md has the measurements. */
+ * Many lines: tiles of PF_GEMM_LINES lines x a panel. Where there are registers for it
+ * (PF_GEMM_BOTH) the chains of even and of odd k of a block run side by side; else even k come
+ * first, then odd k. Both are then added to sums that stand in g->work. Around the tiles, from
+ * outside to inside: blocks of rows, groups of panels, pieces of K (their operands are copied side
+ * by side and stay in the second-level cache), panels with their weights of the piece (widened once
+ * and kept in the first-level cache), tiles.
+ * Few rows: both parities side by side over the whole of K, panels as streams that are fetched
+ * ahead. doc/KERNELS.md has the measurements. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -19,16 +20,13 @@ enum {
   PANEL = 16 * PF_KBLK, /* weights of a panel and a block */
   /* Many lines. */
   LINES = PF_GEMM_LINES,
-  PANELS = PF_GEMM_PANELS,
-  BLOCK = 108,         /* lines of a block, a multiple of 3 * LINES */
-  PIECE = 256,         /* k of a piece */
-  STEP = 256 / PANELS, /* k of a step: 16 KB of fp32 weights */
-  GROUP = 68,          /* panels of a group */
-  FETCH = 8,           /* lines of operands fetched in a tile */
-  NARROW = 2 * LINES,  /* up to so many lines the weights are widened where they are used */
+  BLOCK = 108,       /* lines of a block, a multiple of 3 * LINES */
+  PIECE = 256,       /* k of a piece: 16 KB of fp32 weights */
+  GROUP = 68,        /* panels of a group */
+  FETCH = 8,         /* lines of operands fetched in a tile */
+  NARROW = 2 * LINES /* up to so many lines the weights are widened where they are used */
 };
-_Static_assert((BLOCK * PIECE + BLOCK * GROUP * 16 + STEP * PANELS * 16) * sizeof(float) <=
-                   PF_GEMM_WORK,
+_Static_assert((BLOCK * PIECE + BLOCK * GROUP * 16 + PIECE * 16) * sizeof(float) <= PF_GEMM_WORK,
                "operands, sums and weights fit");
 
 /* Of the sums of a tile, the one that line l goes to: of hi, mid, lo to H, M, M. */
@@ -42,30 +40,41 @@ enum { FP32, BF16, STORE };
 
 typedef struct tile {
   const float *a; /* [blocks][lines][32] */
-  const char *w;  /* of the first panel; panels are ldw bytes apart */
-  float *acc;     /* [rows][sums][PANELS][16] */
-  size_t ldw, blocks;
+  const char *w;
+  float *acc; /* [rows][sums][16] */
+  size_t blocks;
   float *wide;          /* STORE: where to */
   const char *fetch[2]; /* what to fetch, `burst` lines of the cache from each in a block */
   size_t burst;
 } tile;
 
+/* Weights of 16 outputs at the even or the odd k of a pair. */
+PF_INLINE v16 weights(const char *w, float *wide, const int odd, const int from) {
+  v16 x = from == FP32 ? v_load((const float *)(const void *)w + 16 * odd) : v_half(w, odd);
+  if (from == STORE)
+    v_store(wide + 16 * odd, x);
+  return x;
+}
+
 /* The chains of one parity over a block. */
-PF_INLINE void chains(v16 c[LINES][PANELS], const float *a, const char *w, size_t ldw, float *wide,
-                      const int odd, const int L, const int from) {
-  PF_UNROLL for (int l = 0; l < L; l++) PF_UNROLL for (int p = 0; p < PANELS; p++) c[l][p] =
-      v_fresh_zero();
+PF_INLINE void chains(v16 c[LINES], const float *a, const char *w, float *wide, const int odd,
+                      const int L, const int from) {
+  PF_UNROLL for (int l = 0; l < L; l++) c[l] = v_fresh_zero();
   for (int k = 0; k < PF_KBLK; k += 2, a += 2, w += from == FP32 ? 128 : 64, wide += 32) {
-    v16 x[PANELS];
-    PF_UNROLL for (int p = 0; p < PANELS; p++) {
-      const char *at = w + (size_t)p * ldw;
-      x[p] = from == FP32 ? v_load((const float *)(const void *)at + 16 * odd) : v_half(at, odd);
-      if (from == STORE)
-        v_store(wide + p * STEP * 16 + 16 * odd, x[p]);
-    }
+    v16 x = weights(w, wide, odd, from);
+    PF_UNROLL for (int l = 0; l < L; l++) c[l] = v_fma(v_set1(a[l * PF_KBLK + odd]), x, c[l]);
+  }
+}
+
+/* Of both. */
+PF_INLINE void both_chains(v16 e[LINES], v16 o[LINES], const float *a, const char *w, float *wide,
+                           const int L, const int from) {
+  PF_UNROLL for (int l = 0; l < L; l++) e[l] = o[l] = v_zero();
+  for (int k = 0; k < PF_KBLK; k += 2, a += 2, w += from == FP32 ? 128 : 64, wide += 32) {
+    v16 even = weights(w, wide, 0, from), odd = weights(w, wide, 1, from);
     PF_UNROLL for (int l = 0; l < L; l++) {
-      v16 y = v_set1(a[l * PF_KBLK + odd]);
-      PF_UNROLL for (int p = 0; p < PANELS; p++) c[l][p] = v_fma(y, x[p], c[l][p]);
+      e[l] = v_fma(v_set1(a[l * PF_KBLK]), even, e[l]);
+      o[l] = v_fma(v_set1(a[l * PF_KBLK + 1]), odd, o[l]);
     }
   }
 }
@@ -82,17 +91,21 @@ PF_INLINE void run_tile(const tile *t, const int L, const int parts, const int f
   float *wide = t->wide;
   const char *w = t->w, *next[2] = {t->fetch[0], t->fetch[1]};
   const int sums = parts == 1 ? L : L / 3 * 2;
-  PF_UNROLL for (int i = 0; i < sums * PANELS; i++) __builtin_prefetch(t->acc + 16 * i);
+  PF_UNROLL for (int i = 0; i < sums; i++) __builtin_prefetch(t->acc + 16 * i);
   for (size_t b = 0; b < t->blocks; b++) {
-    v16 e[LINES][PANELS], o[LINES][PANELS];
+    v16 e[LINES], o[LINES];
     fetch(next[0], t->burst);
     fetch(next[1], t->burst);
     PF_UNROLL for (int i = 0; i < 2 * L; i++) __builtin_prefetch(a + L * PF_KBLK + 16 * i);
-    chains(e, a, w, t->ldw, wide, 0, L, from);
-    chains(o, a, w, t->ldw, wide, 1, L, from);
-    PF_UNROLL for (int l = 0; l < L; l++) PF_UNROLL for (int p = 0; p < PANELS; p++) {
-      float *acc = t->acc + (SUM_OF(l, parts) * PANELS + p) * 16;
-      v_store(acc, v_add(v_load(acc), v_add(e[l][p], o[l][p])));
+    if (PF_GEMM_BOTH) {
+      both_chains(e, o, a, w, wide, L, from);
+    } else {
+      chains(e, a, w, wide, 0, L, from);
+      chains(o, a, w, wide, 1, L, from);
+    }
+    PF_UNROLL for (int l = 0; l < L; l++) {
+      float *acc = t->acc + SUM_OF(l, parts) * 16;
+      v_store(acc, v_add(v_load(acc), v_add(e[l], o[l])));
     }
     a += L * PF_KBLK;
     w += PANEL * (from == FP32 ? 4 : 2);
@@ -149,18 +162,17 @@ static const char *weights_at(const product *p, size_t panel, size_t k) {
   return (const char *)p->g->w + (panel * p->g->kp + k) * 16 * p->bytes;
 }
 
-/* The piece of the block's operands, in the order in which steps and tiles read them. */
+/* The piece of the block's operands, in the order in which tiles read them. */
 static void copy_operands(const product *p) {
-  size_t line = p->parts * PF_KBLK, lines = p->rows * p->parts;
+  size_t line = p->parts * PF_KBLK;
   for (size_t i = 0, R; i < p->rows; i += R) {
     R = pf_even_part(p->rows - i, p->most);
     for (size_t r = i; r < i + R; r++) {
       const float *from = (const float *)p->g->a + ((p->i + r) * p->g->kp + p->k) * p->parts;
       for (size_t k = 0; k < p->len; k += PF_KBLK, from += line) {
-        size_t step = k / STEP * STEP, len = p->len - step < STEP ? p->len - step : STEP;
-        float *to = p->a + step * lines + i * len * p->parts + (k - step) * R * p->parts;
+        float *to = p->a + (i * p->len + k * R) * p->parts + (r - i) * line;
         for (size_t l = 0; l < line; l += PF_LANES)
-          v_store(to + (r - i) * line + l, v_load(from + l));
+          v_store(to + l, v_load(from + l));
       }
     }
   }
@@ -176,52 +188,43 @@ static void fetch_operands(product *p, size_t n) {
   }
 }
 
-/* A step of K over the tiles of the block. Each fetches a share of the next step's weights. */
-static void run_step(product *p, size_t panel, size_t k, size_t len, const char *next) {
-  size_t tiles = (p->rows + p->most - 1) / p->most, blocks = len / PF_KBLK;
-  bool alone = panel + 1 == (p->g->n + 15) / 16;
-  size_t ldw = PANELS > 1 && !alone ? 16 * p->g->kp * p->bytes : 0;
-  size_t half = len * 16 * p->bytes / (PANELS > 1 ? 1 : 2), shares = tiles * blocks;
-  tile t = {.w = weights_at(p, panel, k), .ldw = ldw, .blocks = blocks, .wide = p->wide};
+/* The piece of a panel over the tiles of the block. Each fetches a share of the next panel's, of
+ * both halves, which memory gives faster than one run. */
+static void run_panel(product *p, size_t panel) {
+  size_t tiles = (p->rows + p->most - 1) / p->most, blocks = p->len / PF_KBLK;
+  size_t half = p->len * 16 * p->bytes / 2, shares = tiles * blocks;
+  const char *next = weights_at(p, panel + 1, p->k);
   int from = p->bytes == 4 ? FP32 : p->rows * p->parts > NARROW ? STORE : BF16;
-  t.acc = p->acc + (panel - p->j) * p->rows * p->sums * 16;
-  t.burst = (half / 64 + shares - 1) / shares;
-  t.fetch[0] = next;
-  t.fetch[1] = next + (PANELS > 1 ? ldw : half);
+  tile t = {.a = p->a,
+            .w = weights_at(p, panel, p->k),
+            .acc = p->acc + (panel - p->j) * p->rows * p->sums * 16,
+            .blocks = blocks,
+            .wide = p->wide,
+            .fetch = {next, next + half},
+            .burst = (half / 64 + shares - 1) / shares};
   for (size_t i = 0, R; i < p->rows; i += R) {
     R = pf_even_part(p->rows - i, p->most);
-    t.a = p->a + ((k - p->k) * p->rows + i * len) * p->parts;
     fetch_operands(p, FETCH);
     p->tiles[from][R - 1](&t);
-    t.acc += R * p->sums * PANELS * 16;
+    t.a += R * p->len * p->parts;
+    t.acc += R * p->sums * 16;
     t.fetch[0] += blocks * t.burst * 64;
     t.fetch[1] += blocks * t.burst * 64;
     if (from == STORE) {
       from = FP32;
       t.w = (const char *)p->wide;
-      t.ldw = STEP * 64;
     }
   }
-}
-
-static void run_piece(product *p) {
-  for (size_t panel = p->j; panel < p->j + p->panels; panel += PANELS)
-    for (size_t k = p->k, len; k < p->k + p->len; k += len) {
-      size_t end = p->k + p->len;
-      len = end - k < STEP ? end - k : STEP;
-      run_step(p, panel, k, len,
-               k + len < end ? weights_at(p, panel, k + len) : weights_at(p, panel + PANELS, p->k));
-    }
 }
 
 /* The block's and group's sums to y. */
 static void finish(const product *p) {
   for (size_t r = 0; r < p->rows; r++)
-    for (size_t n = 0; n < p->panels && (p->j + n) * 16 < p->g->n; n++) {
-      const float *acc = p->acc + ((n / PANELS * p->rows + r) * p->sums * PANELS + n % PANELS) * 16;
+    for (size_t n = 0; n < p->panels; n++) {
+      const float *acc = p->acc + (n * p->rows + r) * p->sums * 16;
       v16 dot = v_load(acc);
       if (p->sums > 1)
-        dot = v_add(dot, v_load(acc + PANELS * 16));
+        dot = v_add(dot, v_load(acc + 16));
       pf_put(p->g, p->i + r, (p->j + n) * 16, dot);
     }
 }
@@ -232,13 +235,14 @@ static void run_group(product *p) {
     p->len = p->g->kp - p->k < PIECE ? p->g->kp - p->k : PIECE;
     copy_operands(p);
     p->fetched = 0;
-    run_piece(p);
+    for (size_t panel = p->j; panel < p->j + p->panels; panel++)
+      run_panel(p, panel);
   }
   finish(p);
 }
 
 static void many(product p) {
-  size_t block = BLOCK / p.parts, panels = pf_round_up((p.g->n + 15) / 16, PANELS);
+  size_t block = BLOCK / p.parts, panels = (p.g->n + 15) / 16;
   p.most = LINES / p.parts;
   p.sums = p.parts == 1 ? 1 : 2;
   p.a = p.g->work;
@@ -248,7 +252,7 @@ static void many(product p) {
     p.rows = pf_even_units(p.g->m - p.i, block, p.most);
     p.rows = p.g->m - p.i < p.rows ? p.g->m - p.i : p.rows;
     for (p.j = 0; p.j < panels; p.j += p.panels) {
-      p.panels = pf_even_units(panels - p.j, GROUP, PANELS);
+      p.panels = pf_even_part(panels - p.j, GROUP);
       run_group(&p);
     }
   }
@@ -258,7 +262,7 @@ static void many(product p) {
 
 enum {
   AHEAD = 4096, /* bytes of bf16 that are fetched ahead, of all panels; of fp32 twice as many */
-  MOST = 4      /* rows; panels side by side */
+  MOST = 4      /* panels side by side */
 };
 
 typedef struct stream {
@@ -268,8 +272,8 @@ typedef struct stream {
 } stream;
 
 /* k of one parity, for every line and panel. */
-PF_INLINE void few_step(v16 c[MOST][MOST], const stream *s, const int k, const int odd, const int R,
-                        const int P, const int parts, const int bf16) {
+PF_INLINE void few_step(v16 c[LINES][MOST], const stream *s, const int k, const int odd,
+                        const int R, const int P, const int parts, const int bf16) {
   v16 x[MOST];
   PF_UNROLL for (int p = 0; p < P; p++) {
     const char *at = s->w[p] + 16 * k * (bf16 ? 2 : 4);
@@ -284,9 +288,9 @@ PF_INLINE void few_step(v16 c[MOST][MOST], const stream *s, const int k, const i
 }
 
 /* A block: acc[row of sums][panel] += its even and odd chains, side by side. */
-PF_INLINE void few_block(v16 acc[MOST][MOST], const stream *s, const int R, const int P,
+PF_INLINE void few_block(v16 acc[LINES][MOST], const stream *s, const int R, const int P,
                          const int parts, const int bf16) {
-  v16 e[MOST][MOST], o[MOST][MOST];
+  v16 e[LINES][MOST], o[LINES][MOST];
   PF_UNROLL for (int l = 0; l < R * parts; l++) PF_UNROLL for (int p = 0; p < P; p++) e[l][p] =
       o[l][p] = v_zero();
   for (int k = 0; k < PF_KBLK; k += 2) {
@@ -305,10 +309,10 @@ PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, co
                        const int parts, const int bf16) {
   const size_t bytes = bf16 ? 2 : 4, ldw = 16 * g->kp * bytes;
   stream s = {.a = g->a, .lda = (size_t)parts * g->kp, .ahead = AHEAD / (size_t)P * bytes / 2};
-  v16 acc[MOST][MOST];
+  v16 acc[LINES][MOST];
   PF_UNROLL for (int p = 0; p < P; p++) {
     s.w[p] = (const char *)g->w + (j + ((size_t)p < there ? (size_t)p : 0)) * ldw;
-    PF_UNROLL for (int i = 0; i < MOST; i++) acc[i][p] = v_zero();
+    PF_UNROLL for (int i = 0; i < LINES; i++) acc[i][p] = v_zero();
   }
   for (size_t k = 0; k < g->kp; k += PF_KBLK) {
     /* At the end of its panel a stream goes on to the panels that come next. */
@@ -325,31 +329,108 @@ PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, co
   }
 }
 
+#if !PF_GEMM_BOTH
+/* The two chains of every line over a block, for 8 outputs of a panel: with up to 6 lines they fill
+ * 12 registers, where whole panels would leave room for 3 lines. sum[line of sums] is 16 floats
+ * apart. */
+PF_INLINE void half_block(float *sum, const float *a, size_t lda, const char *w, size_t ahead,
+                          const int R, const int parts, const int bf16) {
+  v8 e[LINES], o[LINES];
+  PF_UNROLL for (int l = 0; l < R * parts; l++) e[l] = o[l] = v8_zero();
+  for (int k = 0; k < PF_KBLK; k += 2, w += bf16 ? 64 : 128) {
+    if (ahead) {
+      __builtin_prefetch(w + ahead);
+      if (!bf16)
+        __builtin_prefetch(w + ahead + 64);
+    }
+    v8 even = bf16 ? v8_half(w, 0) : v8_load(w), odd = bf16 ? v8_half(w, 1) : v8_load(w + 64);
+    PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int q = 0; q < parts; q++) {
+      const float *y = a + (size_t)r * lda + q * PF_KBLK + k;
+      e[r * parts + q] = v8_fma(v8_set1(y[0]), even, e[r * parts + q]);
+      o[r * parts + q] = v8_fma(v8_set1(y[1]), odd, o[r * parts + q]);
+    }
+  }
+  PF_UNROLL for (int l = 0; l < R * parts; l++) {
+    float *s = sum + SUM_OF(l, parts) * 16;
+    _mm256_storeu_ps(s, v8_add(v8_load(s), v8_add(e[l], o[l])));
+  }
+}
+
+/* R rows and a panel over the whole of K, half by half of each block; more lines than 6 in two
+ * parts. */
+PF_INLINE void run_halves(const pf_gemm *g, size_t j, const int R, const int parts,
+                          const int bf16) {
+  const size_t bytes = bf16 ? 2 : 4, lda = (size_t)parts * g->kp;
+  const int first = R * parts > LINES ? (R + 1) / 2 : R;
+  const char *w = (const char *)g->w + j * 16 * g->kp * bytes;
+  const float *a = g->a;
+  float sum[2 * LINES * 16] __attribute__((aligned(32))) = {0};
+  for (size_t k = 0; k < g->kp; k += PF_KBLK, w += PANEL * bytes, a += parts * PF_KBLK) {
+    half_block(sum, a, lda, w, AHEAD * bytes / 2, first, parts, bf16);
+    half_block(sum + 8, a, lda, w + 32, 0, first, parts, bf16);
+    if (first == R)
+      continue;
+    half_block(sum + first * 16, a + (size_t)first * lda, lda, w, 0, R - first, parts, bf16);
+    half_block(sum + first * 16 + 8, a + (size_t)first * lda, lda, w + 32, 0, R - first, parts,
+               bf16);
+  }
+  for (int r = 0; r < R; r++)
+    pf_put(g, (size_t)r, j * 16,
+           parts == 1 ? v_load(sum + r * 16)
+                      : v_add(v_load(sum + 2 * r * 16), v_load(sum + (2 * r + 1) * 16)));
+}
+#define PF_HALVES(name, R, parts, bf16)                                                            \
+  static void name##_few_##R(const pf_gemm *g, size_t j, size_t there) {                           \
+    (void)there;                                                                                   \
+    run_halves(g, j, R, parts, bf16);                                                              \
+  }
+#endif
+
 typedef void (*few_fn)(const pf_gemm *g, size_t j, size_t there);
 #define PF_FEW(name, R, P, parts, bf16)                                                            \
   static void name##_few_##R(const pf_gemm *g, size_t j, size_t there) {                           \
     run_few(g, j, there, R, P, parts, bf16);                                                       \
   }
 /* clang-format off */
-#if PF_GEMM_LINES == 12
-PF_FEW(bf16, 1, 4, 1, 1) PF_FEW(bf16, 2, 4, 1, 1) PF_FEW(bf16, 3, 4, 1, 1) PF_FEW(bf16, 4, 2, 1, 1)
-PF_FEW(f32, 1, 4, 1, 0) PF_FEW(f32, 2, 4, 1, 0) PF_FEW(f32, 3, 4, 1, 0) PF_FEW(f32, 4, 2, 1, 0)
-PF_FEW(x3, 1, 4, 3, 1)
-#define PF_FEW_LIST(name) {{name##_few_1, 4}, {name##_few_2, 4}, {name##_few_3, 4}, {name##_few_4, 2}}
-#define PF_FEW_X3 {{x3_few_1, 4}}
+#define PF_ROW(name, R, P) {name##_few_##R, P}
+#if PF_GEMM_BOTH
+#define PF_FEW_ROWS(name, bf16) \
+  PF_FEW(name, 1, 4, 1, bf16) PF_FEW(name, 2, 4, 1, bf16) PF_FEW(name, 3, 4, 1, bf16) \
+  PF_FEW(name, 4, 2, 1, bf16) PF_FEW(name, 5, 2, 1, bf16) PF_FEW(name, 6, 2, 1, bf16) \
+  PF_FEW(name, 7, 1, 1, bf16) PF_FEW(name, 8, 1, 1, bf16) PF_FEW(name, 9, 1, 1, bf16) \
+  PF_FEW(name, 10, 1, 1, bf16) PF_FEW(name, 11, 1, 1, bf16) PF_FEW(name, 12, 1, 1, bf16)
+PF_FEW_ROWS(bf16, 1)
+PF_FEW_ROWS(f32, 0)
+PF_FEW(x3, 1, 4, 3, 1) PF_FEW(x3, 2, 2, 3, 1) PF_FEW(x3, 3, 1, 3, 1) PF_FEW(x3, 4, 1, 3, 1)
+#define PF_SIX_ROWS(name) PF_ROW(name, 1, 4), PF_ROW(name, 2, 4), PF_ROW(name, 3, 4), \
+  PF_ROW(name, 4, 2), PF_ROW(name, 5, 2), PF_ROW(name, 6, 2)
+#define PF_TWELVE_ROWS(name) PF_SIX_ROWS(name), PF_ROW(name, 7, 1), PF_ROW(name, 8, 1), \
+  PF_ROW(name, 9, 1), PF_ROW(name, 10, 1), PF_ROW(name, 11, 1), PF_ROW(name, 12, 1)
+#define PF_BF16_ROWS PF_TWELVE_ROWS(bf16)
+#define PF_X3_ROWS PF_ROW(x3, 1, 4), PF_ROW(x3, 2, 2), PF_ROW(x3, 3, 1), PF_ROW(x3, 4, 1)
 #else
-PF_FEW(bf16, 1, 2, 1, 1) PF_FEW(bf16, 2, 1, 1, 1) PF_FEW(bf16, 3, 1, 1, 1)
-PF_FEW(f32, 1, 2, 1, 0) PF_FEW(f32, 2, 1, 1, 0) PF_FEW(f32, 3, 1, 1, 0)
-PF_FEW(x3, 1, 1, 3, 1)
-#define PF_FEW_LIST(name) {{name##_few_1, 2}, {name##_few_2, 1}, {name##_few_3, 1}}
-#define PF_FEW_X3 {{x3_few_1, 1}}
+/* 7 rows of bf16 and more are faster as many lines. */
+#define PF_FEW_ROWS(name, bf16) \
+  PF_FEW(name, 1, 2, 1, bf16) PF_FEW(name, 2, 1, 1, bf16) PF_FEW(name, 3, 1, 1, bf16) \
+  PF_HALVES(name, 4, 1, bf16) PF_HALVES(name, 5, 1, bf16) PF_HALVES(name, 6, 1, bf16)
+PF_FEW_ROWS(bf16, 1)
+PF_FEW_ROWS(f32, 0)
+PF_HALVES(f32, 7, 1, 0) PF_HALVES(f32, 8, 1, 0) PF_HALVES(f32, 9, 1, 0)
+PF_HALVES(f32, 10, 1, 0) PF_HALVES(f32, 11, 1, 0) PF_HALVES(f32, 12, 1, 0)
+PF_FEW(x3, 1, 1, 3, 1) PF_HALVES(x3, 2, 3, 1)
+#define PF_SIX_ROWS(name) PF_ROW(name, 1, 2), PF_ROW(name, 2, 1), PF_ROW(name, 3, 1), \
+  PF_ROW(name, 4, 1), PF_ROW(name, 5, 1), PF_ROW(name, 6, 1)
+#define PF_TWELVE_ROWS(name) PF_SIX_ROWS(name), PF_ROW(name, 7, 1), PF_ROW(name, 8, 1), \
+  PF_ROW(name, 9, 1), PF_ROW(name, 10, 1), PF_ROW(name, 11, 1), PF_ROW(name, 12, 1)
+#define PF_BF16_ROWS PF_SIX_ROWS(bf16)
+#define PF_X3_ROWS PF_ROW(x3, 1, 1), PF_ROW(x3, 2, 1)
 #endif
 
 /* By rows - 1; panels side by side. */
 static const struct few {
   few_fn run;
   size_t panels;
-} few_bf16[] = PF_FEW_LIST(bf16), few_f32[] = PF_FEW_LIST(f32), few_x3[] = PF_FEW_X3;
+} few_bf16[] = {PF_BF16_ROWS}, few_f32[] = {PF_TWELVE_ROWS(f32)}, few_x3[] = {PF_X3_ROWS};
 /* clang-format on */
 
 /* False when there are more rows than the table has. */

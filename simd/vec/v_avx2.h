@@ -9,11 +9,11 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define PF_FN(op)      pf_##op##_avx2
-#define PF_GEMM_LINES  6 /* tile of a product: 6 x 1 chains of one parity in 12 registers */
-#define PF_GEMM_PANELS 1
-#define PF_ATT_PAIRS   3 /* rows of qk and pv up to which even and odd chains run side by side */
-#define PF_ATT_PANELS  1
+#define PF_FN(op)     pf_##op##_avx2
+#define PF_GEMM_LINES 6 /* tile of a product: chains of one parity of 6 lines in 12 registers */
+#define PF_GEMM_BOTH  0
+#define PF_ATT_PAIRS  3 /* rows of qk and pv up to which even and odd chains run side by side */
+#define PF_ATT_PANELS 1
 
 typedef struct v16 {
   __m256 a, b;
@@ -22,6 +22,7 @@ typedef struct i16 {
   __m256i a, b;
 } i16;
 typedef v16 m16;
+typedef __m256 v8; /* one of the two registers */
 
 #define PF_V2(f, x, y) ((v16){f((x).a, (y).a), f((x).b, (y).b)})
 #define PF_I2(f, x, y) ((i16){f((x).a, (y).a), f((x).b, (y).b)})
@@ -70,6 +71,28 @@ static inline v16 v_div(v16 x, v16 y) {
 }
 static inline v16 v_fma(v16 x, v16 y, v16 z) {
   return (v16){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+
+static inline v8 v8_zero(void) {
+  return _mm256_setzero_ps();
+}
+static inline v8 v8_set1(float x) {
+  return _mm256_set1_ps(x);
+}
+static inline v8 v8_load(const void *p) {
+  return _mm256_loadu_ps(p);
+}
+/* As v_half: 8 pairs of bf16. */
+static inline v8 v8_half(const void *pairs, const int odd) {
+  __m256i u = _mm256_loadu_si256(pairs);
+  return _mm256_castsi256_ps(odd ? _mm256_and_si256(u, _mm256_set1_epi32((int)0xffff0000u))
+                                 : _mm256_slli_epi32(u, 16));
+}
+static inline v8 v8_fma(v8 x, v8 y, v8 z) {
+  return _mm256_fmadd_ps(x, y, z);
+}
+static inline v8 v8_add(v8 x, v8 y) {
+  return _mm256_add_ps(x, y);
 }
 
 static inline m16 v_gt(v16 x, v16 y) {
