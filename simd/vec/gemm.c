@@ -352,7 +352,7 @@ PF_INLINE void half_block(float *sum, const float *a, size_t lda, const char *w,
   }
   PF_UNROLL for (int l = 0; l < R * parts; l++) {
     float *s = sum + SUM_OF(l, parts) * 16;
-    _mm256_storeu_ps(s, v8_add(v8_load(s), v8_add(e[l], o[l])));
+    v8_store(s, v8_add(v8_load(s), v8_add(e[l], o[l])));
   }
 }
 

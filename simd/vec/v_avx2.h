@@ -82,6 +82,9 @@ static inline v8 v8_set1(float x) {
 static inline v8 v8_load(const void *p) {
   return _mm256_loadu_ps(p);
 }
+static inline void v8_store(float *p, v8 x) {
+  _mm256_storeu_ps(p, x);
+}
 /* As v_half: 8 pairs of bf16. */
 static inline v8 v8_half(const void *pairs, const int odd) {
   __m256i u = _mm256_loadu_si256(pairs);
