@@ -42,6 +42,15 @@ static inline size_t pf_even_units(size_t n, size_t most, size_t unit) {
 /* A function whose arguments become constants where it is called. */
 #define PF_INLINE static inline __attribute__((always_inline))
 
+/* Weights that few rows read as streams are fetched ahead into the second-level cache: bytes of
+ * each stream. One that passes quickly (one of many, few lines over it) wants little, of fp32 twice
+ * that. Measured (doc/KERNELS.md). */
+#define PF_QUICK(streams, lines, bytes)                                                            \
+  ((streams) > 2 || (lines) == 1 || ((bytes) > 2 && (streams) > 1))
+#define PF_AHEAD(streams, lines, bytes)                                                            \
+  ((size_t)(!PF_QUICK(streams, lines, bytes) ? 8192 / (streams) : (bytes) > 2 ? 2048 : 1024))
+#define PF_FETCH_L2(p) __builtin_prefetch((p), 0, 2)
+
 /* Before a loop with a constant count: indices become constants, arrays registers. */
 #if defined(__clang__)
 #define PF_UNROLL _Pragma("clang loop unroll(full)")

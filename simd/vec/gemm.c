@@ -260,10 +260,7 @@ static void many(product p) {
 
 /* ---- few rows ---- */
 
-enum {
-  AHEAD = 4096, /* bytes of bf16 that are fetched ahead, of all panels; of fp32 twice as many */
-  MOST = 4      /* panels side by side */
-};
+enum { MOST = 4 }; /* panels side by side */
 
 typedef struct stream {
   const char *w[MOST]; /* panels */
@@ -277,8 +274,10 @@ PF_INLINE void few_step(v16 c[LINES][MOST], const stream *s, const int k, const 
   v16 x[MOST];
   PF_UNROLL for (int p = 0; p < P; p++) {
     const char *at = s->w[p] + 16 * k * (bf16 ? 2 : 4);
-    if (!bf16 || !odd)
+    if (!bf16 && P == 1 && R < 4) /* one stream of so much: straight to the first level */
       __builtin_prefetch(at + s->ahead + 64 * odd);
+    else if (!bf16 || !odd)
+      PF_FETCH_L2(at + s->ahead + 64 * odd);
     x[p] = bf16 ? v_half(at, odd) : v_load((const float *)(const void *)at + 16 * odd);
   }
   PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int q = 0; q < parts; q++) {
@@ -308,7 +307,8 @@ PF_INLINE void few_block(v16 acc[LINES][MOST], const stream *s, const int R, con
 PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, const int P,
                        const int parts, const int bf16) {
   const size_t bytes = bf16 ? 2 : 4, ldw = 16 * g->kp * bytes;
-  stream s = {.a = g->a, .lda = (size_t)parts * g->kp, .ahead = AHEAD / (size_t)P * bytes / 2};
+  const size_t ahead = PF_AHEAD(P, R * parts, bytes);
+  stream s = {.a = g->a, .lda = (size_t)parts * g->kp, .ahead = ahead};
   v16 acc[LINES][MOST];
   PF_UNROLL for (int p = 0; p < P; p++) {
     s.w[p] = (const char *)g->w + (j + ((size_t)p < there ? (size_t)p : 0)) * ldw;
@@ -316,7 +316,7 @@ PF_INLINE void run_few(const pf_gemm *g, size_t j, size_t there, const int R, co
   }
   for (size_t k = 0; k < g->kp; k += PF_KBLK) {
     /* At the end of its panel a stream goes on to the panels that come next. */
-    if (k + AHEAD / (size_t)P / 32 == g->kp)
+    if (k + ahead / (16 * bytes) == g->kp)
       s.ahead += (size_t)(P - 1) * ldw;
     few_block(acc, &s, R, P, parts, bf16);
     PF_UNROLL for (int p = 0; p < P; p++) s.w[p] += PANEL * bytes;
@@ -339,9 +339,9 @@ PF_INLINE void half_block(float *sum, const float *a, size_t lda, const char *w,
   PF_UNROLL for (int l = 0; l < R * parts; l++) e[l] = o[l] = v8_zero();
   for (int k = 0; k < PF_KBLK; k += 2, w += bf16 ? 64 : 128) {
     if (ahead) {
-      __builtin_prefetch(w + ahead);
+      PF_FETCH_L2(w + ahead);
       if (!bf16)
-        __builtin_prefetch(w + ahead + 64);
+        PF_FETCH_L2(w + ahead + 64);
     }
     v8 even = bf16 ? v8_half(w, 0) : v8_load(w), odd = bf16 ? v8_half(w, 1) : v8_load(w + 64);
     PF_UNROLL for (int r = 0; r < R; r++) PF_UNROLL for (int q = 0; q < parts; q++) {
@@ -366,7 +366,7 @@ PF_INLINE void run_halves(const pf_gemm *g, size_t j, const int R, const int par
   const float *a = g->a;
   float sum[2 * LINES * 16] __attribute__((aligned(32))) = {0};
   for (size_t k = 0; k < g->kp; k += PF_KBLK, w += PANEL * bytes, a += parts * PF_KBLK) {
-    half_block(sum, a, lda, w, AHEAD * bytes / 2, first, parts, bf16);
+    half_block(sum, a, lda, w, PF_AHEAD(1, R * parts, bytes), first, parts, bf16);
     half_block(sum + 8, a, lda, w + 32, 0, first, parts, bf16);
     if (first == R)
       continue;

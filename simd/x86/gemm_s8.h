@@ -31,7 +31,6 @@ enum {
   S8_LINE = 64,              /* bytes of 16 outputs x 4 k */
   S8_BLOCK = 96,             /* rows of a block */
   S8_PIECE = 16 << 10,       /* bytes of a piece, unless one group is larger */
-  S8_AHEAD = 4096,           /* bytes that are fetched ahead for few rows, of all panels */
   S8_ACC =
       S8_BLOCK * S8_PANELS * 16 * 4, /* bytes of g->work for sums; after them the wide weights */
 };
@@ -127,7 +126,7 @@ PF_INLINE void s8_tile(const s8_job *job, const int R, const int P, const int fe
   const char *a[5], *w[2], *fetch = t.fetch, *sa = (const char *)t.sa;
   const float *ws = t.ws;
   const int32_t *wsum = t.wsum;
-  const size_t quad = 4 * S8_LINE, distance = S8_AHEAD / (size_t)P / quad;
+  const size_t quad = 4 * S8_LINE, distance = PF_AHEAD(P, R, 1) / quad;
   size_t ahead = distance * quad;
   PF_UNROLL for (int i = 0; i < (R + 2) / 3; i++) a[i] = t.a + 3 * (size_t)i * t.lda;
   PF_UNROLL for (int i = 0; i < (P + 2) / 3; i++) w[i] = t.w + 3 * (size_t)i * t.ldw;
@@ -144,7 +143,7 @@ PF_INLINE void s8_tile(const s8_job *job, const int R, const int P, const int fe
       PF_UNROLL for (int k = 0; k < 4; k++) {
         if (few) {
           PF_UNROLL for (int p = 0; p < P; p++)
-              _mm_prefetch(S8_AT(w, p, t.ldw) + k * S8_LINE + ahead, _MM_HINT_T0);
+              PF_FETCH_L2(S8_AT(w, p, t.ldw) + k * S8_LINE + ahead);
         } else {
           _mm_prefetch(fetch, _MM_HINT_T0);
           fetch += t.fetch_step;
