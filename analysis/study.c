@@ -352,6 +352,7 @@ static int run_together(study *s, const pf_experiment *e) {
   int rc = n ? e->together(&s->d, cells, n) : PF_OK;
   account(s, e, true);
   pf_free(cells);
+  pf_ctx_trim(s->d.work.ctx);
   pf_release_freed();
   return rc;
 }

@@ -61,6 +61,10 @@ static void block_drop(pf_ctx *c, pf_kvblock *b) {
   c->spare = b;
 }
 
+void pf_ctx_trim(pf_ctx *c) {
+  pf_kv_free_spare(c);
+}
+
 size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak) {
   if (peak)
     *peak = c->kv_peak;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Branches, interventions and their exact equivalences: every comparison is of bits. */
+#include <malloc.h>
 #include <math.h>
 
 #include "model_util.h"
@@ -193,6 +194,26 @@ START_TEST(moved_keys_equal_keys_computed_in_place) {
   f.y = tu_logits(f.m);
   move_keys(&f, 0, 40);
   move_keys(&f, 40, 0);
+  close_fix(&f);
+}
+END_TEST
+
+/* Blocks of a freed sequence stay for the next one until they are trimmed; then memory has them
+ * back, and what comes after has the same bits. */
+START_TEST(trimmed_blocks_are_freed) {
+  fix f = open_fix(_i);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  size_t held = pf_ctx_kv_bytes(f.c, NULL);
+  pf_seq_free(f.s);
+  f.s = tu_seq(f.c);
+  struct mallinfo2 before = mallinfo2();
+  pf_ctx_trim(f.c);
+  struct mallinfo2 after = mallinfo2();
+  size_t given = before.uordblks + before.hblkhd - after.uordblks - after.hblkhd;
+  if (before.uordblks) /* sanitizers count nothing */
+    ck_assert_uint_ge(given, held);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.y);
+  tu_same(f.m, f.x, f.y, "after a trim");
   close_fix(&f);
 }
 END_TEST
@@ -446,6 +467,7 @@ int main(void) {
   tcase_add_loop_test(t, frozen_norms_give_the_run, 0, n_models());
   tcase_add_loop_test(t, moved_keys_equal_keys_computed_in_place, 1, PF_N_PRECISIONS);
   tcase_add_loop_test(t, memory_of_a_position, 0, n);
+  tcase_add_loop_test(t, trimmed_blocks_are_freed, 0, n_models());
   tcase_add_loop_test(t, an_edit_leaves_earlier_positions, 0, n);
   tcase_add_loop_test(t, a_failed_call_changes_nothing, 0, n);
   tcase_add_loop_test(t, result_of_a_head_is_its_share, 0, n);

@@ -220,6 +220,9 @@ PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
  */
 PF_API size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak);
 PF_API void pf_ctx_kv_reset_peak(pf_ctx *c);
+/* Frees the K,V blocks that freed sequences have left for others to use: after a phase of work
+ * whose memory the next one does not want. */
+PF_API void pf_ctx_trim(pf_ctx *c);
 
 /* ---- hook points ----------------------------------------------------------------------------- */
 
