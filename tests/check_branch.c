@@ -210,8 +210,11 @@ START_TEST(trimmed_blocks_are_freed) {
   pf_ctx_trim(f.c);
   struct mallinfo2 after = mallinfo2();
   size_t given = before.uordblks + before.hblkhd - after.uordblks - after.hblkhd;
-  if (before.uordblks) /* sanitizers count nothing */
-    ck_assert_uint_ge(given, held);
+#ifdef __SANITIZE_ADDRESS__ /* its memory is not counted */
+  (void)held, (void)given;
+#else
+  ck_assert_uint_ge(given, held);
+#endif
   tu_run(f.c, f.s, f.m, 1, 0, LEN, f.y);
   tu_same(f.m, f.x, f.y, "after a trim");
   close_fix(&f);
