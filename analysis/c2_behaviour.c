@@ -16,8 +16,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-/* AT_ONCE texts of cells at most; rows of a call, and rows whose logits exist at a time in pf_eval.
- */
+/* AT_ONCE texts of cells at most. */
 enum { TOKENS = 80, PAPER_LAYER = 14, AT_ONCE = 96 };
 
 /* ---- conditions ------------------------------------------------------------------------------ */

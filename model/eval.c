@@ -41,7 +41,7 @@ void pf_ctx_free(pf_ctx *c) {
   if (!c)
     return;
   pf_scratch_free(c->scratch);
-  pf_kv_free_spare(c);
+  pf_ctx_trim(c);
   pf_free(c->inv_freq);
   pf_free(c);
 }

@@ -30,7 +30,7 @@ static pf_kvblock *block_memory(pf_ctx *c) {
   return b;
 }
 
-void pf_kv_free_spare(pf_ctx *c) {
+void pf_ctx_trim(pf_ctx *c) {
   while (c->spare)
     pf_free(block_memory(c));
 }
@@ -59,10 +59,6 @@ static void block_drop(pf_ctx *c, pf_kvblock *b) {
   c->kv_bytes -= pf_kv_block_bytes(c);
   b->next = c->spare;
   c->spare = b;
-}
-
-void pf_ctx_trim(pf_ctx *c) {
-  pf_kv_free_spare(c);
 }
 
 size_t pf_ctx_kv_bytes(const pf_ctx *c, size_t *peak) {

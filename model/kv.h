@@ -46,8 +46,6 @@ struct pf_ctx {
   pf_kvblock *spare;                     /* blocks that were given back */
 };
 
-/* Frees the spare blocks. */
-void pf_kv_free_spare(pf_ctx *c);
 /* Bytes of one block of one layer. */
 size_t pf_kv_block_bytes(const pf_ctx *c);
 /* Makes room for position pos and owns the block it lies in from a layer on (copy on write). */

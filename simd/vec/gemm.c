@@ -393,6 +393,8 @@ typedef void (*few_fn)(const pf_gemm *g, size_t j, size_t there);
   }
 /* clang-format off */
 #define PF_ROW(name, R, P) {name##_few_##R, P}
+#define PF_TWELVE_ROWS(name) PF_SIX_ROWS(name), PF_ROW(name, 7, 1), PF_ROW(name, 8, 1), \
+  PF_ROW(name, 9, 1), PF_ROW(name, 10, 1), PF_ROW(name, 11, 1), PF_ROW(name, 12, 1)
 #if PF_GEMM_BOTH
 #define PF_FEW_ROWS(name, bf16) \
   PF_FEW(name, 1, 4, 1, bf16) PF_FEW(name, 2, 4, 1, bf16) PF_FEW(name, 3, 4, 1, bf16) \
@@ -404,8 +406,6 @@ PF_FEW_ROWS(f32, 0)
 PF_FEW(x3, 1, 4, 3, 1) PF_FEW(x3, 2, 2, 3, 1) PF_FEW(x3, 3, 1, 3, 1) PF_FEW(x3, 4, 1, 3, 1)
 #define PF_SIX_ROWS(name) PF_ROW(name, 1, 4), PF_ROW(name, 2, 4), PF_ROW(name, 3, 4), \
   PF_ROW(name, 4, 2), PF_ROW(name, 5, 2), PF_ROW(name, 6, 2)
-#define PF_TWELVE_ROWS(name) PF_SIX_ROWS(name), PF_ROW(name, 7, 1), PF_ROW(name, 8, 1), \
-  PF_ROW(name, 9, 1), PF_ROW(name, 10, 1), PF_ROW(name, 11, 1), PF_ROW(name, 12, 1)
 #define PF_BF16_ROWS PF_TWELVE_ROWS(bf16)
 #define PF_X3_ROWS PF_ROW(x3, 1, 4), PF_ROW(x3, 2, 2), PF_ROW(x3, 3, 1), PF_ROW(x3, 4, 1)
 #else
@@ -420,8 +420,6 @@ PF_HALVES(f32, 10, 1, 0) PF_HALVES(f32, 11, 1, 0) PF_HALVES(f32, 12, 1, 0)
 PF_FEW(x3, 1, 1, 3, 1) PF_HALVES(x3, 2, 3, 1)
 #define PF_SIX_ROWS(name) PF_ROW(name, 1, 2), PF_ROW(name, 2, 1), PF_ROW(name, 3, 1), \
   PF_ROW(name, 4, 1), PF_ROW(name, 5, 1), PF_ROW(name, 6, 1)
-#define PF_TWELVE_ROWS(name) PF_SIX_ROWS(name), PF_ROW(name, 7, 1), PF_ROW(name, 8, 1), \
-  PF_ROW(name, 9, 1), PF_ROW(name, 10, 1), PF_ROW(name, 11, 1), PF_ROW(name, 12, 1)
 #define PF_BF16_ROWS PF_SIX_ROWS(bf16)
 #define PF_X3_ROWS PF_ROW(x3, 1, 1), PF_ROW(x3, 2, 1)
 #endif

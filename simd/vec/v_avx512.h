@@ -9,9 +9,8 @@
 #endif
 #include <immintrin.h>
 
-#define PF_FN(op) pf_##op##_avx512
-#define PF_GEMM_LINES                                                                              \
-  12 /* tile of a product: chains of both parities of 12 lines in 24 registers */
+#define PF_FN(op)     pf_##op##_avx512
+#define PF_GEMM_LINES 12 /* tile of a product: both chains of 12 lines in 24 registers */
 #define PF_GEMM_BOTH  1
 #define PF_ATT_PAIRS  4 /* rows of qk and pv up to which even and odd chains run side by side */
 #define PF_ATT_PANELS 2
