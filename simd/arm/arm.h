@@ -5,8 +5,8 @@
 
 #include "simd/vec/v16.h"
 
-#define PF_PANELS 4    /* panels of a tile: streams of weights side by side */
-#define PF_AHEAD  1024 /* bytes of a panel that are asked for ahead of their use */
+#define PF_PANELS      4    /* panels of a tile: streams of weights side by side */
+#define PF_PANEL_AHEAD 1024 /* bytes of a panel that are asked for ahead of their use */
 
 /* Unrolled by name, so that every index and lane is a constant and the arrays become registers.
  * F(row, vector of 4 outputs, l). */

@@ -32,7 +32,7 @@ PF_INLINE void sums(int32x4_t out[][4], const pf_gemm *g, size_t i, s8_group t, 
   }
     PF_ROWS(PF_LOAD, 0, 0)
 #undef PF_LOAD
-    pf_prefetch(w + PF_AHEAD, 8 * PF_LANES);
+    pf_prefetch(w + PF_PANEL_AHEAD, 8 * PF_LANES);
 #define PF_PRODUCTS(r, v, l)                                                                       \
   if ((r) < R) {                                                                                   \
     int16x8_t s = vmull_s8(vget_low_s8(w0), vget_low_s8(x[r]));                                    \

@@ -19,7 +19,7 @@ PF_INLINE void sums(int32x4_t out[][4], const pf_gemm *g, size_t i, s8_group t, 
     x[r] = vld1q_s8(q + (size_t)(r)*lda + k);
     PF_ROWS(PF_LOAD, 0, 0)
 #undef PF_LOAD
-    pf_prefetch(w + PF_AHEAD, 16 * PF_LANES);
+    pf_prefetch(w + PF_PANEL_AHEAD, 16 * PF_LANES);
 #define PF_DOT(r, v, l)                                                                            \
   if ((r) < R)                                                                                     \
     c[r][v] = vdotq_laneq_s32(c[r][v], wv, x[r], l);

@@ -25,7 +25,7 @@ PF_INLINE void sums(int32x4_t out[][4], const pf_gemm *g, size_t i, s8_group t, 
     x[r] = vld1q_s8(q + (size_t)(r)*lda + 2 * k);
     PF_ROWS(PF_LOAD, 0, 0)
 #undef PF_LOAD
-    pf_prefetch(w + PF_AHEAD, 8 * PF_LANES);
+    pf_prefetch(w + PF_PANEL_AHEAD, 8 * PF_LANES);
 #define PF_MMLA(r, v, l)                                                                           \
   if ((r) < R) {                                                                                   \
     c[r][v][0] = vmmlaq_s32(c[r][v][0], x[r], vreinterpretq_s8_s32(vzip1q_s32(lo, hi)));           \

@@ -32,7 +32,7 @@ PF_INLINE void s8_dots(int32x4_t out[PF_PANELS][4], s8_group t, size_t next, con
     PF_CELLS(PF_DOT, 3)
 #undef PF_DOT
     for (int p = 0; p < P; p++)
-      pf_prefetch(w + (size_t)p * next + PF_AHEAD, 16 * PF_LANES);
+      pf_prefetch(w + (size_t)p * next + PF_PANEL_AHEAD, 16 * PF_LANES);
   }
 #define PF_OUT(p, v, l)                                                                            \
   if ((p) < P)                                                                                     \
