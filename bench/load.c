@@ -82,14 +82,16 @@ static int run(const char *path, const pf_model_opts *o, bool cold, bool direct)
 }
 
 int main(int argc, char **argv) {
-  static const struct option opts[] = {{"cold", 0, 0, 'c'},
-                                       {"no-checksum", 0, 0, 'n'},
-                                       {"direct", 0, 0, 'd'},
-                                       {"threads", 1, 0, 't'},
-                                       {0, 0, 0, 0}};
+  static const struct option opts[] = {{"cold", 0, 0, 'c'},   {"no-checksum", 0, 0, 'n'},
+                                       {"direct", 0, 0, 'd'}, {"threads", 1, 0, 't'},
+                                       {"help", 0, 0, 'h'},   {0, 0, 0, 0}};
   pf_model_opts o = {0};
   bool cold = false, direct = false, bad = false;
-  for (int c; (c = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
+  for (int c; (c = getopt_long(argc, argv, "h", opts, NULL)) != -1;) {
+    if (c == 'h') {
+      fputs(usage, stdout);
+      return 0;
+    }
     cold |= c == 'c';
     direct |= c == 'd';
     o.no_checksum |= c == 'n';

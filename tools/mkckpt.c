@@ -73,7 +73,7 @@ typedef struct args {
   long layers;
   uint64_t shard_size, seed;
   int threads;
-  int list;
+  bool list, help;
 } args;
 
 /* One file being written. */
@@ -402,14 +402,16 @@ static bool size_of(const char *s, uint64_t *out) {
 }
 
 static bool parse(args *a, int argc, char **argv) {
-  static const struct option opts[] = {{"layers", 1, 0, 'l'}, {"shard-size", 1, 0, 's'},
-                                       {"seed", 1, 0, 'S'},   {"threads", 1, 0, 't'},
-                                       {"list", 0, 0, 'L'},   {0, 0, 0, 0}};
+  static const struct option opts[] = {
+      {"layers", 1, 0, 'l'}, {"shard-size", 1, 0, 's'}, {"seed", 1, 0, 'S'}, {"threads", 1, 0, 't'},
+      {"list", 0, 0, 'L'},   {"help", 0, 0, 'h'},       {0, 0, 0, 0}};
   *a = (args){.seed = 1};
-  for (int c; (c = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
+  for (int c; (c = getopt_long(argc, argv, "h", opts, NULL)) != -1;) {
     uint64_t x = 0;
+    if (c == 'h')
+      return a->help = true;
     if (c == 'L')
-      a->list = 1;
+      a->list = true;
     else if (c == '?' || !(c == 'S' ? (x = strtoull(optarg, NULL, 0), true) : size_of(optarg, &x)))
       return false;
     if (c == 'l')
@@ -463,6 +465,10 @@ int main(int argc, char **argv) {
   if (!parse(&a, argc, argv)) {
     fputs(usage, stderr);
     return 2;
+  }
+  if (a.help) {
+    fputs(usage, stdout);
+    return 0;
   }
   int rc = a.list ? run_list(&a) : make_dir(a.dir);
   if (rc == PF_OK && !a.list)
