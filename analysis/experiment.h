@@ -16,6 +16,8 @@ typedef struct pf_spent {
   uint64_t peak; /* bytes of memory, of the process until then */
 } pf_spent;
 
+enum { PF_ANSWERS = 1 << PF_N_PROTOCOLS };
+
 /* A running study. */
 typedef struct pf_desk {
   pf_plan plan;
@@ -35,7 +37,8 @@ typedef struct pf_desk {
 /* One line of experiments.def. It has `cell` or `together`. */
 struct pf_experiment {
   const char *key, *title;
-  unsigned protocols; /* bits 1 << pf_protocol */
+  /* Bits 1 << pf_protocol; PF_ANSWERS: in the paper's only on the tasks that the grid names. */
+  unsigned protocols;
   /* Units of a cell; NULL: one. */
   size_t (*parts)(const pf_plan *p);
   /* Records of one unit of the lab's cell: appends objects to rows. */
@@ -53,7 +56,8 @@ extern const pf_experiment pf_experiments[];
 extern const size_t pf_n_experiments;
 /* NULL: there is none of this name. */
 const pf_experiment *pf_experiment_find(const char *key);
-size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p);
+/* Units of a cell; 0: the experiment does not run there. */
+size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p, size_t cell);
 
 /* A unit is finished: its data (a new reference, NULL: out of memory) go to the journal. */
 int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, json_t *data);

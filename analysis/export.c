@@ -390,7 +390,7 @@ static int export_experiment(const pf_plan *p, const pf_experiment *e, const pf_
   int rc = PF_OK;
   bool whole = true;
   for (size_t c = 0; c < p->n_cells && rc == PF_OK && whole; c++)
-    for (size_t k = 0; k < pf_experiment_parts(e, p) && rc == PF_OK && whole; k++) {
+    for (size_t k = 0; k < pf_experiment_parts(e, p, c) && rc == PF_OK && whole; k++) {
       rc = pf_plan_unit(p, e->key, c, k, key);
       const json_t *data = rc == PF_OK ? pf_journal_get(j, key) : NULL;
       whole = data != NULL;

@@ -33,7 +33,7 @@ static const struct {
     {"probes", JSON_ARRAY, false},       {"held_out", JSON_ARRAY, false},
     {"paraphrases", JSON_ARRAY, false},  {"hosts", JSON_ARRAY, false},
     {"neutral", JSON_ARRAY, false},      {"baselines", JSON_OBJECT, false},
-    {"conflicts", JSON_OBJECT, false},
+    {"conflicts", JSON_OBJECT, false},   {"answer_tasks", JSON_ARRAY, false},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
@@ -185,11 +185,29 @@ static int check_layers(const char *name, const json_t *sets) {
   return PF_OK;
 }
 
-static bool has(const pf_grid_item *items, size_t n, const char *key) {
-  for (size_t i = 0; key && i < n; i++)
-    if (!strcmp(items[i].key, key))
-      return true;
-  return false;
+/* n if the key is not there. */
+static size_t find(const pf_grid_item *items, size_t n, const char *key) {
+  size_t i = key ? 0 : n;
+  while (i < n && strcmp(items[i].key, key) != 0)
+    i++;
+  return i;
+}
+
+static int take_answered(pf_grid *g, const char *name, const json_t *list) {
+  g->answered = pf_calloc(g->n_tasks, sizeof *g->answered);
+  if (!g->answered)
+    return PF_ENOMEM;
+  for (size_t i = 0; !list && i < g->n_tasks; i++)
+    g->answered[i] = true;
+  for (size_t i = 0; i < json_array_size(list); i++) {
+    const char *key = json_string_value(json_array_get(list, i));
+    size_t at = find(g->tasks, g->n_tasks, key);
+    if (at == g->n_tasks)
+      return pf_fail(PF_EINPUT, "%s: answer_tasks: this grid has no task \"%s\"", name,
+                     key ? key : "?");
+    g->answered[at] = true;
+  }
+  return PF_OK;
 }
 
 static int check_held_out(const pf_grid *g, const char *name, const json_t *list) {
@@ -197,8 +215,8 @@ static int check_held_out(const pf_grid *g, const char *name, const json_t *list
     const json_t *pair = json_array_get(list, i);
     const char *p = json_string_value(json_array_get(pair, 0)),
                *t = json_string_value(json_array_get(pair, 1));
-    if (json_array_size(pair) != 2 || !has(g->personas, g->n_personas, p) ||
-        !has(g->tasks, g->n_tasks, t))
+    if (json_array_size(pair) != 2 || find(g->personas, g->n_personas, p) == g->n_personas ||
+        find(g->tasks, g->n_tasks, t) == g->n_tasks)
       return pf_fail(PF_EINPUT, "%s: held_out %zu: want [persona key, task key] of this grid", name,
                      i);
   }
@@ -244,6 +262,8 @@ static int take_all(pf_grid *g, const char *name) {
                     &g->n_personas);
   if (rc == PF_OK)
     rc = take_items(name, "task", json_object_get(g->root, "tasks"), &g->tasks, &g->n_tasks);
+  if (rc == PF_OK)
+    rc = take_answered(g, name, json_object_get(g->root, "answer_tasks"));
   if (rc == PF_OK)
     rc = take_probes(g, name, json_object_get(g->root, "probes"));
   if (rc == PF_OK)
@@ -297,6 +317,7 @@ void pf_grid_free(pf_grid *g) {
   json_decref(g->root);
   pf_free(g->personas);
   pf_free(g->tasks);
+  pf_free(g->answered);
   *g = (pf_grid){0};
 }
 

@@ -24,6 +24,7 @@ typedef struct pf_grid {
   const char *name, *description, *template_;
   pf_grid_item base; /* key: the baseline persona's text, text: the baseline task's */
   pf_grid_item *personas, *tasks;
+  bool *answered; /* (n_tasks) the paper's experiments of answers run on it (`answer_tasks`) */
   size_t n_personas, n_tasks;
   pf_probe probes[PF_N_PROBES];
   size_t n_probes;

@@ -21,8 +21,9 @@
 #include "base/par.h"
 #include "base/status.h"
 
-#define PAPER (1u << PF_PROTOCOL_PAPER)
-#define FULL  (1u << PF_PROTOCOL_FULL)
+#define PAPER   (1u << PF_PROTOCOL_PAPER)
+#define FULL    (1u << PF_PROTOCOL_FULL)
+#define ANSWERS PF_ANSWERS
 #define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, memory, title)                  \
   {key, title, protocols, parts, cell, together, cost, memory},
 const pf_experiment pf_experiments[] = {
@@ -52,7 +53,10 @@ const pf_experiment *pf_experiment_find(const char *key) {
   return NULL;
 }
 
-size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p) {
+size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p, size_t cell) {
+  if (e->protocols & PF_ANSWERS && p->protocol == PF_PROTOCOL_PAPER &&
+      !p->grid.answered[cell % p->grid.n_tasks])
+    return 0;
   return e->parts ? e->parts(p) : 1;
 }
 
@@ -125,10 +129,18 @@ const json_t *pf_desk_get(const pf_desk *d, const char *experiment, size_t cell,
 }
 
 static bool cell_done(const pf_desk *d, const pf_experiment *e, size_t cell) {
-  for (size_t k = 0; k < pf_experiment_parts(e, &d->plan); k++)
+  for (size_t k = 0; k < pf_experiment_parts(e, &d->plan, cell); k++)
     if (!pf_desk_get(d, e->key, cell, k))
       return false;
   return true;
+}
+
+/* Cells in which an experiment runs. */
+static size_t cells_of(const study *s, const pf_experiment *e) {
+  size_t n = 0;
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    n += pf_experiment_parts(e, &s->d.plan, c) > 0;
+  return n;
 }
 
 static bool mine(const study *s, size_t cell) {
@@ -172,6 +184,11 @@ static int choose_one(study *s, const char *name, size_t n) {
     if (!(e->protocols >> s->d.plan.protocol & 1))
       return pf_fail(PF_EUSAGE, "--only: %s is no experiment of the protocol '%s'", e->key,
                      pf_protocol_names[s->d.plan.protocol]);
+    if (!cells_of(s, e))
+      return pf_fail(PF_EUSAGE,
+                     "--only: %s runs on none of this grid's tasks in the protocol '%s': see its "
+                     "answer_tasks, or take --protocol full",
+                     e->key, pf_protocol_names[s->d.plan.protocol]);
     s->d.chosen[i] = true;
     return PF_OK;
   }
@@ -226,7 +243,7 @@ static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
     const pf_experiment *e = &pf_experiments[i];
     if (!runs(s, e) || !e->cell)
       continue;
-    for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan) && rc == PF_OK; k++) {
+    for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan, cell) && rc == PF_OK; k++) {
       json_t *rows = json_array();
       rc = rows ? e->cell(dry, k, rows) : PF_ENOMEM;
       json_decref(rows);
@@ -236,23 +253,44 @@ static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
   return rc;
 }
 
+/* Experiments that work cell by cell have something to do there. */
+static bool has_lab_work(const study *s, size_t cell) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
+        pf_experiment_parts(&pf_experiments[i], &s->d.plan, cell))
+      return true;
+  return false;
+}
+
+static size_t lab_cells(const study *s) {
+  size_t n = 0;
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    n += has_lab_work(s, c);
+  return n;
+}
+
 /* The costs of n cells, and of the first of them; *memory: what one takes. */
 static int lab_costs(study *s, size_t n, pf_lab_cost *first, pf_lab_cost *cost, uint64_t *memory) {
   pf_lab *dry;
+  *memory = 0;
+  *first = *cost = (pf_lab_cost){0};
+  if (!n)
+    return PF_OK;
   int32_t *y = pf_calloc(s->d.plan.y_max, sizeof *y);
   pf_lab_opts o = {.threads = s->o->threads, .no_sharing = s->o->no_sharing, .dry = true};
   int rc = y ? pf_lab_new(&dry, &s->d.plan, &o) : PF_ENOMEM;
-  *memory = 0;
   if (rc != PF_OK) {
     pf_free(y);
     return rc;
   }
-  for (size_t c = 0; c < n && rc == PF_OK; c++) {
+  for (size_t c = 0, k = 0; k < n && rc == PF_OK; c++) {
+    if (!has_lab_work(s, c))
+      continue;
     rc = pf_desk_stopped(&s->d) ? pf_fail(PF_EINCOMPLETE, "stopped before the plan was made")
                                 : lab_plan(s, dry, c, y);
     uint64_t m = pf_lab_memory(dry, pf_lab_n_tracks(dry));
     *memory = m > *memory && pf_lab_n_tracks(dry) ? m : *memory;
-    if (c == 0)
+    if (k++ == 0)
       *first = *pf_lab_costs(dry);
   }
   *cost = *pf_lab_costs(dry);
@@ -272,13 +310,6 @@ static pf_cost together_cost(const study *s) {
           !cell_done(&s->d, &pf_experiments[i], c))
         pf_experiments[i].cost(&s->d, c, &cost);
   return cost;
-}
-
-static bool has_lab_work(const study *s) {
-  for (size_t i = 0; i < pf_n_experiments; i++)
-    if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell)
-      return true;
-  return false;
 }
 
 static bool takes_memory(const study *s, const pf_experiment *e) {
@@ -306,10 +337,10 @@ static int set_budget(study *s, uint64_t lab) {
  * find there. */
 static int plan_total(study *s) {
   pf_cost cost = together_cost(s);
-  pf_lab_cost first = {0}, two = {0};
-  uint64_t memory = 0, cells = 0;
-  int rc =
-      has_lab_work(s) ? lab_costs(s, s->d.plan.n_cells > 1 ? 2 : 1, &first, &two, &memory) : PF_OK;
+  pf_lab_cost first, two;
+  uint64_t memory, cells = 0;
+  size_t lab = lab_cells(s);
+  int rc = lab_costs(s, lab < 2 ? lab : 2, &first, &two, &memory);
   if (rc == PF_OK)
     rc = set_budget(s, memory);
   for (size_t c = 0; c < s->d.plan.n_cells; c++)
@@ -378,7 +409,7 @@ static int run_cell(study *s, size_t cell) {
     const pf_experiment *e = &pf_experiments[i];
     if (!runs(s, e) || !e->cell)
       continue;
-    for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan) && rc == PF_OK; k++) {
+    for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan, cell) && rc == PF_OK; k++) {
       if (pf_desk_get(&s->d, e->key, cell, k))
         continue;
       if (!open)
@@ -431,7 +462,7 @@ static size_t units_of(const study *s, bool done) {
   size_t n = 0;
   for (size_t i = 0; i < pf_n_experiments; i++)
     for (size_t c = 0; c < s->d.plan.n_cells && runs(s, &pf_experiments[i]); c++)
-      for (size_t k = 0; k < pf_experiment_parts(&pf_experiments[i], &s->d.plan); k++)
+      for (size_t k = 0; k < pf_experiment_parts(&pf_experiments[i], &s->d.plan, c); k++)
         n += mine(s, c) && (!done || pf_desk_get(&s->d, pf_experiments[i].key, c, k));
   return n;
 }
@@ -443,7 +474,7 @@ static int run_all(study *s) {
   for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++)
     if (runs(s, &pf_experiments[i]) && pf_experiments[i].together)
       rc = run_together(s, &pf_experiments[i]);
-  if (rc == PF_OK && has_lab_work(s))
+  if (rc == PF_OK && lab_cells(s))
     rc = run_cells(s);
   if (rc == PF_OK && s->o->progress)
     s->o->progress(s->o->progress_user, "study", s->d.total, s->d.total);
@@ -515,11 +546,20 @@ static void say_texts(study *s) {
     say(s, "texts    %.1f MB beside the weights, %zu cells together", (double)most / 1e6, cells);
 }
 
+/* Experiments that run in some of the cells only. */
+static void say_answers(study *s) {
+  for (size_t i = 0; i < pf_n_experiments; i++) {
+    size_t n = cells_of(s, &pf_experiments[i]);
+    if (runs(s, &pf_experiments[i]) && n < s->d.plan.n_cells)
+      say(s, "         %s: %zu cells, on the grid's answer_tasks", pf_experiments[i].key, n);
+  }
+}
+
 static void say_lab(study *s, const pf_lab_cost *c, uint64_t memory) {
   if (!c->trials)
     return;
   say(s, "trials   %.0f in %zu cells; row-layers %.0f (runs of prompts %.0f), without sharing %.0f",
-      (double)c->trials, s->d.plan.n_cells, (double)c->changed, (double)c->base, (double)c->whole);
+      (double)c->trials, lab_cells(s), (double)c->changed, (double)c->base, (double)c->whole);
   say(s, "         %.1f MB beside the weights for a cell", (double)memory / 1e6);
 }
 
@@ -527,11 +567,11 @@ static int dry_run(study *s) {
   const pf_plan *p = &s->d.plan;
   const pf_work *w = &s->d.work;
   pf_cost cost = together_cost(s);
-  pf_lab_cost first, lab = {0};
-  uint64_t memory = 0;
+  pf_lab_cost first, lab;
+  uint64_t memory;
   int rc = pf_work_bb(&s->d.work);
-  if (rc == PF_OK && has_lab_work(s))
-    rc = lab_costs(s, p->n_cells, &first, &lab, &memory);
+  if (rc == PF_OK)
+    rc = lab_costs(s, lab_cells(s), &first, &lab, &memory);
   if (rc == PF_OK)
     rc = set_budget(s, memory);
   if (rc != PF_OK)
@@ -550,6 +590,7 @@ static int dry_run(study *s) {
   say(s, "cells    %zu (%zu personas x %zu tasks), %zu probes x %zu layers: %zu substitutions",
       p->n_cells, p->grid.n_personas, p->grid.n_tasks, p->grid.n_probes, p->layers.n,
       p->n_cells * p->grid.n_probes * p->layers.n);
+  say_answers(s);
   say(s, "rows     %.0f; row-layers: prompts and continuations %.0f, substitutions %.0f",
       (double)cost.rows, (double)cost.base, (double)cost.changed);
   if (cost.changed)

@@ -12,17 +12,19 @@
 START_TEST(shipped) {
   static const struct {
     const char *word, *name;
-    size_t personas, tasks, probes;
-  } want[] = {{"short", "paper-short", 4, 3, 4},
-              {"long", "paper-long", 8, 6, 3},
-              {"demo", "demo", 6, 4, 4},
-              {"paper-long", "paper-long", 8, 6, 3}};
+    size_t personas, tasks, answered, probes;
+  } want[] = {{"short", "paper-short", 4, 3, 0, 4},
+              {"long", "paper-long", 8, 6, 3, 3},
+              {"demo", "demo", 6, 4, 4, 4},
+              {"paper-long", "paper-long", 8, 6, 3, 3}};
   for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
     pf_grid g;
     ck_assert_msg(pf_grid_open(&g, want[i].word) == PF_OK, "%s", pf_last_error());
     ck_assert_str_eq(g.name, want[i].name);
     ck_assert_uint_eq(g.n_personas, want[i].personas);
     ck_assert_uint_eq(g.n_tasks, want[i].tasks);
+    for (size_t t = 0; t < g.n_tasks; t++) /* the paper's three stand first */
+      ck_assert_int_eq(g.answered[t], t < want[i].answered);
     ck_assert_uint_eq(g.n_probes, want[i].probes);
     pf_grid_free(&g);
   }
@@ -73,6 +75,9 @@ static const struct {
     {HEAD TPL BASE P1 T1 ",\"layers\":{\"4\":[2,1]}}", "ascending"},
     {HEAD TPL BASE P1 T1 ",\"layers\":{\"x\":[1]}}", "number of layers"},
     {HEAD TPL BASE P1 T1 ",\"held_out\":[[\"a\",\"z\"]]}", "held_out 0"},
+    {HEAD TPL BASE P1 T1 ",\"answer_tasks\":[\"b\",\"z\"]}", "no task \"z\""},
+    {HEAD TPL BASE P1 T1 ",\"answer_tasks\":[7]}", "no task \"?\""},
+    {HEAD TPL BASE P1 T1 ",\"answer_tasks\":\"b\"}", "wrong type"},
     {HEAD TPL BASE P1 T1 ",\"hosts\":{}}", "wrong type"},
     {HEAD TPL BASE P1 T1 ",\"hosts\":[]}", "\"hosts\": want a list of 1 to"},
     {HEAD TPL BASE P1 T1 ",\"hosts\":[7]}", "\"hosts\" 0 is no object"},

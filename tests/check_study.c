@@ -603,6 +603,50 @@ START_TEST(early_eos) {
 }
 END_TEST
 
+/* ---- the tasks of the paper's experiments of answers ---- */
+
+/* Lines of a file that speak of a task, and all of them. */
+static size_t lines_with(const char *name, const char *file, const char *task, size_t *all) {
+  char word[64];
+  pf_buf b;
+  size_t n = *all = 0;
+  snprintf(word, sizeof word, "\"task\":\"%s\"", task);
+  read_file(name, file, &b);
+  for (char *p = b.s, *end; *p; p = end + 1, ++*all) {
+    end = strchr(p, '\n');
+    *end = 0;
+    n += strstr(p, word) != NULL;
+  }
+  pf_buf_free(&b);
+  return n;
+}
+
+/* In the protocol "paper" on the tasks that the grid names, the other cells as they were; in the
+ * full one on all of them. */
+START_TEST(answer_tasks) {
+  size_t n, all, wide;
+  make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK);
+  pf_study_opts o = opts("all", "3");
+  o.only = "layer_sets";
+  run(&o);
+  ck_assert_uint_eq(2 * lines_with("all", "layer_sets.jsonl", "book", &wide), wide);
+  make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK "],\"answer_tasks\":[\"book\"");
+  o.out_dir = out("one");
+  run(&o);
+  n = lines_with("one", "layer_sets.jsonl", "book", &all);
+  ck_assert_uint_gt(n, 0);
+  ck_assert_uint_eq(n, all);
+  ck_assert_uint_eq(2 * n, wide);
+  make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK "],\"answer_tasks\":[");
+  o.out_dir = out("none");
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  ck_assert_msg(strstr(pf_last_error(), "answer_tasks") != NULL, "%s", pf_last_error());
+  o.protocol = "full";
+  run(&o);
+  ck_assert_uint_eq(2 * lines_with("none", "layer_sets.jsonl", "book", &wide), wide);
+}
+END_TEST
+
 /* ---- the page ---- */
 
 START_TEST(report_page) {
@@ -684,6 +728,7 @@ int main(void) {
   tcase_add_test(t, dry_run_writes_nothing);
   tcase_add_test(t, wrong_options);
   tcase_add_test(t, early_eos);
+  tcase_add_test(t, answer_tasks);
   tcase_add_test(t, report_page);
   tcase_add_test(t, published_models);
   tcase_set_timeout(t, 600);

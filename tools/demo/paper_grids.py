@@ -71,11 +71,12 @@ LONG = {
 }
 
 
-def grid(name, description, personas, tasks, probes, layers=None):
+def grid(name, description, personas, tasks, answered, probes, layers=None):
     out = {"schema": "personaflow-grid/1", "name": name, "description": description,
            "template": TEMPLATE, "baseline": BASELINE,
            "personas": [{"key": k, "text": t, "markers": m} for k, t, m in personas],
-           "tasks": [{"key": k, "text": TASKS[k]} for k in tasks]}
+           "tasks": [{"key": k, "text": TASKS[k]} for k in tasks],
+           "answer_tasks": answered}
     if layers:
         out["layers"] = layers
     out["probes"] = probes
@@ -85,10 +86,10 @@ def grid(name, description, personas, tasks, probes, layers=None):
 def main():
     markers = json.load(open(sys.argv[1], encoding="utf-8"))["persona_markers"]
     short = grid("paper-short", "The paper's short grid: 4 personas x 3 tasks.",
-                 [(k, t, m) for k, (t, m) in SHORT.items()], ["policy", "haiku", "recommend"],
+                 [(k, t, m) for k, (t, m) in SHORT.items()], ["policy", "haiku", "recommend"], [],
                  ["p_user_last", "p_last", "g1", "g2"])
     long_ = grid("paper-long", "The paper's long grid: 8 personas x 6 tasks.",
-                 [(k, t, markers[k]) for k, t in LONG.items()], list(TASKS),
+                 [(k, t, markers[k]) for k, t in LONG.items()], list(TASKS), ["arch", "plan", "proposal"],
                  ["p_last", "g1", "g2"], {"26": [10, 14, 18], "28": [7, 15, 20]})
     for g in (short, long_):
         with open(f"{sys.argv[2]}/{g['name']}.json", "w", encoding="utf-8") as f:
