@@ -55,7 +55,7 @@ static inline size_t pf_even_units(size_t n, size_t most, size_t unit) {
 #if defined(__clang__)
 #define PF_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define PF_UNROLL _Pragma("GCC unroll 16")
+#define PF_UNROLL _Pragma("GCC unroll 24")
 #endif
 
 typedef struct pf_kernel {

@@ -91,11 +91,14 @@ PF_INLINE void run_tile(const tile *t, const int L, const int parts, const int f
   float *wide = t->wide;
   const char *w = t->w, *next[2] = {t->fetch[0], t->fetch[1]};
   const int sums = parts == 1 ? L : L / 3 * 2;
-  PF_UNROLL for (int i = 0; i < sums; i++) __builtin_prefetch(t->acc + 16 * i);
-  for (size_t b = 0; b < t->blocks; b++) {
+  /* Copies: stores of sums might be to *t, as far as the compiler can tell. */
+  float *const to = t->acc;
+  const size_t blocks = t->blocks, burst = t->burst;
+  PF_UNROLL for (int i = 0; i < sums; i++) __builtin_prefetch(to + 16 * i);
+  for (size_t b = 0; b < blocks; b++) {
     v16 e[LINES], o[LINES];
-    fetch(next[0], t->burst);
-    fetch(next[1], t->burst);
+    fetch(next[0], burst);
+    fetch(next[1], burst);
     PF_UNROLL for (int i = 0; i < 2 * L; i++) __builtin_prefetch(a + L * PF_KBLK + 16 * i);
     if (PF_GEMM_BOTH) {
       both_chains(e, o, a, w, wide, L, from);
@@ -104,14 +107,14 @@ PF_INLINE void run_tile(const tile *t, const int L, const int parts, const int f
       chains(o, a, w, wide, 1, L, from);
     }
     PF_UNROLL for (int l = 0; l < L; l++) {
-      float *acc = t->acc + SUM_OF(l, parts) * 16;
+      float *acc = to + SUM_OF(l, parts) * 16;
       v_store(acc, v_add(v_load(acc), v_add(e[l], o[l])));
     }
     a += L * PF_KBLK;
     w += PANEL * (from == FP32 ? 4 : 2);
     wide += PANEL;
-    next[0] += 64 * t->burst;
-    next[1] += 64 * t->burst;
+    next[0] += 64 * burst;
+    next[1] += 64 * burst;
   }
 }
 
