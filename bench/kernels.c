@@ -209,6 +209,16 @@ static void defaults(pf_bench_opts *o) {
   memcpy(o->m, o->quick ? quick_m : m, o->n_m * sizeof *m);
 }
 
+/* PF_EENV if this machine has none of the instruction sets that are asked for. */
+static int look_at_isas(const pf_bench_opts *o) {
+  const char *name;
+  pf_simd f;
+  bool any = !o->isas;
+  for (size_t i = 0; (name = pf_bench_isa_name(i)); i++)
+    any |= o->isas && pf_bench_listed(o->isas, name) && pf_bench_isa(&f, name);
+  return any ? PF_OK : pf_fail(PF_EENV, "--isa %s: this CPU or this build has none", o->isas);
+}
+
 static int run(pf_bench *b) {
   size_t bytes = pf_bench_largest(&b->o);
   size_t least = b->o.smoke ? SMOKE_BYTES : PF_READ_BYTES;
@@ -255,7 +265,9 @@ int main(int argc, char **argv) {
     return 2;
   }
   defaults(&b.o);
-  int status = run(&b);
+  int status = look_at_isas(&b.o);
+  if (status == PF_OK)
+    status = run(&b);
   if (status != PF_OK)
     fprintf(stderr, "bench/kernels: %s\n", pf_last_error());
   return pf_exit_code(status);

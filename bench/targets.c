@@ -381,8 +381,8 @@ int pf_bench_targets(pf_bench *b) {
   char words[512], blas[256], dnnl[256];
   pf_cpu_words(pf_cpu_bits(), words, sizeof words);
   pf_peers_describe(blas, dnnl);
-  printf("%s, %d threads (%s); %s. Groups of %zu in int8.\n\n", pf_cpu_brand(), b->peaks.threads,
-         words, dnnl, b->o.group);
+  printf("%s, %d threads (%s); oneDNN: %s. Groups of %zu in int8.\n\n", pf_cpu_brand(),
+         b->peaks.threads, words, dnnl, b->o.group);
   printf("| what | target | measured: worst matrix, best matrix | |\n|---|---|---|---|\n");
   all_lines(b);
   printf("\nint8 accuracy is no matter of time and not measured here.\nPeaks:");

@@ -13,9 +13,9 @@ static int print_text(const pf_kernel_choice *k, size_t n) {
   for (int p = 1; p < PF_N_PRECISIONS; p++)
     printf("%s %-8s %s\n", p == 1 ? "precision" : "         ", pf_precision_name((pf_precision)p),
            pf_precision_note((pf_precision)p));
-  printf("\n%-15s %-8s %-26s %s\n", "operation", "isa", "kernel", "why");
+  printf("\n%-15s %-10s %-28s %s\n", "operation", "isa", "kernel", "why");
   for (size_t i = 0; i < n; i++)
-    printf("%-15s %-8s %-26s %s\n", k[i].op, k[i].isa, k[i].symbol, k[i].why);
+    printf("%-15s %-10s %-28s %s\n", k[i].op, k[i].isa, k[i].symbol, k[i].why);
   return 0;
 }
 
