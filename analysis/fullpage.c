@@ -8,114 +8,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "analysis/records.h"
+#include "analysis/answerspage.h"
 #include "analysis/svg.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
 
-enum { POINTS = 128, QUERY = 256 };
-
-typedef struct page {
-  pf_records r;
-  pf_buf *b;
-  size_t n; /* cells */
-  int n_layers, n_heads;
-  int rc;
-} page;
-
-/* ---- numbers --------------------------------------------------------------------------------- */
-
-static pf_stats stats(page *g, const char *experiment, const char *field, const char *query) {
-  pf_stats s = {0, NAN, NAN, NAN, NAN, NAN};
-  if (g->rc != PF_OK)
-    return s;
-  double *x = pf_records_table(&g->r, experiment, query, field, &g->rc);
-  if (x)
-    s = pf_stats_of(x, g->n);
-  pf_free(x);
-  return s;
-}
-
-static bool has(page *g, const char *experiment) {
-  return g->rc == PF_OK && pf_records_of(&g->r, experiment, &g->rc) != NULL;
-}
-
-static void text(page *g, const char *s) {
-  pf_html_text(g->b, s ? s : "");
-}
-
-/* A row of a table begins with its label. */
-static void label(page *g, const char *s) {
-  pf_buf_puts(g->b, "<tr><td class=\"t\">");
-  text(g, s);
-  pf_buf_puts(g->b, "</td>");
-}
-
-static void number(page *g, double x) {
-  if (isnan(x))
-    pf_buf_puts(g->b, "&ndash;");
-  else
-    pf_buf_printf(g->b, fabs(x) >= 100 ? "%.0f" : fabs(x) >= 10 ? "%.1f" : "%.3f", x);
-}
-
-/* "median [25 %, 75 %]" of a field. */
-static void spread(page *g, const pf_stats *s) {
-  pf_buf_puts(g->b, "<td>");
-  number(g, s->median);
-  if (s->n) {
-    pf_buf_puts(g->b, " <small>[");
-    number(g, s->q25);
-    pf_buf_puts(g->b, ", ");
-    number(g, s->q75);
-    pf_buf_puts(g->b, "]</small>");
-  }
-  pf_buf_puts(g->b, "</td>");
-}
-
-/* A row of several fields of the records that the query asks for; none where the first has no
- * value. */
-static void fields_row(page *g, const char *name, const char *experiment, const char *query,
-                       const char *const *fields, size_t n) {
-  for (size_t k = 0; k < n; k++) {
-    pf_stats s = stats(g, experiment, fields[k], query);
-    if (k == 0 && s.n == 0)
-      return;
-    if (k == 0)
-      label(g, name);
-    spread(g, &s);
-  }
-  pf_buf_puts(g->b, "</tr>\n");
-}
-
-/* Rows of the table of C3. */
-static const struct {
-  const char *what, *query;
-} injections[] = {
-    {"paper: oracle, one layer, p_last", "host=B condition=oracle positions=p_last set=14"},
-    {"paper: cached, one layer, p_last", "host=B condition=cached positions=p_last set=14"},
-    {"cached, the widest set of layers", "host=B condition=cached set=6_8_10_12_14_16_18_20_22"},
-    {"oracle, the widest set of layers", "host=B condition=oracle set=6_8_10_12_14_16_18_20_22"},
-    {"oracle, all layers, p_last (t = 0 by construction)",
-     "host=B condition=oracle positions=p_last set=all"},
-    {"another persona's", "host=B condition=other_persona"},
-    {"random, same length", "host=B condition=random"},
-    {"averaged over other tasks", "host=B condition=averaged"},
-    {"cached, end of turn and header", "host=B condition=cached positions=E"},
-    {"cached, task and header", "host=B condition=cached positions=Y+E"},
-    {"cached, p_last g1 g2", "host=B condition=cached positions=window"},
-    {"oracle, p_last g1 g2", "host=B condition=oracle positions=window"},
-    {"cached, every step", "host=B condition=cached positions=every_step set=14"},
-    {"oracle, every step", "host=B condition=oracle positions=every_step set=14"},
-    {"averaged D_X added at every step", "host=B condition=mean_delta positions=every_step"},
-    {"oracle in the bare task", "host=bare condition=oracle"},
-    {"oracle in a neutral persona's prompt", "host=N condition=oracle"},
-    {"oracle behind a gap", "host=GAP condition=oracle"},
-    {"oracle in the masked prompt", "host=MASK condition=oracle"}};
+enum { POINTS = 128 };
 
 /* ---- verdicts -------------------------------------------------------------------------------- */
 
-static void where_text(page *g, const json_t *w) {
+static void where_text(pf_page *g, const json_t *w) {
   const char *key;
   json_t *v;
   bool first = true;
@@ -129,31 +32,31 @@ static void where_text(page *g, const json_t *w) {
     if (json_is_integer(v))
       pf_buf_printf(g->b, "%d", (int)json_integer_value(v));
     else
-      text(g, json_string_value(v));
+      pf_page_text(g, json_string_value(v));
   }
 }
 
 /* What a line says between the model's name and the verdict. */
-static void criteria_text(page *g, const json_t *f) {
+static void criteria_text(pf_page *g, const json_t *f) {
   const char *line = pf_js_str(f, "line"), *from = strstr(line, " cells: "),
              *to = strstr(line, " \xe2\x86\x92 ");
   char *part = from && to && to > from ? strndup(from + 8, (size_t)(to - from) - 8) : NULL;
-  text(g, part ? part : line);
+  pf_page_text(g, part ? part : line);
   free(part);
 }
 
-static void finding_row(page *g, const json_t *f) {
+static void finding_row(pf_page *g, const json_t *f) {
   pf_buf_puts(g->b, "<tr><td class=\"t\"><b>");
-  text(g, pf_js_str(f, "id"));
+  pf_page_text(g, pf_js_str(f, "id"));
   pf_buf_puts(g->b, "</b> ");
-  text(g, pf_js_str(f, "title"));
+  pf_page_text(g, pf_js_str(f, "title"));
   pf_buf_puts(g->b, "<br><small>");
   where_text(g, json_object_get(f, "where"));
   pf_buf_puts(g->b, "</small></td><td class=\"t\"><b>");
-  text(g, pf_js_str(f, "verdict"));
+  pf_page_text(g, pf_js_str(f, "verdict"));
   if (*pf_js_str(f, "kind")) {
     pf_buf_puts(g->b, "</b>, ");
-    text(g, pf_js_str(f, "kind"));
+    pf_page_text(g, pf_js_str(f, "kind"));
     pf_buf_puts(g->b, "<b>");
   }
   pf_buf_puts(g->b, "</b></td><td class=\"t\"><small>");
@@ -161,7 +64,7 @@ static void finding_row(page *g, const json_t *f) {
   pf_buf_puts(g->b, "</small></td></tr>\n");
 }
 
-static void finding_rows(page *g, const json_t *list, bool of_sites) {
+static void finding_rows(pf_page *g, const json_t *list, bool of_sites) {
   size_t i;
   const json_t *f;
   pf_buf_puts(g->b, "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th><th class=\"t\">"
@@ -174,22 +77,24 @@ static void finding_rows(page *g, const json_t *list, bool of_sites) {
   pf_buf_puts(g->b, "</table></div>\n");
 }
 
-static int middle_layer(const page *g) {
+static int middle_layer(const pf_page *g) {
   const json_t *layers = json_object_get(g->r.manifest, "layers");
   return (int)json_integer_value(json_array_get(layers, json_array_size(layers) / 2));
 }
 
 /* The paper's three questions in one sentence each, as far as there are records. */
-static void three_sentences(page *g) {
+static void three_sentences(pf_page *g) {
   int layer = middle_layer(g);
-  char q[2][QUERY];
-  snprintf(q[0], QUERY, "site=p_last layer=%d condition=A1", layer);
-  snprintf(q[1], QUERY, "site=p_last layer=%d condition=S_X", layer);
-  pf_stats a1 = stats(g, "C1", "kl10", q[0]), sx = stats(g, "C1", "kl10", q[1]),
-           c0 = stats(g, "C3", "closure_0", injections[1].query),
-           c9 = stats(g, "C3", "closure_1_9", injections[1].query),
-           direct = stats(g, "D1", "closure", "condition=K2 ablation=mask !profile"),
-           indirect = stats(g, "D1", "closure", "condition=K1 ablation=mask !profile");
+  char q[2][PF_QUERY];
+  snprintf(q[0], PF_QUERY, "site=p_last layer=%d condition=A1", layer);
+  snprintf(q[1], PF_QUERY, "site=p_last layer=%d condition=S_X", layer);
+  pf_stats a1 = pf_page_stats(g, "C1", "kl10", q[0]), sx = pf_page_stats(g, "C1", "kl10", q[1]),
+           c0 = pf_page_stats(g, "C3", "closure_0",
+                              "host=B condition=cached positions=p_last set=14"),
+           c9 = pf_page_stats(g, "C3", "closure_1_9",
+                              "host=B condition=cached positions=p_last set=14"),
+           direct = pf_page_stats(g, "D1", "closure", "condition=K2 ablation=mask !profile"),
+           indirect = pf_page_stats(g, "D1", "closure", "condition=K1 ablation=mask !profile");
   if (g->rc != PF_OK)
     return;
   pf_buf_puts(g->b, "<div class=\"card\"><ul>\n");
@@ -212,7 +117,7 @@ static void three_sentences(page *g) {
   pf_buf_printf(g->b, "</ul></div>\n<p class=\"sub\">Medians over %zu cells.</p>\n", g->n);
 }
 
-static void verdicts(page *g) {
+static void verdicts(pf_page *g) {
   char path[4400];
   json_t *all = NULL;
   snprintf(path, sizeof path, "%s/findings.json", g->r.dir);
@@ -256,7 +161,7 @@ static void add_point(series *s, double x, const pf_stats *v) {
 }
 
 /* Up to three series in one panel, with a key below. */
-static void chart(page *g, const char *title, const char *x_name, const series *s, size_t n,
+static void chart(pf_page *g, const char *title, const char *x_name, const series *s, size_t n,
                   double ymin, double ymax, bool log, const char *caption) {
   pf_axes a = {.x = 60, .y = 30, .w = 620, .h = 220, .xmin = INFINITY, .xmax = -INFINITY};
   for (size_t k = 0; k < n; k++)
@@ -279,7 +184,7 @@ static void chart(page *g, const char *title, const char *x_name, const series *
   }
   pf_svg_close(g->b);
   pf_buf_puts(g->b, "<figcaption>");
-  text(g, caption);
+  pf_page_text(g, caption);
   pf_buf_puts(g->b, "</figcaption></figure>\n");
 }
 
@@ -294,7 +199,7 @@ static double largest(const series *s, size_t n) {
 /* ---- C1 -------------------------------------------------------------------------------------- */
 
 /* Do the answers depend on which divergence is taken? */
-static void local_values(page *g) {
+static void local_values(pf_page *g) {
   static const struct {
     const char *condition, *name;
   } values[] = {{"I1", "one unit in the last place (I1)"},
@@ -316,22 +221,22 @@ static void local_values(page *g) {
                 "Jensen&ndash;Shannon</th><th>KL, t = 0</th></tr>\n",
                 layer);
   for (size_t i = 0; i < sizeof values / sizeof *values && g->rc == PF_OK; i++) {
-    char q[QUERY];
+    char q[PF_QUERY];
     snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, values[i].condition);
-    fields_row(g, values[i].name, "C1", q, fields, sizeof fields / sizeof *fields);
+    pf_page_fields_row(g, values[i].name, "C1", q, fields, sizeof fields / sizeof *fields);
   }
   pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]. The "
                     "Jensen&ndash;Shannon divergence of a token is at most ln 2.</p>\n");
 }
 
-static void local(page *g) {
+static void local(pf_page *g) {
   static const struct {
     const char *condition, *name;
   } lines[] = {{"A1", "additive value (A1)"},
                {"S_X", "persona dropped (S_X)"},
                {"N1", "another persona (N1)"}};
   static const char *const sites[] = {"p_last", "g1", "g2"};
-  if (!has(g, "C1"))
+  if (!pf_page_has(g, "C1"))
     return;
   pf_buf_puts(g->b, "<h2>Is the state additive at a site?</h2>\n<p>A value is put in the place of "
                     "the residual that enters a layer at one position; KL of the next ten tokens. "
@@ -339,12 +244,12 @@ static void local(page *g) {
                     "whatever the additive value does.</p>\n");
   for (int i = 0; i < 3 && g->rc == PF_OK; i++) {
     series s[3] = {{0}};
-    char q[QUERY], title[64];
+    char q[PF_QUERY], title[64];
     for (int k = 0; k < 3; k++) {
       s[k].name = lines[k].name;
       for (int l = 0; l < g->n_layers && l < POINTS; l++) {
         snprintf(q, sizeof q, "site=%s layer=%d condition=%s", sites[i], l, lines[k].condition);
-        pf_stats v = stats(g, "C1", "kl10", q);
+        pf_stats v = pf_page_stats(g, "C1", "kl10", q);
         v.median = fmax(v.median, 1e-6);
         v.q25 = fmax(v.q25, 1e-6);
         v.q75 = fmax(v.q75, 1e-6);
@@ -361,7 +266,7 @@ static void local(page *g) {
 
 /* ---- conflicting cells ----------------------------------------------------------------------- */
 
-static bool conflicting(const page *g, size_t cell) {
+static bool conflicting(const pf_page *g, size_t cell) {
   const json_t *list = json_object_get(json_object_get(g->r.manifest, "grid"), "conflicts"), *pair;
   size_t i;
   json_array_foreach(list, i, pair) {
@@ -373,18 +278,18 @@ static bool conflicting(const page *g, size_t cell) {
 }
 
 /* A field over the conflicting cells, or over the others. */
-static void part_of_cells(page *g, const char *query, const char *field, bool conflicts) {
+static void part_of_cells(pf_page *g, const char *query, const char *field, bool conflicts) {
   double *x = g->rc == PF_OK ? pf_records_table(&g->r, "C1", query, field, &g->rc) : NULL;
   for (size_t c = 0; x && c < g->n; c++)
     x[c] = conflicting(g, c) == conflicts ? x[c] : (double)NAN;
   if (x) {
     pf_stats s = pf_stats_of(x, g->n);
-    spread(g, &s);
+    pf_page_spread(g, &s);
   }
   pf_free(x);
 }
 
-static void conflicts(page *g) {
+static void conflicts(pf_page *g) {
   static const struct {
     const char *name, *condition, *field;
   } rows[] = {{"interaction / |h_XY|", "geometry", "inter_over_xy"},
@@ -393,7 +298,8 @@ static void conflicts(page *g) {
               {"KL, persona dropped (S_X)", "S_X", "kl10"},
               {"KL, task dropped (S_Y)", "S_Y", "kl10"}};
   int layer = middle_layer(g);
-  if (!has(g, "C1") || !json_object_get(json_object_get(g->r.manifest, "grid"), "conflicts"))
+  if (!pf_page_has(g, "C1") ||
+      !json_object_get(json_object_get(g->r.manifest, "grid"), "conflicts"))
     return;
   pf_buf_printf(
       g->b,
@@ -403,9 +309,9 @@ static void conflicts(page *g) {
       "<th class=\"t\"></th><th>conflicting cells</th><th>the others</th></tr>\n",
       layer);
   for (size_t i = 0; i < sizeof rows / sizeof *rows && g->rc == PF_OK; i++) {
-    char q[QUERY];
+    char q[PF_QUERY];
     snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, rows[i].condition);
-    label(g, rows[i].name);
+    pf_page_label(g, rows[i].name);
     part_of_cells(g, q, rows[i].field, true);
     part_of_cells(g, q, rows[i].field, false);
     pf_buf_puts(g->b, "</tr>\n");
@@ -413,127 +319,9 @@ static void conflicts(page *g) {
   pf_buf_puts(g->b, "</table>\n<p class=\"sub\">Medians [25 %, 75 %].</p>\n");
 }
 
-/* ---- C2 -------------------------------------------------------------------------------------- */
-
-static double share(page *g, const char *q, const char *field, size_t *k, size_t *n) {
-  double *x = g->rc == PF_OK ? pf_records_table(&g->r, "C2", q, field, &g->rc) : NULL;
-  *k = *n = 0;
-  for (size_t c = 0; x && c < g->n; c++) {
-    *n += !isnan(x[c]);
-    *k += x[c] > 0;
-  }
-  pf_free(x);
-  return *n ? (double)*k / (double)*n : (double)NAN;
-}
-
-static size_t identified(page *g, const char *q) {
-  size_t i, n = 0;
-  const json_t *rows = pf_records_of(&g->r, "C2", &g->rc), *row;
-  json_array_foreach(rows, i, row) n +=
-      pf_record_is(row, q) && !strcmp(pf_js_str(row, "identified"), pf_js_str(row, "persona"));
-  return n;
-}
-
-static const char *const text_conditions[][2] = {
-    {"clean", "once"}, {"additive", "once"}, {"additive", "window"}, {"additive", "every_step"},
-    {"A2", "once"},    {"remove_X", "once"}, {"remove_X", "window"}, {"remove_X", "every_step"},
-    {"S_X", "once"},   {"S_X", "window"},    {"S_X", "every_step"},  {"N1", "once"},
-    {"N1", "window"},  {"N1", "every_step"}, {"host", "once"},       {"bare", "once"}};
-enum { N_TEXT_CONDITIONS = sizeof text_conditions / sizeof *text_conditions };
-
-static void behaviour_row(page *g, const char *condition, const char *schedule) {
-  char q[QUERY];
-  size_t k, n;
-  snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedule);
-  share(g, q, "markers", &k, &n);
-  if (n == 0)
-    return;
-  pf_interval w = pf_wilson(k, n);
-  pf_buf_printf(g->b,
-                "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%zu/%zu <small>[%.2f, "
-                "%.2f]</small></td>",
-                condition, schedule, k, n, w.lo, w.hi);
-  share(g, q, "markers_not_verbatim", &k, &n);
-  w = pf_wilson(k, n);
-  pf_buf_printf(g->b, "<td>%zu/%zu <small>[%.2f, %.2f]</small></td>", k, n, w.lo, w.hi);
-  pf_stats own = stats(g, "C2", "own_minus_others_not_verbatim", q),
-           llr = stats(g, "C2", "llr_own", q);
-  spread(g, &own);
-  spread(g, &llr);
-  pf_buf_printf(g->b, "<td>%zu/%zu</td></tr>\n", identified(g, q), g->n);
-}
-
-static void texts_of_cell(page *g, size_t c) {
-  size_t i;
-  const json_t *rows = pf_records_of(&g->r, "C2", &g->rc), *row;
-  pf_buf_puts(g->b, "<details><summary>");
-  text(g, g->r.personas[c / g->r.n_tasks]);
-  pf_buf_puts(g->b, " &times; ");
-  text(g, g->r.tasks[c % g->r.n_tasks]);
-  pf_buf_puts(g->b, "</summary><table>\n");
-  json_array_foreach(rows, i, row) {
-    if (pf_record_cell(&g->r, row) != c)
-      continue;
-    pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    text(g, pf_js_str(row, "condition"));
-    pf_buf_puts(g->b, "<br><small>");
-    text(g, pf_js_str(row, "schedule"));
-    pf_buf_puts(g->b, "</small></td><td class=\"t\">");
-    text(g, pf_js_str(row, "text"));
-    pf_buf_puts(g->b, "</td></tr>\n");
-  }
-  pf_buf_puts(g->b, "</table></details>\n");
-}
-
-static void behaviour(page *g) {
-  if (!has(g, "C2"))
-    return;
-  pf_buf_puts(g->b,
-              "<h2>What the model says under each value</h2>\n<p>80 greedy tokens with a value put "
-              "at the layer of the paper&rsquo;s "
-              "test: once at p_last, at p_last, g1 and g2 (window), or at every step. Markers are "
-              "signs of the "
-              "persona; not verbatim: not words of the prompt itself. LLR: how much likelier the "
-              "persona&rsquo;s prompt makes the text than the baseline&rsquo;s, nats a token, by "
-              "the model itself.</p>\n"
-              "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">value</th><th "
-              "class=\"t\">schedule</th><th>any marker</th>"
-              "<th>not verbatim</th><th>own &minus; others</th><th>LLR</th><th>persona "
-              "identified</th></tr>\n");
-  for (int i = 0; i < N_TEXT_CONDITIONS && g->rc == PF_OK; i++)
-    behaviour_row(g, text_conditions[i][0], text_conditions[i][1]);
-  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Shares of cells with Wilson&rsquo;s 95 % "
-                    "intervals; medians [25 %, 75 %]. The texts of each cell:</p>\n");
-  for (size_t c = 0; c < g->n && g->rc == PF_OK; c++)
-    texts_of_cell(g, c);
-}
-
-/* ---- C3 -------------------------------------------------------------------------------------- */
-
-static void compression(page *g) {
-  if (!has(g, "C3"))
-    return;
-  pf_buf_puts(g->b,
-              "<h2>Can residuals stand in for the persona&rsquo;s text?</h2>\n<p>Closure = 1 "
-              "&minus; KL / KL(host): 0 as without the persona, 1 as with its text. "
-              "The first token (t = 0) stands apart: a late residual decides it alone, later "
-              "tokens meet it only through one position&rsquo;s keys and values.</p>\n"
-              "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">put into the "
-              "host</th><th>closure, 10 tokens</th><th>t = 0</th><th>t = 1&ndash;9</th><th>t "
-              "&ge; 10</th><th>10 tokens, reverse KL</th><th>Jensen&ndash;Shannon</th></tr>\n");
-  for (size_t i = 0; i < sizeof injections / sizeof *injections && g->rc == PF_OK; i++) {
-    static const char *const fields[] = {
-        "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
-        "closure_jsd10"};
-    fields_row(g, injections[i].what, "C3", injections[i].query, fields,
-               sizeof fields / sizeof *fields);
-  }
-  pf_buf_puts(g->b, "</table></div>\n");
-}
-
 /* ---- D1, D2 ---------------------------------------------------------------------------------- */
 
-static void routes(page *g) {
+static void routes(pf_page *g) {
   static const struct {
     const char *condition, *what;
   } cuts[] = {{"K3", "no read at all (K3)"},
@@ -542,7 +330,7 @@ static void routes(page *g) {
               {"K1g", "not by generated tokens"},
               {"K2", "not by the later prompt (K2): the direct route is left"}};
   static const char *const ways[] = {"mask", "counterfactual", "zero_v", "k_only", "v_only"};
-  if (!has(g, "D1"))
+  if (!pf_page_has(g, "D1"))
     return;
   pf_buf_puts(g->b, "<h2>Where persona flows: reads of its keys</h2>\n<p>Attention to the "
                     "persona&rsquo;s tokens is taken away by who reads. Closure = 1 &minus; KL / "
@@ -554,12 +342,12 @@ static void routes(page *g) {
     pf_buf_printf(g->b, "<th>%s</th>", ways[k]);
   pf_buf_puts(g->b, "</tr>\n");
   for (int i = 0; i < 5 && g->rc == PF_OK; i++) {
-    label(g, cuts[i].what);
+    pf_page_label(g, cuts[i].what);
     for (int k = 0; k < 5; k++) {
-      char q[QUERY];
+      char q[PF_QUERY];
       snprintf(q, sizeof q, "condition=%s ablation=%s !profile", cuts[i].condition, ways[k]);
-      pf_stats s = stats(g, "D1", i ? "closure" : "kl", q);
-      spread(g, &s);
+      pf_stats s = pf_page_stats(g, "D1", i ? "closure" : "kl", q);
+      pf_page_spread(g, &s);
     }
     pf_buf_puts(g->b, "</tr>\n");
   }
@@ -567,18 +355,18 @@ static void routes(page *g) {
                     "the others: closure.</p>\n");
 }
 
-static void layer_profile(page *g) {
+static void layer_profile(pf_page *g) {
   series s[3] = {{.name = "in this layer and later"},
                  {.name = "below this layer"},
                  {.name = "within five layers"}};
   static const char *const kinds[] = {"from", "below", "window5"};
-  if (!has(g, "D1"))
+  if (!pf_page_has(g, "D1"))
     return;
   for (int k = 0; k < 3; k++)
     for (int l = 0; l < g->n_layers && l < POINTS; l++) {
-      char q[QUERY];
+      char q[PF_QUERY];
       snprintf(q, sizeof q, "condition=K1 profile=%s layer=%d", kinds[k], l);
-      pf_stats v = stats(g, "D1", "closure", q);
+      pf_stats v = pf_page_stats(g, "D1", "closure", q);
       add_point(&s[k], l, &v);
     }
   chart(g, "Direct reads cut, by layer", "layer", s, 3, fmin(0, 1 - largest(s, 0)), 1, false,
@@ -586,15 +374,15 @@ static void layer_profile(page *g) {
         "where those layers do the reading.");
 }
 
-static void time_profile(page *g) {
+static void time_profile(pf_page *g) {
   static const int taus[] = {0, 1, 2, 4, 8, 16, 32};
   series s = {.name = "reads cut from this step on"};
-  if (!has(g, "D1"))
+  if (!pf_page_has(g, "D1"))
     return;
   for (int i = 0; i < 7; i++) {
-    char q[QUERY];
+    char q[PF_QUERY];
     snprintf(q, sizeof q, "condition=late tau=%d", taus[i]);
-    pf_stats v = stats(g, "D1", "closure", q);
+    pf_stats v = pf_page_stats(g, "D1", "closure", q);
     add_point(&s, taus[i], &v);
   }
   chart(g, "How long is the persona read?", "step of the answer", &s, 1, 0, 1, false,
@@ -602,7 +390,7 @@ static void time_profile(page *g) {
         "the style by itself.");
 }
 
-static void transplants(page *g) {
+static void transplants(pf_page *g) {
   static const struct {
     const char *query, *what;
   } rows[] = {{"condition=T1", "the persona's (T1)"},
@@ -612,7 +400,7 @@ static void transplants(page *g) {
               {"condition=T4", "another persona's (T4)"},
               {"condition=T4_towards_other", "the same, towards that persona's own answer"},
               {"condition=T5", "random ones, same covariance (T5)"}};
-  if (!has(g, "D2"))
+  if (!pf_page_has(g, "D2"))
     return;
   pf_buf_puts(g->b, "<h2>Which keys and values suffice?</h2>\n<p>K and V of the persona&rsquo;s "
                     "prompt put into the prompt of a neutral persona of the same length; p_last "
@@ -620,11 +408,11 @@ static void transplants(page *g) {
                     "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
                     "= 0</th></tr>\n");
   for (size_t i = 0; i < sizeof rows / sizeof *rows && g->rc == PF_OK; i++) {
-    pf_stats a = stats(g, "D2", "closure", rows[i].query),
-             z = stats(g, "D2", "closure_0", rows[i].query);
-    label(g, rows[i].what);
-    spread(g, &a);
-    spread(g, &z);
+    pf_stats a = pf_page_stats(g, "D2", "closure", rows[i].query),
+             z = pf_page_stats(g, "D2", "closure_0", rows[i].query);
+    pf_page_label(g, rows[i].what);
+    pf_page_spread(g, &a);
+    pf_page_spread(g, &z);
     pf_buf_puts(g->b, "</tr>\n");
   }
   pf_buf_puts(g->b, "</table>\n");
@@ -632,9 +420,9 @@ static void transplants(page *g) {
   static const char *const orders[] = {"best", "last", "random"};
   for (int k = 0; k < 3; k++)
     for (int n = 1; n <= 64; n *= 2) {
-      char q[QUERY];
+      char q[PF_QUERY];
       snprintf(q, sizeof q, "condition=T7 order=%s k=%d", orders[k], n);
-      pf_stats v = stats(g, "D2", "closure", q);
+      pf_stats v = pf_page_stats(g, "D2", "closure", q);
       add_point(&s[k], log2(n), &v);
     }
   chart(g, "How many of the persona's tokens?", "log2 of the number of tokens", s, 3, -0.25, 1,
@@ -645,17 +433,17 @@ static void transplants(page *g) {
 
 /* ---- D3 to D5 -------------------------------------------------------------------------------- */
 
-static void flow_map(page *g) {
+static void flow_map(pf_page *g) {
   double most = 0, *x = pf_calloc((size_t)g->n_layers * (size_t)g->n_heads, sizeof *x);
-  if (!has(g, "D3") || !x) {
+  if (!pf_page_has(g, "D3") || !x) {
     pf_free(x);
     return;
   }
   for (int l = 0; l < g->n_layers; l++)
     for (int h = 0; h < g->n_heads; h++) {
-      char q[QUERY];
+      char q[PF_QUERY];
       snprintf(q, sizeof q, "condition=head edge=bc layer=%d head=%d", l, h);
-      pf_stats v = stats(g, "D3", "kl", q);
+      pf_stats v = pf_page_stats(g, "D3", "kl", q);
       x[l * g->n_heads + h] = v.median;
       most = fmax(most, v.median);
     }
@@ -673,7 +461,7 @@ static void flow_map(page *g) {
       double v = x[l * g->n_heads + h];
       pf_svg_scale(most > 0 && v > 0 ? sqrt(v / most) : 0, colour, &dark);
       pf_buf_printf(g->b, "<td style=\"background:%s;color:%s\">", colour, dark ? "#fff" : "#000");
-      number(g, v);
+      pf_page_number(g, v);
       pf_buf_puts(g->b, "</td>");
     }
     pf_buf_puts(g->b, "</tr>\n");
@@ -682,43 +470,44 @@ static void flow_map(page *g) {
   pf_free(x);
 }
 
-static void head_sets(page *g) {
-  if (!has(g, "D3"))
+static void head_sets(pf_page *g) {
+  if (!pf_page_has(g, "D3"))
     return;
   pf_buf_puts(g->b, "<table class=\"num\"><tr><th>heads</th><th>closure without the "
                     "best</th><th>with the best alone</th></tr>\n");
   for (int k = 1; k < g->n_layers * g->n_heads; k *= 2) {
-    char q[2][QUERY];
-    snprintf(q[0], QUERY, "condition=cut_best k=%d", k);
-    snprintf(q[1], QUERY, "condition=keep_best k=%d", k);
-    pf_stats a = stats(g, "D3", "closure", q[0]), b = stats(g, "D3", "closure", q[1]);
+    char q[2][PF_QUERY];
+    snprintf(q[0], PF_QUERY, "condition=cut_best k=%d", k);
+    snprintf(q[1], PF_QUERY, "condition=keep_best k=%d", k);
+    pf_stats a = pf_page_stats(g, "D3", "closure", q[0]),
+             b = pf_page_stats(g, "D3", "closure", q[1]);
     if (a.n == 0)
       continue;
     pf_buf_printf(g->b, "<tr><td>%d</td>", k);
-    spread(g, &a);
-    spread(g, &b);
+    pf_page_spread(g, &a);
+    pf_page_spread(g, &b);
     pf_buf_puts(g->b, "</tr>\n");
   }
   pf_buf_puts(g->b, "</table>\n");
 }
 
-static void mass_and_delta(page *g) {
+static void mass_and_delta(pf_page *g) {
   static const char *const scores[] = {"mass",       "value_weighted",       "projection",
                                        "first_mass", "first_value_weighted", "first_projection"};
   static const char *const deltas[][2] = {{"by_step", "each step's own"},
                                           {"mean_over_steps", "averaged over steps"},
                                           {"mean_over_tasks", "averaged over other tasks"}};
-  if (has(g, "D4")) {
+  if (pf_page_has(g, "D4")) {
     pf_buf_puts(g->b, "<h2>Does attention mass explain the cause?</h2>\n<table "
                       "class=\"num\"><tr><th class=\"t\">score of a head</th><th>Spearman with its "
                       "effect</th><th>share of the ten strongest found</th></tr>\n");
     for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {
-      char q[QUERY];
+      char q[PF_QUERY];
       snprintf(q, sizeof q, "condition=%s", scores[i]);
-      pf_stats a = stats(g, "D4", "spearman", q), b = stats(g, "D4", "recall10", q);
-      label(g, scores[i]);
-      spread(g, &a);
-      spread(g, &b);
+      pf_stats a = pf_page_stats(g, "D4", "spearman", q), b = pf_page_stats(g, "D4", "recall10", q);
+      pf_page_label(g, scores[i]);
+      pf_page_spread(g, &a);
+      pf_page_spread(g, &b);
       pf_buf_puts(g->b, "</tr>\n");
     }
     pf_buf_puts(g->b,
@@ -727,16 +516,16 @@ static void mass_and_delta(page *g) {
                 "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on which "
                 "attention rests, as a control.</p>\n");
   }
-  if (has(g, "D5")) {
+  if (pf_page_has(g, "D5")) {
     pf_buf_puts(g->b,
                 "<h2>What attention brought, added to a host</h2>\n<table class=\"num\"><tr><th "
                 "class=\"t\">what each head took from the persona</th><th>closure</th></tr>\n");
     for (int i = 0; i < 3; i++) {
-      char q[QUERY];
+      char q[PF_QUERY];
       snprintf(q, sizeof q, "condition=%s", deltas[i][0]);
-      pf_stats a = stats(g, "D5", "closure", q);
-      label(g, deltas[i][1]);
-      spread(g, &a);
+      pf_stats a = pf_page_stats(g, "D5", "closure", q);
+      pf_page_label(g, deltas[i][1]);
+      pf_page_spread(g, &a);
       pf_buf_puts(g->b, "</tr>\n");
     }
     pf_buf_puts(g->b, "</table>\n");
@@ -744,7 +533,7 @@ static void mass_and_delta(page *g) {
 }
 
 int pf_full_page(const char *dir, pf_buf *b) {
-  page g = {.b = b};
+  pf_page g = {.b = b};
   g.rc = pf_records_open(&g.r, dir);
   if (g.rc != PF_OK)
     return g.rc;
@@ -752,9 +541,9 @@ int pf_full_page(const char *dir, pf_buf *b) {
   g.n = g.r.n_personas * g.r.n_tasks;
   g.n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
   g.n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
-  void (*const parts[])(page *) = {verdicts,    local,    conflicts,     behaviour,
-                                   compression, routes,   layer_profile, time_profile,
-                                   transplants, flow_map, head_sets,     mass_and_delta};
+  void (*const parts[])(pf_page *) = {verdicts,           local,    conflicts,     pf_page_texts,
+                                      pf_page_injections, routes,   layer_profile, time_profile,
+                                      transplants,        flow_map, head_sets,     mass_and_delta};
   for (size_t i = 0; i < sizeof parts / sizeof *parts && g.rc == PF_OK; i++)
     parts[i](&g);
   pf_records_close(&g.r);
