@@ -6,14 +6,193 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/svg.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
 
-/* Rows of the table of C3. */
-static const struct {
+/* ---- a figure of rows ------------------------------------------------------------------------ */
+
+enum { ROWS = 32 };
+
+typedef struct figure {
+  pf_svg_row row[ROWS];
+  size_t n;
+} figure;
+
+/* The next row, to be filled in; the last one again when there are too many. */
+static pf_svg_row *next_row(figure *f, const char *name) {
+  pf_svg_row *r = &f->row[f->n < ROWS ? f->n++ : ROWS - 1];
+  *r = (pf_svg_row){.mid = {NAN, NAN}, .lo = {NAN, NAN}, .hi = {NAN, NAN}};
+  snprintf(r->name, sizeof r->name, "%s", name);
+  return r;
+}
+
+static void put_figure(pf_page *g, const figure *f, const char *title, const char *const series[2],
+                       double xmin, const char *caption) {
+  if (!f->n)
+    return;
+  pf_buf_puts(g->b, "<figure>");
+  pf_svg_rows(g->b, title, f->row, f->n, series, 2, xmin, 1);
+  pf_buf_printf(g->b, "<figcaption>%s</figcaption></figure>\n", caption);
+}
+
+/* ---- texts: C2, or the paper's four values --------------------------------------------------- */
+
+typedef struct texts {
+  pf_page *g;
+  const char *experiment;
+  bool full; /* C2 has scores by the model itself too */
+  figure f;
+} texts;
+
+/* Whether a cell's text has a marker: 1, 0, or NaN without the text. NULL: g->rc. */
+static double *marked(const texts *t, const char *q, const char *field) {
+  pf_page *g = t->g;
+  return g->rc == PF_OK ? pf_records_table(&g->r, t->experiment, q, field, &g->rc) : NULL;
+}
+
+/* Cells with a marker of those with a text, and Wilson's interval, in the table and the figure. */
+static void share(const texts *t, const char *q, const char *field, pf_svg_row *r, int series) {
+  double *x = marked(t, q, field);
+  size_t k = 0, n = 0;
+  for (size_t c = 0; x && c < t->g->n; c++) {
+    n += !isnan(x[c]);
+    k += x[c] > 0;
+  }
+  pf_free(x);
+  pf_interval w = pf_wilson(k, n);
+  r->mid[series] = n ? (double)k / (double)n : (double)NAN;
+  r->lo[series] = w.lo;
+  r->hi[series] = w.hi;
+  pf_buf_printf(t->g->b, "<td>%zu/%zu <small>[%.2f, %.2f]</small></td>", k, n, w.lo, w.hi);
+}
+
+/* Cells that only the clean text has a marker in, that only this one has, and McNemar's p. */
+static void against_clean(const texts *t, const char *q) {
+  double *clean = marked(t, "condition=clean schedule=once", "markers"),
+         *x = marked(t, q, "markers");
+  size_t lost = 0, won = 0;
+  for (size_t c = 0; clean && x && c < t->g->n; c++) {
+    lost += clean[c] > 0 && x[c] <= 0;
+    won += clean[c] <= 0 && x[c] > 0;
+  }
+  pf_free(clean);
+  pf_free(x);
+  pf_buf_printf(t->g->b, "<td>&minus;%zu +%zu <small>p = %.3f</small></td>", lost, won,
+                pf_mcnemar(lost, won));
+}
+
+static size_t identified(const texts *t, const char *q) {
+  size_t i, n = 0;
+  const json_t *rows = pf_records_of(&t->g->r, t->experiment, &t->g->rc), *row;
+  json_array_foreach(rows, i, row) n +=
+      pf_record_is(row, q) && !strcmp(pf_js_str(row, "identified"), pf_js_str(row, "persona"));
+  return n;
+}
+
+static const char *const text_conditions[][2] = {
+    {"clean", "once"}, {"additive", "once"}, {"additive", "window"}, {"additive", "every_step"},
+    {"A2", "once"},    {"remove_X", "once"}, {"remove_X", "window"}, {"remove_X", "every_step"},
+    {"S_X", "once"},   {"S_X", "window"},    {"S_X", "every_step"},  {"N1", "once"},
+    {"N1", "window"},  {"N1", "every_step"}, {"host", "once"},       {"bare", "once"}};
+enum { N_TEXT_CONDITIONS = sizeof text_conditions / sizeof *text_conditions };
+
+static void text_row(texts *t, const char *condition, const char *schedule) {
+  char q[PF_QUERY], name[64];
+  pf_page *g = t->g;
+  snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedule);
+  pf_stats own = pf_page_stats(g, t->experiment, "own_minus_others_not_verbatim", q);
+  if (pf_page_stats(g, t->experiment, "markers", q).n == 0)
+    return;
+  snprintf(name, sizeof name, "%s, %s", condition, schedule);
+  pf_svg_row *r = next_row(&t->f, name);
+  pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td>", condition, schedule);
+  share(t, q, "markers", r, 0);
+  share(t, q, "markers_not_verbatim", r, 1);
+  against_clean(t, q);
+  pf_page_spread(g, &own);
+  if (t->full) {
+    pf_stats llr = pf_page_stats(g, t->experiment, "llr_own", q);
+    pf_page_spread(g, &llr);
+    pf_buf_printf(g->b, "<td>%zu/%zu</td>", identified(t, q), g->n);
+  }
+  pf_buf_puts(g->b, "</tr>\n");
+}
+
+static void texts_of_cell(const texts *t, size_t c) {
+  size_t i;
+  bool any = false;
+  pf_page *g = t->g;
+  const json_t *rows = pf_records_of(&g->r, t->experiment, &g->rc), *row;
+  json_array_foreach(rows, i, row) any |= pf_record_cell(&g->r, row) == c;
+  if (!any)
+    return;
+  pf_buf_puts(g->b, "<details><summary>");
+  pf_page_text(g, g->r.personas[c / g->r.n_tasks]);
+  pf_buf_puts(g->b, " &times; ");
+  pf_page_text(g, g->r.tasks[c % g->r.n_tasks]);
+  pf_buf_puts(g->b, "</summary><table>\n");
+  json_array_foreach(rows, i, row) {
+    if (pf_record_cell(&g->r, row) != c)
+      continue;
+    pf_buf_puts(g->b, "<tr><td class=\"t\">");
+    pf_page_text(g, pf_js_str(row, "condition"));
+    pf_buf_puts(g->b, "<br><small>");
+    pf_page_text(g, pf_js_str(row, "schedule"));
+    pf_buf_puts(g->b, "</small></td><td class=\"t\">");
+    pf_page_text(g, pf_js_str(row, "text"));
+    pf_buf_puts(g->b, "</td></tr>\n");
+  }
+  pf_buf_puts(g->b, "</table></details>\n");
+}
+
+static void texts_head(const texts *t) {
+  pf_buf_printf(
+      t->g->b,
+      "<h2>What the model says under each value</h2>\n<p>80 greedy tokens with a value put at the "
+      "layer of the paper&rsquo;s test: %s. Markers are signs of the persona; not verbatim: not "
+      "words of the prompt itself.%s</p>\n"
+      "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">value</th><th "
+      "class=\"t\">schedule</th><th>any marker</th><th>not verbatim</th><th>against "
+      "clean</th><th>own &minus; others</th>%s</tr>\n",
+      t->full ? "once at p_last, at p_last, g1 and g2 (window), or at every step"
+              : "once, at p_last",
+      t->full ? " LLR: how much likelier the persona&rsquo;s prompt makes the text than the "
+                "baseline&rsquo;s, nats a token, by the model itself."
+              : "",
+      t->full ? "<th>LLR</th><th>persona identified</th>" : "");
+}
+
+void pf_page_texts(pf_page *g) {
+  static const char *const series[2] = {"any marker", "not verbatim"};
+  texts t = {.g = g, .full = pf_page_has(g, "C2")};
+  t.experiment = t.full ? "C2" : "markers";
+  if (!pf_page_has(g, t.experiment))
+    return;
+  texts_head(&t);
+  for (int i = 0; i < N_TEXT_CONDITIONS && g->rc == PF_OK; i++)
+    text_row(&t, text_conditions[i][0], text_conditions[i][1]);
+  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Shares of cells with Wilson&rsquo;s 95 % "
+                    "intervals; cells that lost and won a marker against the clean text, with "
+                    "McNemar&rsquo;s exact p (not adjusted); medians [25 %, 75 %].</p>\n");
+  if (!t.f.n)
+    pf_buf_puts(g->b, "<p>No persona of this grid has a list of markers.</p>\n");
+  put_figure(g, &t.f, "Cells whose text has a marker of the persona", series, 0,
+             "Share of cells, Wilson&rsquo;s 95 % intervals. Paired cells decide between two rows, "
+             "not the overlap of their intervals.");
+  pf_buf_puts(g->b, "<p class=\"sub\">The texts of each cell:</p>\n");
+  for (size_t c = 0; c < g->n && g->rc == PF_OK; c++)
+    texts_of_cell(&t, c);
+}
+
+/* ---- residuals in a host: C3, or the paper's two tests --------------------------------------- */
+
+typedef struct injection {
   const char *what, *query;
-} injections[] = {
+} injection;
+
+static const injection of_c3[] = {
     {"paper: oracle, one layer, p_last", "host=B condition=oracle positions=p_last set=14"},
     {"paper: cached, one layer, p_last", "host=B condition=cached positions=p_last set=14"},
     {"cached, the widest set of layers", "host=B condition=cached set=6_8_10_12_14_16_18_20_22"},
@@ -34,121 +213,61 @@ static const struct {
     {"oracle in a neutral persona's prompt", "host=N condition=oracle"},
     {"oracle behind a gap", "host=GAP condition=oracle"},
     {"oracle in the masked prompt", "host=MASK condition=oracle"}};
+static const injection of_paper[] = {{"oracle, one layer", "condition=oracle set=14"},
+                                     {"cached, one layer", "condition=cached set=14"}};
+static const injection of_sets[] = {
+    {"cached, two layers earlier too", "condition=cached set=10_12_14"},
+    {"cached, layers before and after", "condition=cached set=10_12_14_16_18"},
+    {"cached, from there to late layers", "condition=cached set=10_12_14_16_18_20_22"},
+    {"cached, the widest set of layers", "condition=cached set=6_8_10_12_14_16_18_20_22"}};
 
-/* ---- C2 -------------------------------------------------------------------------------------- */
-
-static double share(pf_page *g, const char *q, const char *field, size_t *k, size_t *n) {
-  double *x = g->rc == PF_OK ? pf_records_table(&g->r, "C2", q, field, &g->rc) : NULL;
-  *k = *n = 0;
-  for (size_t c = 0; x && c < g->n; c++) {
-    *n += !isnan(x[c]);
-    *k += x[c] > 0;
-  }
-  pf_free(x);
-  return *n ? (double)*k / (double)*n : (double)NAN;
-}
-
-static size_t identified(pf_page *g, const char *q) {
-  size_t i, n = 0;
-  const json_t *rows = pf_records_of(&g->r, "C2", &g->rc), *row;
-  json_array_foreach(rows, i, row) n +=
-      pf_record_is(row, q) && !strcmp(pf_js_str(row, "identified"), pf_js_str(row, "persona"));
-  return n;
-}
-
-static const char *const text_conditions[][2] = {
-    {"clean", "once"}, {"additive", "once"}, {"additive", "window"}, {"additive", "every_step"},
-    {"A2", "once"},    {"remove_X", "once"}, {"remove_X", "window"}, {"remove_X", "every_step"},
-    {"S_X", "once"},   {"S_X", "window"},    {"S_X", "every_step"},  {"N1", "once"},
-    {"N1", "window"},  {"N1", "every_step"}, {"host", "once"},       {"bare", "once"}};
-enum { N_TEXT_CONDITIONS = sizeof text_conditions / sizeof *text_conditions };
-
-static void behaviour_row(pf_page *g, const char *condition, const char *schedule) {
-  char q[PF_QUERY];
-  size_t k, n;
-  snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedule);
-  share(g, q, "markers", &k, &n);
-  if (n == 0)
-    return;
-  pf_interval w = pf_wilson(k, n);
-  pf_buf_printf(g->b,
-                "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%zu/%zu <small>[%.2f, "
-                "%.2f]</small></td>",
-                condition, schedule, k, n, w.lo, w.hi);
-  share(g, q, "markers_not_verbatim", &k, &n);
-  w = pf_wilson(k, n);
-  pf_buf_printf(g->b, "<td>%zu/%zu <small>[%.2f, %.2f]</small></td>", k, n, w.lo, w.hi);
-  pf_stats own = pf_page_stats(g, "C2", "own_minus_others_not_verbatim", q),
-           llr = pf_page_stats(g, "C2", "llr_own", q);
-  pf_page_spread(g, &own);
-  pf_page_spread(g, &llr);
-  pf_buf_printf(g->b, "<td>%zu/%zu</td></tr>\n", identified(g, q), g->n);
-}
-
-static void texts_of_cell(pf_page *g, size_t c) {
-  size_t i;
-  const json_t *rows = pf_records_of(&g->r, "C2", &g->rc), *row;
-  pf_buf_puts(g->b, "<details><summary>");
-  pf_page_text(g, g->r.personas[c / g->r.n_tasks]);
-  pf_buf_puts(g->b, " &times; ");
-  pf_page_text(g, g->r.tasks[c % g->r.n_tasks]);
-  pf_buf_puts(g->b, "</summary><table>\n");
-  json_array_foreach(rows, i, row) {
-    if (pf_record_cell(&g->r, row) != c)
+static void injection_rows(pf_page *g, const char *experiment, const injection *rows, size_t n,
+                           figure *f) {
+  static const char *const fields[] = {
+      "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
+      "closure_jsd10"};
+  for (size_t i = 0; i < n && g->rc == PF_OK; i++) {
+    pf_stats s[2] = {pf_page_stats(g, experiment, fields[0], rows[i].query),
+                     pf_page_stats(g, experiment, fields[1], rows[i].query)};
+    if (s[0].n == 0)
       continue;
-    pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    pf_page_text(g, pf_js_str(row, "condition"));
-    pf_buf_puts(g->b, "<br><small>");
-    pf_page_text(g, pf_js_str(row, "schedule"));
-    pf_buf_puts(g->b, "</small></td><td class=\"t\">");
-    pf_page_text(g, pf_js_str(row, "text"));
-    pf_buf_puts(g->b, "</td></tr>\n");
+    pf_page_fields_row(g, rows[i].what, experiment, rows[i].query, fields,
+                       sizeof fields / sizeof *fields);
+    pf_svg_row *r = next_row(f, rows[i].what);
+    for (int k = 0; k < 2; k++) {
+      r->mid[k] = s[k].median;
+      r->lo[k] = s[k].q25;
+      r->hi[k] = s[k].q75;
+    }
   }
-  pf_buf_puts(g->b, "</table></details>\n");
 }
 
-void pf_page_texts(pf_page *g) {
-  if (!pf_page_has(g, "C2"))
-    return;
-  pf_buf_puts(g->b,
-              "<h2>What the model says under each value</h2>\n<p>80 greedy tokens with a value put "
-              "at the layer of the paper&rsquo;s "
-              "test: once at p_last, at p_last, g1 and g2 (window), or at every step. Markers are "
-              "signs of the "
-              "persona; not verbatim: not words of the prompt itself. LLR: how much likelier the "
-              "persona&rsquo;s prompt makes the text than the baseline&rsquo;s, nats a token, by "
-              "the model itself.</p>\n"
-              "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">value</th><th "
-              "class=\"t\">schedule</th><th>any marker</th>"
-              "<th>not verbatim</th><th>own &minus; others</th><th>LLR</th><th>persona "
-              "identified</th></tr>\n");
-  for (int i = 0; i < N_TEXT_CONDITIONS && g->rc == PF_OK; i++)
-    behaviour_row(g, text_conditions[i][0], text_conditions[i][1]);
-  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Shares of cells with Wilson&rsquo;s 95 % "
-                    "intervals; medians [25 %, 75 %]. The texts of each cell:</p>\n");
-  for (size_t c = 0; c < g->n && g->rc == PF_OK; c++)
-    texts_of_cell(g, c);
-}
-
-/* ---- C3 -------------------------------------------------------------------------------------- */
+#define COUNT(a) (sizeof(a) / sizeof *(a))
 
 void pf_page_injections(pf_page *g) {
-  if (!pf_page_has(g, "C3"))
+  static const char *const series[2] = {"ten tokens", "the first token"};
+  figure f = {.n = 0};
+  bool full = pf_page_has(g, "C3");
+  if (!full && !pf_page_has(g, "injection") && !pf_page_has(g, "layer_sets"))
     return;
-  pf_buf_puts(g->b,
-              "<h2>Can residuals stand in for the persona&rsquo;s text?</h2>\n<p>Closure = 1 "
-              "&minus; KL / KL(host): 0 as without the persona, 1 as with its text. "
-              "The first token (t = 0) stands apart: a late residual decides it alone, later "
-              "tokens meet it only through one position&rsquo;s keys and values.</p>\n"
-              "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">put into the "
-              "host</th><th>closure, 10 tokens</th><th>t = 0</th><th>t = 1&ndash;9</th><th>t "
-              "&ge; 10</th><th>10 tokens, reverse KL</th><th>Jensen&ndash;Shannon</th></tr>\n");
-  for (size_t i = 0; i < sizeof injections / sizeof *injections && g->rc == PF_OK; i++) {
-    static const char *const fields[] = {
-        "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
-        "closure_jsd10"};
-    pf_page_fields_row(g, injections[i].what, "C3", injections[i].query, fields,
-               sizeof fields / sizeof *fields);
+  pf_buf_printf(g->b,
+                "<h2>Can residuals stand in for the persona&rsquo;s text?</h2>\n<p>Closure = 1 "
+                "&minus; KL / KL(host): 0 as without the persona, 1 as with its text. "
+                "%sThe first token (t = 0) stands apart: a late residual decides it alone, later "
+                "tokens meet it only through one position&rsquo;s keys and values.</p>\n"
+                "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">put into the "
+                "host</th><th>closure, 10 tokens</th><th>t = 0</th><th>t = 1&ndash;9</th><th>t "
+                "&ge; 10</th><th>10 tokens, reverse KL</th><th>Jensen&ndash;Shannon</th></tr>\n",
+                full ? ""
+                     : "Host: the baseline persona&rsquo;s prompt, overwritten once at p_last; "
+                       "cached: the additive value; oracle: the vector of the whole prompt. ");
+  if (full) {
+    injection_rows(g, "C3", of_c3, COUNT(of_c3), &f);
+  } else {
+    injection_rows(g, "injection", of_paper, COUNT(of_paper), &f);
+    injection_rows(g, "layer_sets", of_sets, COUNT(of_sets), &f);
   }
   pf_buf_puts(g->b, "</table></div>\n");
+  put_figure(g, &f, "Closure by what is put into the host", series, -0.25,
+             "Medians over cells with the middle half; what lies outside is drawn at the edge.");
 }

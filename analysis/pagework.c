@@ -54,7 +54,7 @@ void pf_page_spread(pf_page *g, const pf_stats *s) {
 }
 
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
-                       const char *const *fields, size_t n) {
+                        const char *const *fields, size_t n) {
   for (size_t k = 0; k < n; k++) {
     pf_stats s = pf_page_stats(g, experiment, fields[k], query);
     if (k == 0 && s.n == 0)

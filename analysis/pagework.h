@@ -8,7 +8,8 @@
 
 enum { PF_QUERY = 256 }; /* bytes of a query for records */
 
-/* A page being made. After a failure (rc) the functions add nothing of use and may all be called. */
+/* A page being made. After a failure (rc) the functions add nothing of use and may all be called.
+ */
 typedef struct pf_page {
   pf_records r;
   pf_buf *b;

@@ -54,7 +54,7 @@ static void y_tick(pf_buf *b, const pf_axes *a, double v, bool label) {
                 y, a->x + a->w, y);
   if (label)
     pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
-                  a->x - 6, y + 4, v);
+                  a->x - 6, y + 4, v + 0.0);
 }
 
 static void y_ticks(pf_buf *b, const pf_axes *a, bool labels) {
@@ -70,7 +70,7 @@ static void y_ticks(pf_buf *b, const pf_axes *a, bool labels) {
 
 static void x_tick(pf_buf *b, const pf_axes *a, double v) {
   pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
-                at_x(a, v), a->y + a->h + 16, v);
+                at_x(a, v), a->y + a->h + 16, v + 0.0); /* -0 reads 0 */
 }
 
 static void x_ticks(pf_buf *b, const pf_axes *a) {
@@ -173,4 +173,57 @@ void pf_svg_key(pf_buf *b, double x, double y, int colour, const char *label) {
                 colour, x, y, x + 26, y, x + 33, y + 4);
   pf_html_text(b, label);
   pf_buf_puts(b, "</text>\n");
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+enum { ROW = 26, TOP = 30, NAMES = 330, PANEL = 370 }; /* units of a figure that is 720 wide */
+
+static void row_ticks(pf_buf *b, const pf_axes *a) {
+  double range = a->xmax - a->xmin, step = range > 3 ? 1 : range > 1.5 ? 0.5 : 0.25;
+  for (double k = ceil(a->xmin / step - 1e-9); k * step <= a->xmax + 1e-9; k++) {
+    pf_buf_printf(b, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n",
+                  at_x(a, k * step), a->y, at_x(a, k * step), a->y + a->h);
+    x_tick(b, a, k * step);
+  }
+}
+
+static void row_value(pf_buf *b, const pf_axes *a, const pf_svg_row *r, size_t k, double y) {
+  if (isnan(r->mid[k]))
+    return;
+  double x[3] = {r->lo[k], r->mid[k], r->hi[k]};
+  for (int i = 0; i < 3; i++)
+    x[i] = at_x(a, clamp(isnan(x[i]) ? r->mid[k] : x[i], a->xmin, a->xmax));
+  pf_buf_printf(
+      b,
+      "<line class=\"line c%zu\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/><circle "
+      "class=\"dot c%zu\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>%.4g [%.4g, "
+      "%.4g]</title></circle>\n",
+      k, x[0], y, x[2], y, k, x[1], y, r->mid[k], r->lo[k], r->hi[k]);
+}
+
+void pf_svg_rows(pf_buf *b, const char *title, const pf_svg_row *rows, size_t n,
+                 const char *const *series, size_t n_series, double xmin, double xmax) {
+  double h = ROW * (double)n;
+  pf_axes a = {.x = NAMES, .y = TOP, .w = PANEL, .h = h, .xmin = xmin, .xmax = xmax};
+  pf_svg_open(b, 720, TOP + h + 54, title);
+  row_ticks(b, &a);
+  pf_buf_printf(b,
+                "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n"
+                "<text class=\"panel\" x=\"%.1f\" y=\"%.1f\">",
+                a.x, a.y, a.w, a.h, a.x, a.y - 8);
+  pf_html_text(b, title);
+  pf_buf_puts(b, "</text>\n");
+  for (size_t i = 0; i < n; i++) {
+    double y = TOP + ROW * ((double)i + 0.5);
+    pf_buf_printf(b, "<text class=\"key\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", NAMES - 8,
+                  y + 4);
+    pf_html_text(b, rows[i].name);
+    pf_buf_puts(b, "</text>\n");
+    for (size_t k = 0; k < n_series; k++)
+      row_value(b, &a, &rows[i], k, n_series > 1 ? y - 4 + 8 * (double)k : y);
+  }
+  for (size_t k = 0; k < n_series; k++)
+    pf_svg_key(b, NAMES + 190 * (double)k, TOP + h + 40, (int)k, series[k]);
+  pf_svg_close(b);
 }

@@ -37,6 +37,16 @@ void pf_svg_mark(pf_buf *b, const pf_axes *a, double x, double y, int colour, co
                  const char *title);
 /* A short line in a series' colour at (x, y), and its name. */
 void pf_svg_key(pf_buf *b, double x, double y, int colour, const char *label);
+/* A value of up to two series in a row of a chart, with the ends of a line through it; not numbers:
+ * nothing is drawn. */
+typedef struct pf_svg_row {
+  char name[64];
+  double mid[2], lo[2], hi[2];
+} pf_svg_row;
+/* A figure of n rows over [xmin, xmax], their names at the left, a key below; what lies outside is
+ * drawn at the edge. */
+void pf_svg_rows(pf_buf *b, const char *title, const pf_svg_row *rows, size_t n,
+                 const char *const *series, size_t n_series, double xmin, double xmax);
 /* Colour of t in [0,1] on a sequential scale that keeps its order for the colour-blind, as
  * "#rrggbb"; *dark says that white text is read on it. */
 void pf_svg_scale(double t, char out[8], bool *dark);

@@ -625,18 +625,30 @@ static size_t lines_with(const char *name, const char *file, const char *task, s
  * full one on all of them. */
 START_TEST(answer_tasks) {
   size_t n, all, wide;
+  pf_buf page;
   make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK);
   pf_study_opts o = opts("all", "3");
   o.only = "layer_sets";
   run(&o);
   ck_assert_uint_eq(2 * lines_with("all", "layer_sets.jsonl", "book", &wide), wide);
-  make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK "],\"answer_tasks\":[\"book\"");
+  make_grid("{\"key\":\"pirate\",\"text\":\"a pirate\",\"markers\":[\"sea\"]}",
+            HAIKU_TASK "," BOOK_TASK "],\"answer_tasks\":[\"book\"");
+  o.only = "layer_sets,markers";
   o.out_dir = out("one");
   run(&o);
   n = lines_with("one", "layer_sets.jsonl", "book", &all);
   ck_assert_uint_gt(n, 0);
   ck_assert_uint_eq(n, all);
   ck_assert_uint_eq(2 * n, wide);
+  read_file("one", "report.html", &page);
+  ck_assert(strstr(page.s, "aria-label=\"Closure by what is put into the host\"") != NULL);
+  ck_assert(strstr(page.s, "aria-label=\"Cells whose text has a marker of the persona\"") != NULL);
+  ck_assert(strstr(page.s, "<td class=\"t\">remove_X</td>") != NULL);
+  ck_assert(strstr(page.s, "pirate &times; book") != NULL);
+  ck_assert(strstr(page.s, "pirate &times; haiku") == NULL); /* no text there: no entry */
+  ck_assert(strstr(page.s, "nan") == NULL && strstr(page.s, ">-0<") == NULL);
+  pf_buf_free(&page);
+  o.only = "layer_sets";
   make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK "],\"answer_tasks\":[");
   o.out_dir = out("none");
   ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
