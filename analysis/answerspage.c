@@ -79,7 +79,7 @@ static void against_clean(const texts *t, const char *q) {
   }
   pf_free(clean);
   pf_free(x);
-  pf_buf_printf(t->g->b, "<td>&minus;%zu +%zu <small>p = %.3f</small></td>", lost, won,
+  pf_buf_printf(t->g->b, "<td>&minus;%zu +%zu <small>p = %.2g</small></td>", lost, won,
                 pf_mcnemar(lost, won));
 }
 
@@ -110,7 +110,10 @@ static void text_row(texts *t, const char *condition, const char *schedule) {
   pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td>", condition, schedule);
   share(t, q, "markers", r, 0);
   share(t, q, "markers_not_verbatim", r, 1);
-  against_clean(t, q);
+  if (strcmp(condition, "clean") != 0)
+    against_clean(t, q);
+  else
+    pf_buf_puts(g->b, "<td>&ndash;</td>");
   pf_page_spread(g, &own);
   if (t->full) {
     pf_stats llr = pf_page_stats(g, t->experiment, "llr_own", q);
