@@ -661,6 +661,45 @@ END_TEST
 
 /* ---- the page ---- */
 
+/* The KL of D3's record of the persona's tokens from `lo` to `hi`. */
+static double words_kl(const char *name, const char *condition, int lo, int hi) {
+  pf_buf b;
+  double kl = -1;
+  read_file(name, "D3.jsonl", &b);
+  for (char *p = b.s, *end; *p; p = end + 1) {
+    json_t *line;
+    end = strchr(p, '\n');
+    ck_assert(pf_js_text("D3.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+    const json_t *at = json_object_get(line, "tokens");
+    if (!strcmp(pf_js_str(line, "condition"), condition) &&
+        json_integer_value(json_array_get(at, 0)) == lo &&
+        json_integer_value(json_array_get(at, 1)) == hi)
+      kl = value(line, "kl");
+    json_decref(line);
+  }
+  pf_buf_free(&b);
+  return kl;
+}
+
+START_TEST(persona_words) {
+  pf_buf page;
+  char want[2][100];
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("words", "3");
+  o.protocol = "full";
+  o.only = "D3";
+  run(&o);
+  read_file("words", "report.html", &page);
+  snprintf(want[0], sizeof want[0], ">pirate</span><small>%.2g</small>",
+           words_kl("words", "token", 1, 2));
+  snprintf(want[1], sizeof want[1], ">a pirate</span><small>%.2g</small>",
+           words_kl("words", "clause", 0, 2));
+  ck_assert_msg(strstr(page.s, want[0]) != NULL, "no %s", want[0]);
+  ck_assert_msg(strstr(page.s, want[1]) != NULL, "no %s", want[1]);
+  pf_buf_free(&page);
+}
+END_TEST
+
 START_TEST(report_page) {
   pf_buf page;
   make_grid("{\"key\":\"tag\",\"text\":\"a <script>alert(1)</script> & \\\"x\\\"\"}", HAIKU_TASK);
@@ -733,8 +772,10 @@ int main(void) {
   tcase_add_test(t, threads_and_stops);
   tcase_add_test(t, sharing_and_memory);
   tcase_add_test(t, experiments_share);
-  if (!tu_tier("small"))
+  if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);
+    tcase_add_test(t, persona_words);
+  }
   tcase_add_test(t, torn_record);
   tcase_add_test(t, nothing_is_overwritten);
   tcase_add_test(t, dry_run_writes_nothing);
