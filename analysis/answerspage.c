@@ -46,7 +46,7 @@ typedef struct texts {
   figure f;
 } texts;
 
-/* Whether a cell's text has a marker: 1, 0, or NaN without the text. NULL: g->rc. */
+/* A count of markers in each cell's text, NaN without the text. NULL: g->rc. */
 static double *marked(const texts *t, const char *q, const char *field) {
   pf_page *g = t->g;
   return g->rc == PF_OK ? pf_records_table(&g->r, t->experiment, q, field, &g->rc) : NULL;
@@ -102,9 +102,9 @@ static void text_row(texts *t, const char *condition, const char *schedule) {
   char q[PF_QUERY], name[64];
   pf_page *g = t->g;
   snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedule);
-  pf_stats own = pf_page_stats(g, t->experiment, "own_minus_others_not_verbatim", q);
   if (pf_page_stats(g, t->experiment, "markers", q).n == 0)
     return;
+  pf_stats own = pf_page_stats(g, t->experiment, "own_minus_others_not_verbatim", q);
   snprintf(name, sizeof name, "%s, %s", condition, schedule);
   pf_svg_row *r = next_row(&t->f, name);
   pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td>", condition, schedule);

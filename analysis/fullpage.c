@@ -433,6 +433,14 @@ static void transplants(pf_page *g) {
 
 /* ---- D3 to D5 -------------------------------------------------------------------------------- */
 
+/* The style of a place whose effect is v, `most` at the end of the scale. */
+static void effect_style(pf_page *g, double v, double most) {
+  char colour[8];
+  bool dark;
+  pf_svg_scale(most > 0 && v > 0 ? sqrt(v / most) : 0, colour, &dark);
+  pf_buf_printf(g->b, " style=\"background:%s;color:%s\"", colour, dark ? "#fff" : "#000");
+}
+
 static void flow_map(pf_page *g) {
   double most = 0, *x = pf_calloc((size_t)g->n_layers * (size_t)g->n_heads, sizeof *x);
   if (!pf_page_has(g, "D3") || !x) {
@@ -456,11 +464,10 @@ static void flow_map(pf_page *g) {
   for (int l = 0; l < g->n_layers; l++) {
     pf_buf_printf(g->b, "<tr><td>%d</td>", l);
     for (int h = 0; h < g->n_heads; h++) {
-      char colour[8];
-      bool dark;
       double v = x[l * g->n_heads + h];
-      pf_svg_scale(most > 0 && v > 0 ? sqrt(v / most) : 0, colour, &dark);
-      pf_buf_printf(g->b, "<td style=\"background:%s;color:%s\">", colour, dark ? "#fff" : "#000");
+      pf_buf_puts(g->b, "<td");
+      effect_style(g, v, most);
+      pf_buf_puts(g->b, ">");
       pf_page_number(g, v);
       pf_buf_puts(g->b, "</td>");
     }
@@ -470,8 +477,7 @@ static void flow_map(pf_page *g) {
   pf_free(x);
 }
 
-/* ---- words of the persona ---------------------------------------------------------------------
- */
+/* ---- words of the persona -------------------------------------------------------------------- */
 
 static bool is_part(const json_t *row, const char *condition, const char *persona, int lo) {
   const json_t *tokens = json_object_get(row, "tokens");
@@ -515,10 +521,9 @@ static void persona_strip(pf_page *g, const json_t *rows, const char *condition,
   }
   pf_buf_puts(g->b, n ? "<div class=\"prompt\">" : "");
   for (i = 0; i < n; i++) {
-    char colour[8];
-    bool dark;
-    pf_svg_scale(most > 0 && v[i] > 0 ? sqrt(v[i] / most) : 0, colour, &dark);
-    pf_buf_printf(g->b, "<span style=\"background:%s;color:%s\">", colour, dark ? "#fff" : "#000");
+    pf_buf_puts(g->b, "<span");
+    effect_style(g, v[i], most);
+    pf_buf_puts(g->b, ">");
     pf_page_text(g, words[i]);
     pf_buf_printf(g->b, "</span><small>%.2g</small> ", v[i]);
   }
