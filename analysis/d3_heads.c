@@ -2,7 +2,7 @@
  * D3: which heads and which tokens of the persona? The reads b (p_last) and c (generated tokens) of
  * one head are cut, then of the best k together, then of all but the best k; random sets of as many
  * heads in the same layers say what is special about the best. Tokens of the persona are left out
- * one by one, clause by clause. doc/STUDY.md, D3. */
+ * one by one, clause by clause, and one by one in each layer alone. doc/STUDY.md, D3. */
 #include <string.h>
 
 #include "analysis/experiment.h"
@@ -167,17 +167,51 @@ static int share_sets(d3 *d) {
 
 /* ---- tokens ---------------------------------------------------------------------------------- */
 
+/* A record that names the tokens [lo, hi), by index. */
+static int add_tokens(d3 *d, const char *name, int32_t lo, int32_t hi, pf_line **x) {
+  const pf_track *t = d->f.xy;
+  int rc = add(d, name, x);
+  if (rc != PF_OK)
+    return rc;
+  uint32_t from = t->q->enc.start[lo], to = t->q->enc.end[hi - 1];
+  json_object_set_new((*x)->row, "tokens", json_pack("[i,i]", lo - t->x.lo, hi - t->x.lo));
+  json_object_set_new((*x)->row, "text", json_stringn(t->q->text + from, to - from));
+  return PF_OK;
+}
+
 /* The reads of the keys [lo, hi), by index, by p_last and what follows. */
 static int cut_tokens(d3 *d, const char *name, int32_t lo, int32_t hi) {
   const pf_track *t = d->f.xy;
   pf_line *x;
-  int rc = add(d, name, &x);
+  int rc = add_tokens(d, name, lo, hi, &x);
+  return rc == PF_OK ? pf_flow_cut(&d->f, x, d->f.p_last, t->pos[lo], t->pos[hi - 1] + 1) : rc;
+}
+
+/* The same reads of one key in one layer. */
+static int cut_token_in(d3 *d, int32_t i, int32_t layer) {
+  int32_t pos = d->f.xy->pos[i];
+  pf_line *x;
+  int rc = add_tokens(d, "token_layer", i, i + 1, &x);
   if (rc != PF_OK)
     return rc;
-  uint32_t from = t->q->enc.start[lo], to = t->q->enc.end[hi - 1];
-  json_object_set_new(x->row, "tokens", json_pack("[i,i]", lo - t->x.lo, hi - t->x.lo));
-  json_object_set_new(x->row, "text", json_stringn(t->q->text + from, to - from));
-  return pf_flow_cut(&d->f, x, d->f.p_last, t->pos[lo], t->pos[hi - 1] + 1);
+  json_object_set_new(x->row, "layer", json_integer(layer));
+  return pf_line_cut(&d->f.s, x,
+                     (pf_cut){.layer_lo = layer,
+                              .layer_hi = layer + 1,
+                              .head = -1,
+                              .q_lo = d->f.p_last,
+                              .q_hi = d->f.end,
+                              .k_lo = pos,
+                              .k_hi = pos + 1});
+}
+
+static int token_map(d3 *d) {
+  const pf_track *t = d->f.xy;
+  int rc = PF_OK;
+  for (int32_t i = t->x.lo; i < t->x.hi && rc == PF_OK; i++)
+    for (int32_t layer = 0; layer < d->layers && rc == PF_OK; layer++)
+      rc = cut_token_in(d, i, layer);
+  return rc == PF_OK ? pf_sheet_run(&d->f.s) : rc;
 }
 
 static bool has_comma(const pf_track *t, int32_t i) {
@@ -209,7 +243,7 @@ int pf_d3(pf_lab *l, size_t part, json_t *rows) {
   d.order = pf_lab_alloc(l, d.n, sizeof *d.order);
   int rc = d.order ? pf_flow_open(&d.f, l, rows) : PF_ENOMEM;
   if (pf_lab_n_y(l) > 0) {
-    int (*const steps[])(d3 *) = {single_heads, best_sets, tokens, share_sets};
+    int (*const steps[])(d3 *) = {single_heads, best_sets, tokens, token_map, share_sets};
     for (size_t i = 0; i < sizeof steps / sizeof *steps && rc == PF_OK; i++)
       rc = steps[i](&d);
   }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "analysis/answerspage.h"
+#include "analysis/flowpage.h"
 #include "analysis/svg.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -431,144 +432,7 @@ static void transplants(pf_page *g) {
         "the right end.");
 }
 
-/* ---- D3 to D5 -------------------------------------------------------------------------------- */
-
-/* The style of a place whose effect is v, `most` at the end of the scale. */
-static void effect_style(pf_page *g, double v, double most) {
-  char colour[8];
-  bool dark;
-  pf_svg_scale(most > 0 && v > 0 ? sqrt(v / most) : 0, colour, &dark);
-  pf_buf_printf(g->b, " style=\"background:%s;color:%s\"", colour, dark ? "#fff" : "#000");
-}
-
-static void flow_map(pf_page *g) {
-  double most = 0, *x = pf_calloc((size_t)g->n_layers * (size_t)g->n_heads, sizeof *x);
-  if (!pf_page_has(g, "D3") || !x) {
-    pf_free(x);
-    return;
-  }
-  for (int l = 0; l < g->n_layers; l++)
-    for (int h = 0; h < g->n_heads; h++) {
-      char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=head edge=bc layer=%d head=%d", l, h);
-      pf_stats v = pf_page_stats(g, "D3", "kl", q);
-      x[l * g->n_heads + h] = v.median;
-      most = fmax(most, v.median);
-    }
-  pf_buf_puts(g->b, "<h2>Flow map: layers and heads</h2>\n<p>KL when one head of one layer may not "
-                    "read the persona from p_last on (medians, nats over all scored "
-                    "tokens).</p>\n<div class=\"wide\"><table class=\"num\"><tr><th>layer</th>");
-  for (int h = 0; h < g->n_heads; h++)
-    pf_buf_printf(g->b, "<th>head %d</th>", h);
-  pf_buf_puts(g->b, "</tr>\n");
-  for (int l = 0; l < g->n_layers; l++) {
-    pf_buf_printf(g->b, "<tr><td>%d</td>", l);
-    for (int h = 0; h < g->n_heads; h++) {
-      double v = x[l * g->n_heads + h];
-      pf_buf_puts(g->b, "<td");
-      effect_style(g, v, most);
-      pf_buf_puts(g->b, ">");
-      pf_page_number(g, v);
-      pf_buf_puts(g->b, "</td>");
-    }
-    pf_buf_puts(g->b, "</tr>\n");
-  }
-  pf_buf_puts(g->b, "</table></div>\n");
-  pf_free(x);
-}
-
-/* ---- words of the persona -------------------------------------------------------------------- */
-
-static bool is_part(const json_t *row, const char *condition, const char *persona, int lo) {
-  const json_t *tokens = json_object_get(row, "tokens");
-  return !strcmp(pf_js_str(row, "condition"), condition) &&
-         !strcmp(pf_js_str(row, "persona"), persona) &&
-         (lo < 0 || json_integer_value(json_array_get(tokens, 0)) == lo);
-}
-
-/* The median over tasks of KL without the reads of the part of a persona that begins at lo; NaN if
- * there is none. x: room for a value of each task. */
-static double part_effect(const pf_page *g, const json_t *rows, const char *condition,
-                          const char *persona, int lo, double *x) {
-  size_t i, n = 0;
-  const json_t *row, *kl;
-  json_array_foreach(rows, i, row) {
-    kl = json_object_get(row, "kl");
-    if (n < g->r.n_tasks && json_is_number(kl) && is_part(row, condition, persona, lo))
-      x[n++] = json_number_value(kl);
-  }
-  return n ? pf_stats_of(x, n).median : (double)NAN;
-}
-
-/* The parts of a persona in their order, each with its effect behind it and as its colour, the
- * largest of the persona at the end of the scale. */
-static void persona_strip(pf_page *g, const json_t *rows, const char *condition,
-                          const char *persona, double *x) {
-  double v[POINTS], most = 0;
-  const char *words[POINTS], *task = NULL;
-  size_t i, n = 0;
-  const json_t *row;
-  json_array_foreach(rows, i, row) {
-    if (n == POINTS || !is_part(row, condition, persona, -1) ||
-        (task && strcmp(task, pf_js_str(row, "task")) != 0))
-      continue;
-    task = pf_js_str(row, "task");
-    int lo = (int)json_integer_value(json_array_get(json_object_get(row, "tokens"), 0));
-    words[n] = pf_js_str(row, "text");
-    words[n] += words[n][0] == ' ';
-    v[n] = part_effect(g, rows, condition, persona, lo, x);
-    most = fmax(most, v[n++]);
-  }
-  pf_buf_puts(g->b, n ? "<div class=\"prompt\">" : "");
-  for (i = 0; i < n; i++) {
-    pf_buf_puts(g->b, "<span");
-    effect_style(g, v[i], most);
-    pf_buf_puts(g->b, ">");
-    pf_page_text(g, words[i]);
-    pf_buf_printf(g->b, "</span><small>%.2g</small> ", v[i]);
-  }
-  pf_buf_puts(g->b, n ? "</div>\n" : "");
-}
-
-static void persona_words(pf_page *g) {
-  const json_t *rows = g->rc == PF_OK ? pf_records_of(&g->r, "D3", &g->rc) : NULL;
-  double *x = rows ? pf_calloc(g->r.n_tasks, sizeof *x) : NULL;
-  if (!x)
-    return;
-  pf_buf_puts(g->b, "<h2>Which words of the persona?</h2>\n<p>KL when one token of the persona, or "
-                    "one clause, is read by nobody from p_last on (medians over tasks, nats over "
-                    "all scored tokens; dark is small, each line has its own scale). What is "
-                    "small here may still be needed together with others.</p>\n");
-  for (size_t p = 0; p < g->r.n_personas; p++) {
-    pf_buf_puts(g->b, "<p><b>");
-    pf_page_text(g, g->r.personas[p]);
-    pf_buf_puts(g->b, "</b></p>\n");
-    persona_strip(g, rows, "token", g->r.personas[p], x);
-    persona_strip(g, rows, "clause", g->r.personas[p], x);
-  }
-  pf_free(x);
-}
-
-static void head_sets(pf_page *g) {
-  if (!pf_page_has(g, "D3"))
-    return;
-  pf_buf_puts(g->b, "<table class=\"num\"><tr><th>heads</th><th>closure without the "
-                    "best</th><th>with the best alone</th></tr>\n");
-  for (int k = 1; k < g->n_layers * g->n_heads; k *= 2) {
-    char q[2][PF_QUERY];
-    snprintf(q[0], PF_QUERY, "condition=cut_best k=%d", k);
-    snprintf(q[1], PF_QUERY, "condition=keep_best k=%d", k);
-    pf_stats a = pf_page_stats(g, "D3", "closure", q[0]),
-             b = pf_page_stats(g, "D3", "closure", q[1]);
-    if (a.n == 0)
-      continue;
-    pf_buf_printf(g->b, "<tr><td>%d</td>", k);
-    pf_page_spread(g, &a);
-    pf_page_spread(g, &b);
-    pf_buf_puts(g->b, "</tr>\n");
-  }
-  pf_buf_puts(g->b, "</table>\n");
-}
+/* ---- D4, D5 ---------------------------------------------------------------------------------- */
 
 static void mass_and_delta(pf_page *g) {
   static const char *const scores[] = {"mass",       "value_weighted",       "projection",
@@ -620,10 +484,10 @@ int pf_full_page(const char *dir, pf_buf *b) {
   g.n = g.r.n_personas * g.r.n_tasks;
   g.n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
   g.n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
-  void (*const parts[])(pf_page *) = {verdicts,           local,    conflicts,     pf_page_texts,
-                                      pf_page_injections, routes,   layer_profile, time_profile,
-                                      transplants,        flow_map, head_sets,     persona_words,
-                                      mass_and_delta};
+  void (*const parts[])(pf_page *) = {
+      verdicts,      local,         conflicts,    pf_page_texts, pf_page_injections,
+      routes,        layer_profile, time_profile, transplants,   pf_page_flow_maps,
+      pf_page_words, mass_and_delta};
   for (size_t i = 0; i < sizeof parts / sizeof *parts && g.rc == PF_OK; i++)
     parts[i](&g);
   pf_records_close(&g.r);

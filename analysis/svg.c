@@ -155,6 +155,10 @@ void pf_svg_scale(double t, char out[8], bool *dark) {
   *dark = 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2] < 140;
 }
 
+void pf_svg_effect(double v, double most, char out[8], bool *dark) {
+  pf_svg_scale(most > 0 && v > 0 ? sqrt(v / most) : 0, out, dark);
+}
+
 void pf_svg_mark(pf_buf *b, const pf_axes *a, double x, double y, int colour, const char *label,
                  const char *title) {
   pf_buf_printf(b, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"4\"><title>", colour,
@@ -225,5 +229,75 @@ void pf_svg_rows(pf_buf *b, const char *title, const pf_svg_row *rows, size_t n,
   }
   for (size_t k = 0; k < n_series; k++)
     pf_svg_key(b, NAMES + 190 * (double)k, TOP + h + 40, (int)k, series[k]);
+  pf_svg_close(b);
+}
+
+/* ---- maps ------------------------------------------------------------------------------------ */
+
+enum { CELL = 20, MAP_NAMES = 150, MAP_PANEL = 550, SCALE_STEPS = 32, SCALE_STEP = 6 };
+
+static void rect(pf_buf *b, double x, double y, double w, double h, const char *colour) {
+  pf_buf_printf(b, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\">", x, y,
+                w, h, colour);
+}
+
+static void text_at(pf_buf *b, double x, double y, const char *anchor, const char *s) {
+  pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
+  pf_html_text(b, s);
+  pf_buf_puts(b, "</text>\n");
+}
+
+static void map_row(pf_buf *b, const pf_svg_map *m, size_t row, double most) {
+  double w = (double)MAP_PANEL / (double)m->n_cols, y = TOP + CELL * (double)row;
+  char colour[8];
+  bool dark;
+  text_at(b, MAP_NAMES - 8, y + 14, "end", m->row_names[row]);
+  for (size_t k = 0; k < m->n_cols; k++) {
+    double v = m->v[row * m->n_cols + k];
+    if (isnan(v))
+      continue;
+    pf_svg_effect(v, most, colour, &dark);
+    rect(b, MAP_NAMES + w * (double)k, y, w - 1, CELL - 1, colour);
+    pf_buf_puts(b, "<title>");
+    pf_html_text(b, m->row_names[row]);
+    pf_buf_printf(b, ", %s %zu: %.3g</title></rect>\n", m->col_name, k, v);
+  }
+}
+
+static void map_scale(pf_buf *b, double y, double most) {
+  double end = MAP_NAMES + SCALE_STEP * SCALE_STEPS;
+  char colour[8], text[32];
+  bool dark;
+  for (int i = 0; i < SCALE_STEPS; i++) {
+    pf_svg_scale(i / (SCALE_STEPS - 1.0), colour, &dark);
+    rect(b, MAP_NAMES + SCALE_STEP * i, y, SCALE_STEP + 0.5, 10, colour); /* no seams */
+    pf_buf_puts(b, "</rect>\n");
+  }
+  text_at(b, MAP_NAMES - 8, y + 10, "end", "0");
+  snprintf(text, sizeof text, "%.3g", most / 4); /* the root of a quarter is a half */
+  text_at(b, (MAP_NAMES + end) / 2, y + 26, "middle", text);
+  snprintf(text, sizeof text, "%.3g", most);
+  text_at(b, end + 8, y + 10, "start", text);
+}
+
+void pf_svg_heat(pf_buf *b, const pf_svg_map *m) {
+  double most = 0, bottom = TOP + CELL * (double)m->n_rows,
+         w = (double)MAP_PANEL / (double)m->n_cols;
+  size_t step = m->n_cols <= 24 ? 1 : m->n_cols <= 48 ? 2 : 5;
+  char number[24];
+  for (size_t i = 0; i < m->n_rows * m->n_cols; i++)
+    most = fmax(most, m->v[i]);
+  pf_svg_open(b, 720, bottom + 84, m->title);
+  pf_buf_printf(b, "<text class=\"panel\" x=\"%d\" y=\"%d\">", MAP_NAMES, TOP - 8);
+  pf_html_text(b, m->title);
+  pf_buf_puts(b, "</text>\n");
+  for (size_t i = 0; i < m->n_rows; i++)
+    map_row(b, m, i, most);
+  for (size_t k = 0; k < m->n_cols; k += step) {
+    snprintf(number, sizeof number, "%zu", k);
+    text_at(b, MAP_NAMES + w * ((double)k + 0.5), bottom + 15, "middle", number);
+  }
+  text_at(b, MAP_NAMES + MAP_PANEL / 2.0, bottom + 32, "middle", m->col_name);
+  map_scale(b, bottom + 48, most);
   pf_svg_close(b);
 }

@@ -47,6 +47,19 @@ typedef struct pf_svg_row {
  * drawn at the edge. */
 void pf_svg_rows(pf_buf *b, const char *title, const pf_svg_row *rows, size_t n,
                  const char *const *series, size_t n_series, double xmin, double xmax);
+/* A map of n_rows x n_cols values from 0 to the largest (row-major), columns numbered from 0; what
+ * is not a number stays empty. */
+typedef struct pf_svg_map {
+  const char *title, *col_name;
+  const char *const *row_names; /* (n_rows) */
+  size_t n_rows, n_cols;
+  const double *v;
+} pf_svg_map;
+/* The map as a figure, its scale below: a place's colour is that of the root of its share of the
+ * largest, so that small values are told apart. */
+void pf_svg_heat(pf_buf *b, const pf_svg_map *m);
+/* Colour of an effect v >= 0 where the largest is `most`: pf_svg_scale of the root of its share. */
+void pf_svg_effect(double v, double most, char out[8], bool *dark);
 /* Colour of t in [0,1] on a sequential scale that keeps its order for the colour-blind, as
  * "#rrggbb"; *dark says that white text is read on it. */
 void pf_svg_scale(double t, char out[8], bool *dark);

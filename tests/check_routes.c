@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Attention wired by hand, so that the route from the persona to the answer is known: read directly
  * by p_last and the answer's tokens; only through a later token of the prompt; or both ways. The
- * study must find it: (c_D, c_I) = (1,0), (0,1), (1,1), the transplants and the head. */
+ * study must find it: (c_D, c_I) = (1,0), (0,1), (1,1), the transplants, the head, the
+ * token and its layer. */
 #include "config.h"
 
 #include <math.h>
@@ -260,6 +261,39 @@ static void heads(const json_t *rows) {
   ck_assert_uint_eq(n, 4 * LAYERS * HEADS);
 }
 
+static const json_t *of_token(const json_t *rows, const json_t *like) {
+  const json_t *o;
+  size_t i;
+  json_array_foreach(rows, i, o) {
+    if (!strcmp(member(o, "condition"), "token") &&
+        !strcmp(member(o, "persona"), member(like, "persona")) &&
+        !strcmp(member(o, "task"), member(like, "task")) &&
+        json_equal(json_object_get(o, "tokens"), json_object_get(like, "tokens")))
+      return o;
+  }
+  ck_abort_msg("no record of the token alone");
+}
+
+/* Of a direct route: a token of the persona cut in the reader's layer alone costs what it costs cut
+ * in all, in any other layer nothing. */
+static void token_layers(const json_t *rows) {
+  const json_t *o;
+  size_t i, n = 0, tokens = 0, needed = 0;
+  json_array_foreach(rows, i, o) {
+    tokens += !strcmp(member(o, "condition"), "token");
+    if (strcmp(member(o, "condition"), "token_layer") != 0)
+      continue;
+    double layer = fixture_number(o, "layer"), kl = fixture_number(o, "kl"),
+           all = fixture_number(of_token(rows, o), "kl"), want = layer == READ_LAYER ? all : 0;
+    ck_assert_msg(fabs(kl - want) < 1e-6, "\"%s\", layer %g: KL %g, in all layers %g",
+                  member(o, "text"), layer, kl, all);
+    needed += kl > 10;
+    n++;
+  }
+  ck_assert_uint_eq(n, tokens * LAYERS);
+  ck_assert(needed > 0);
+}
+
 static void verdict(const char *out, route r) {
   char path[512];
   const json_t *f;
@@ -307,6 +341,7 @@ START_TEST(the_route_is_found) {
   closure(d2, "T3", "", 1);
   if (with_heads) {
     heads(d3 = fixture_rows(out, "D3.jsonl"));
+    token_layers(d3);
     json_decref(d3);
   }
   json_decref(d1);

@@ -661,8 +661,8 @@ END_TEST
 
 /* ---- the page ---- */
 
-/* The KL of D3's record of the persona's tokens from `lo` to `hi`. */
-static double words_kl(const char *name, const char *condition, int lo, int hi) {
+/* The KL of D3's record of the persona's tokens from `lo` to `hi`, of no layer (-1) or one. */
+static double words_kl(const char *name, const char *condition, int lo, int hi, int layer) {
   pf_buf b;
   double kl = -1;
   read_file(name, "D3.jsonl", &b);
@@ -673,7 +673,8 @@ static double words_kl(const char *name, const char *condition, int lo, int hi) 
     const json_t *at = json_object_get(line, "tokens");
     if (!strcmp(pf_js_str(line, "condition"), condition) &&
         json_integer_value(json_array_get(at, 0)) == lo &&
-        json_integer_value(json_array_get(at, 1)) == hi)
+        json_integer_value(json_array_get(at, 1)) == hi &&
+        (layer < 0 || value(line, "layer") == layer))
       kl = value(line, "kl");
     json_decref(line);
   }
@@ -683,7 +684,7 @@ static double words_kl(const char *name, const char *condition, int lo, int hi) 
 
 START_TEST(persona_words) {
   pf_buf page;
-  char want[2][100];
+  char want[3][100];
   make_grid(PIRATE, HAIKU_TASK);
   pf_study_opts o = opts("words", "3");
   o.protocol = "full";
@@ -691,11 +692,13 @@ START_TEST(persona_words) {
   run(&o);
   read_file("words", "report.html", &page);
   snprintf(want[0], sizeof want[0], ">pirate</span><small>%.2g</small>",
-           words_kl("words", "token", 1, 2));
+           words_kl("words", "token", 1, 2, -1));
   snprintf(want[1], sizeof want[1], ">a pirate</span><small>%.2g</small>",
-           words_kl("words", "clause", 0, 2));
-  ck_assert_msg(strstr(page.s, want[0]) != NULL, "no %s", want[0]);
-  ck_assert_msg(strstr(page.s, want[1]) != NULL, "no %s", want[1]);
+           words_kl("words", "clause", 0, 2, -1));
+  snprintf(want[2], sizeof want[2], "<title>pirate, layer 1: %.3g</title>",
+           words_kl("words", "token_layer", 1, 2, 1));
+  for (int i = 0; i < 3; i++)
+    ck_assert_msg(strstr(page.s, want[i]) != NULL, "no %s", want[i]);
   pf_buf_free(&page);
 }
 END_TEST
