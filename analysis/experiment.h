@@ -37,6 +37,7 @@ typedef struct pf_desk {
 /* One line of experiments.def. It has `cell` or `together`. */
 struct pf_experiment {
   const char *key, *title;
+  int revision; /* of its records, from 1 */
   /* Bits 1 << pf_protocol; PF_ANSWERS: in the paper's only on the tasks that the grid names. */
   unsigned protocols;
   /* Units of a cell; NULL: one. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "analysis/experiment.h"
 #include "analysis/jsonout.h"
 #include "analysis/study.h"
 #include "base/mem.h"
@@ -194,9 +195,12 @@ static void add_prompt(pf_sha256 *h, const pf_role_prompt *q) {
 int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]) {
   const pf_grid_item *x = &p->grid.personas[cell / p->grid.n_tasks],
                      *y = &p->grid.tasks[cell % p->grid.n_tasks];
+  int revision = pf_experiment_find(experiment)->revision;
   pf_buf head = {0};
   pf_js_dump(p->head, 0, &head);
   pf_buf_printf(&head, "%s/%zu", experiment, part);
+  if (revision > 1)
+    pf_buf_printf(&head, "/r%d", revision);
   pf_sha256 *h = pf_buf_status(&head) == PF_OK ? pf_sha256_new() : NULL;
   if (h) {
     pf_sha256_add(h, pf_buf_str(&head), head.n);

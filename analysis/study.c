@@ -24,8 +24,8 @@
 #define PAPER   (1u << PF_PROTOCOL_PAPER)
 #define FULL    (1u << PF_PROTOCOL_FULL)
 #define ANSWERS PF_ANSWERS
-#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, memory, title)                  \
-  {key, title, protocols, parts, cell, together, cost, memory},
+#define PF_EXPERIMENT(key, revision, protocols, parts, cell, together, cost, memory, title)        \
+  {key, title, revision, protocols, parts, cell, together, cost, memory},
 const pf_experiment pf_experiments[] = {
 #include "analysis/experiments.def"
 };
@@ -41,7 +41,8 @@ const char *const pf_study_outputs[] = {"journal.jsonl",
                                         "report.html",
                                         "run.json",
                                         "findings.json",
-#define PF_EXPERIMENT(key, protocols, parts, cell, together, cost, memory, title) key ".jsonl",
+#define PF_EXPERIMENT(key, revision, protocols, parts, cell, together, cost, memory, title)        \
+  key ".jsonl",
 #include "analysis/experiments.def"
 #undef PF_EXPERIMENT
                                         NULL};
