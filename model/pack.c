@@ -5,6 +5,9 @@
 #include "model/pack.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "base/bf16.h"
 #include "base/mem.h"
@@ -68,6 +71,17 @@ static inline uint16_t load16(const unsigned char *p) {
   return u;
 }
 
+/* What tells NaN and infinity of a type among the values in a word: their exponent bits, and the 1
+ * that carries an exponent of all ones into the sign bit. All 0: no value is told. */
+typedef struct probe {
+  uint32_t exponent, one, sign;
+} probe;
+
+static const probe probes[] = {[PF_DT_BF16] = {0x7f807f80, 0x00800080, 0x80008000},
+                               [PF_DT_F16] = {0x7c007c00, 0x04000400, 0x80008000},
+                               [PF_DT_F32] = {0x7f800000, 0x00800000, 0x80000000},
+                               [PF_DT_I8] = {0, 0, 0}};
+
 /* Four words: the width of vectors that every machine has. Compilers that do not see the shuffles
  * as such write them out. */
 typedef uint32_t v4 __attribute__((vector_size(16)));
@@ -84,8 +98,8 @@ static inline void store_v4(uint32_t *p, v4 v) {
 
 #define LOW(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
 #define HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-/* 4 rows x 4 words at src to dst[word*16 + row]. */
-static inline void transpose_4x4(uint32_t *dst, const unsigned char *src, size_t stride) {
+/* 4 rows x 4 words at src to dst[word*16 + row]. Returns what the probe carried, and other bits. */
+static inline v4 transpose_4x4(uint32_t *dst, const unsigned char *src, size_t stride, probe q) {
   v4 a = load_v4(src), b = load_v4(src + stride), c = load_v4(src + 2 * stride),
      d = load_v4(src + 3 * stride);
   v4 ac0 = LOW(a, c), ac1 = HIGH(a, c), bd0 = LOW(b, d), bd1 = HIGH(b, d);
@@ -93,31 +107,65 @@ static inline void transpose_4x4(uint32_t *dst, const unsigned char *src, size_t
   store_v4(dst + PF_LANES, HIGH(ac0, bd0));
   store_v4(dst + 2 * PF_LANES, LOW(ac1, bd1));
   store_v4(dst + 3 * PF_LANES, HIGH(ac1, bd1));
+  return ((a & q.exponent) + q.one) | ((b & q.exponent) + q.one) | ((c & q.exponent) + q.one) |
+         ((d & q.exponent) + q.one);
 }
 #undef LOW
 #undef HIGH
-#undef SHUFFLE
 
-/* Words [lo, hi) of rows [r, n) of a panel. */
-static void transpose_edge(uint32_t *dst, const unsigned char *src, size_t stride, size_t r,
-                           size_t n, size_t lo, size_t hi) {
-  for (; r < n; r++)
-    for (size_t w = lo; w < hi; w++)
-      dst[w * PF_LANES + r] = load32(src + r * stride + 4 * w);
+/* Whole lines of memory, both sides aligned to 64 bytes. Packed weights are far more than caches
+ * hold: written past them, a line is not read first, and the source stays. */
+static inline void store_past_caches(uint32_t *to, const uint32_t *from, size_t bytes) {
+#ifdef __SSE2__
+  for (size_t i = 0; i < bytes / 16; i++)
+    _mm_stream_si128((__m128i *)to + i, _mm_load_si128((const __m128i *)from + i));
+#else
+  memcpy(to, from, bytes);
+#endif
 }
 
-/* One panel: n rows of nw words at src, stride bytes apart, to dst[word*16 + row]; 16 words at a
- * time stay in L1. */
-static void transpose(uint32_t *dst, const unsigned char *src, size_t stride, size_t n, size_t nw) {
-  size_t n4 = n / 4 * 4, nw4 = nw / 4 * 4;
-  for (size_t w0 = 0; w0 < nw4; w0 += 16) {
-    size_t w1 = w0 + 16 < nw4 ? w0 + 16 : nw4;
-    for (size_t r = 0; r < n4; r += 4)
-      for (size_t w = w0; w < w1; w += 4)
-        transpose_4x4(dst + w * PF_LANES + r, src + r * stride + 4 * w, stride);
-  }
-  transpose_edge(dst, src, stride, n4, n, 0, nw4);
-  transpose_edge(dst, src, stride, 0, n, nw4, nw);
+/* Makes such stores visible to other threads before what is stored after. */
+static inline void stores_done(void) {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
+
+/* Words [lo, hi) of rows [r, n) of a panel. Returns what the probe carried, and other bits. */
+static uint32_t transpose_edge(uint32_t *dst, const unsigned char *src, size_t stride, size_t r,
+                               size_t n, size_t lo, size_t hi, probe q) {
+  uint32_t seen = 0;
+  for (; r < n; r++)
+    for (size_t w = lo; w < hi; w++) {
+      uint32_t u = dst[w * PF_LANES + r] = load32(src + r * stride + 4 * w);
+      seen |= (u & q.exponent) + q.one;
+    }
+  return seen;
+}
+
+enum { TILE = 16 }; /* words of a row that are transposed at a time: whole lines of memory */
+
+/* 16 rows x TILE words. */
+static v4 transpose_tile(uint32_t *dst, const unsigned char *src, size_t stride, probe q) {
+  _Alignas(64) uint32_t tile[TILE * PF_LANES];
+  v4 seen = {0};
+  for (size_t r = 0; r < PF_LANES; r += 4)
+    for (size_t w = 0; w < TILE; w += 4)
+      seen |= transpose_4x4(tile + w * PF_LANES + r, src + r * stride + 4 * w, stride, q);
+  store_past_caches(dst, tile, sizeof tile);
+  return seen;
+}
+
+/* One panel: n rows of nw words at src, stride bytes apart, to dst[word*16 + row]. Returns true if
+ * a value was NaN or infinite by the probe. */
+static bool transpose(uint32_t *dst, const unsigned char *src, size_t stride, size_t n, size_t nw,
+                      probe q) {
+  size_t tiled = n == PF_LANES ? nw / TILE * TILE : 0;
+  v4 seen = {0};
+  for (size_t w = 0; w < tiled; w += TILE)
+    seen |= transpose_tile(dst + w * PF_LANES, src + 4 * w, stride, q);
+  uint32_t edge = transpose_edge(dst, src, stride, 0, n, tiled, nw, q);
+  return ((seen[0] | seen[1] | seen[2] | seen[3] | edge) & q.sign) != 0;
 }
 
 static float value(pf_dtype dt, const unsigned char *p) {
@@ -127,11 +175,16 @@ static float value(pf_dtype dt, const unsigned char *p) {
 }
 
 /* Rows of values as wide as the panel's: whole words, then what is left of a row. */
-static void pack_same(uint32_t *dst, size_t size, size_t k, size_t n, const unsigned char *src) {
-  size_t stride = k * size, nw = stride / 4, rest = stride % 4;
-  transpose(dst, src, stride, n, nw);
-  for (size_t r = 0; rest && r < n; r++)
-    memcpy(dst + nw * PF_LANES + r, src + r * stride + 4 * nw, rest);
+static bool pack_same(uint32_t *dst, pf_dtype dt, size_t k, size_t n, const unsigned char *src) {
+  const probe q = probes[dt];
+  size_t stride = k * pf_dtype_bytes(dt), nw = stride / 4, rest = stride % 4;
+  bool found = transpose(dst, src, stride, n, nw, q);
+  for (size_t r = 0; rest && r < n; r++) {
+    uint32_t *last = dst + nw * PF_LANES + r;
+    memcpy(last, src + r * stride + 4 * nw, rest);
+    found |= (((*last & q.exponent) + q.one) & q.sign) != 0;
+  }
+  return found;
 }
 
 static void pack_widened(uint32_t *dst, pf_dtype dt, size_t k, size_t n, const unsigned char *src) {
@@ -147,35 +200,60 @@ static void pack_rounded(uint32_t *dst, pf_dtype dt, size_t k, size_t n, const u
       to[(i / 2 * PF_LANES + r) * 2 + i % 2] = pf_f32_to_bf16(value(dt, src));
 }
 
-/* The sums of the groups of one row. */
-static void sum_row(const pf_mat *m, size_t row, const int8_t *q) {
-  for (size_t g = 0, lo = 0; lo < m->k; g++, lo += m->group) {
-    size_t hi = lo + m->group < m->k ? lo + m->group : m->k;
-    int32_t sum = 0;
-    for (size_t k = lo; k < hi; k++)
-      sum += q[k];
-    m->wsum[scale_at(m, row, g)] = sum;
+typedef int16_t s8x __attribute__((vector_size(16)));
+typedef uint16_t h8 __attribute__((vector_size(16)));
+enum { SUMMED = sizeof(s8x), SUM_STEPS = 128 }; /* 2 * 127 * SUM_STEPS fit 16 bits */
+
+static int32_t sum_s8(const int8_t *q, size_t n) {
+  int32_t sum = 0;
+  size_t i = 0;
+  while (i + SUMMED <= n) {
+    s8x lanes = {0}, v;
+    for (int step = 0; step < SUM_STEPS && i + SUMMED <= n; step++, i += SUMMED) {
+      memcpy(&v, q + i, sizeof v);
+      lanes += ((s8x)((h8)v << 8) >> 8) + (v >> 8);
+    }
+    for (size_t k = 0; k < SUMMED / 2; k++)
+      sum += lanes[k];
   }
+  for (; i < n; i++)
+    sum += q[i];
+  return sum;
 }
 
-static void pack_panel(const pf_mat *m, pf_dtype dt, size_t row0, size_t n,
+/* The sums of the groups of one row. */
+static void sum_row(const pf_mat *m, size_t row, const int8_t *q) {
+  for (size_t g = 0, lo = 0; lo < m->k; g++, lo += m->group)
+    m->wsum[scale_at(m, row, g)] = sum_s8(q + lo, lo + m->group < m->k ? m->group : m->k - lo);
+}
+
+bool pf_pack_looks(const pf_mat *m, pf_dtype dt) {
+  return (m->type == PF_W_BF16 && dt == PF_DT_BF16) || (m->type == PF_W_F32 && dt == PF_DT_F32);
+}
+
+static bool pack_panel(const pf_mat *m, pf_dtype dt, size_t row0, size_t n,
                        const unsigned char *src) {
   uint32_t *dst = word_at(m, row0, 0);
+  bool found = false;
   if (pf_dtype_bytes(dt) == types[m->type].bytes && dt != PF_DT_F16)
-    pack_same(dst, types[m->type].bytes, m->k, n, src);
+    found = pack_same(dst, dt, m->k, n, src);
   else if (m->type == PF_W_F32)
     pack_widened(dst, dt, m->k, n, src);
   else
     pack_rounded(dst, dt, m->k, n, src);
   for (size_t r = 0; m->type == PF_W_S8 && r < n; r++)
     sum_row(m, row0 + r, (const int8_t *)src + r * m->k);
+  return found;
 }
 
-void pf_pack_rows(const pf_mat *m, pf_dtype dt, size_t row0, size_t n, const void *src) {
+bool pf_pack_rows(const pf_mat *m, pf_dtype dt, size_t row0, size_t n, const void *src) {
   const unsigned char *p = src;
   size_t panel = PF_LANES * m->k * pf_dtype_bytes(dt);
+  bool found = false;
   for (size_t r = 0; r < n; r += PF_LANES, p += panel)
-    pack_panel(m, dt, row0 + r, n - r < PF_LANES ? n - r : PF_LANES, p);
+    found |= pack_panel(m, dt, row0 + r, n - r < PF_LANES ? n - r : PF_LANES, p);
+  stores_done();
+  return found;
 }
 
 void pf_pack_scales(const pf_mat *m, size_t row0, size_t n, const void *src) {
@@ -196,7 +274,7 @@ static void quant_panel(const pf_mat *m, const pf_simd *f, pf_dtype dt, size_t r
     memset(row + m->k, 0, m->kp - m->k);
     sum_row(m, row0 + r, row);
   }
-  transpose(word_at(m, row0, 0), (const unsigned char *)q, m->kp, n, words(m));
+  transpose(word_at(m, row0, 0), (const unsigned char *)q, m->kp, n, words(m), probes[PF_DT_I8]);
 }
 
 void pf_quant_rows(const pf_mat *m, const pf_simd *f, pf_dtype dt, size_t row0, size_t n,
@@ -205,6 +283,7 @@ void pf_quant_rows(const pf_mat *m, const pf_simd *f, pf_dtype dt, size_t row0, 
   size_t panel = PF_LANES * m->k * pf_dtype_bytes(dt);
   for (size_t r = 0; r < n; r += PF_LANES, p += panel)
     quant_panel(m, f, dt, row0 + r, n - r < PF_LANES ? n - r : PF_LANES, p, wide, q);
+  stores_done();
 }
 
 void pf_unpack_s8(const pf_mat *m, size_t row, int8_t *q, float *scales) {
@@ -214,41 +293,46 @@ void pf_unpack_s8(const pf_mat *m, size_t row, int8_t *q, float *scales) {
     scales[g] = m->ws[scale_at(m, row, g)];
 }
 
-void pf_widen(float *dst, pf_dtype dt, size_t n, const void *src) {
-  const unsigned char *p = src;
-  for (size_t i = 0; i < n; i++, p += pf_dtype_bytes(dt))
-    dst[i] = value(dt, p);
+/* bf16 is the upper half of fp32. */
+static size_t widen_bf16(float *dst, size_t n, const unsigned char *src) {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    h8 v, zero = {0}, lo, hi;
+    memcpy(&v, src + 2 * i, sizeof v);
+    lo = __builtin_shufflevector(zero, v, 0, 8, 1, 9, 2, 10, 3, 11);
+    hi = __builtin_shufflevector(zero, v, 4, 12, 5, 13, 6, 14, 7, 15);
+    memcpy(dst + i, &lo, sizeof lo);
+    memcpy(dst + i + 4, &hi, sizeof hi);
+  }
+  return i;
 }
 
-/* The exponent bits of every value in 8 bytes, and the 1 that carries an all-ones exponent into the
- * sign bit. */
-static const struct {
-  uint64_t exponent, one, sign;
-} bits[] = {[PF_DT_BF16] = {0x7f807f807f807f80, 0x0080008000800080, 0x8000800080008000},
-            [PF_DT_F16] = {0x7c007c007c007c00, 0x0400040004000400, 0x8000800080008000},
-            [PF_DT_F32] = {0x7f8000007f800000, 0x0080000000800000, 0x8000000080000000}};
+void pf_widen(float *dst, pf_dtype dt, size_t n, const void *src) {
+  const unsigned char *p = src;
+  for (size_t i = dt == PF_DT_BF16 ? widen_bf16(dst, n, p) : 0; i < n; i++)
+    dst[i] = value(dt, p + i * pf_dtype_bytes(dt));
+}
 
-typedef uint64_t q2 __attribute__((vector_size(16)));
 enum { STEP = 64 }; /* bytes at a time */
 
-/* Bits that `one` carried out of an exponent, and others. */
-static inline q2 carries(const unsigned char *p, uint64_t exponent, uint64_t one) {
-  q2 u[STEP / sizeof(q2)], seen = {0};
+/* Bits that the probe carried out of an exponent, and others. */
+static inline v4 carries(const unsigned char *p, probe q) {
+  v4 u[STEP / sizeof(v4)], seen = {0};
   memcpy(u, p, STEP);
-  for (size_t j = 0; j < STEP / sizeof(q2); j++)
-    seen |= (u[j] & exponent) + one;
+  for (size_t j = 0; j < STEP / sizeof(v4); j++)
+    seen |= (u[j] & q.exponent) + q.one;
   return seen;
 }
 
 static bool nonfinite(pf_dtype dt, const unsigned char *p, size_t bytes) {
-  uint64_t e = bits[dt].exponent, one = bits[dt].one;
+  const probe q = probes[dt];
   unsigned char last[STEP] = {0};
   size_t whole = bytes / STEP * STEP;
   memcpy(last, p + whole, bytes - whole);
-  q2 seen = carries(last, e, one);
+  v4 seen = carries(last, q);
   for (size_t i = 0; i < whole; i += STEP)
-    seen |= carries(p + i, e, one);
-  return ((seen[0] | seen[1]) & bits[dt].sign) != 0;
+    seen |= carries(p + i, q);
+  return ((seen[0] | seen[1] | seen[2] | seen[3]) & q.sign) != 0;
 }
 
 size_t pf_first_nonfinite(pf_dtype dt, size_t n, const void *src) {

@@ -25,8 +25,10 @@ static inline size_t pf_s8_scales(size_t k, size_t group) {
  * multiple of 16, n too unless these are the last rows. Absent outputs and k >= K are left as they
  * are (zero: the arena is fresh). PF_W_F32 takes F32 and F16 (widened), PF_W_BF16 takes BF16, and
  * F32 and F16 rounded to nearest even, PF_W_S8 takes I8 (and makes the sums; the scales come by
- * pf_pack_scales). */
-void pf_pack_rows(const pf_mat *m, pf_dtype dt, size_t row0, size_t n, const void *src);
+ * pf_pack_scales). Returns true if it looked (pf_pack_looks) and a value is NaN or infinite. */
+bool pf_pack_rows(const pf_mat *m, pf_dtype dt, size_t row0, size_t n, const void *src);
+/* True where pf_pack_rows looks for NaN and infinity on its way: values that stay as they are. */
+bool pf_pack_looks(const pf_mat *m, pf_dtype dt);
 /* The scales of those rows of a PF_W_S8 matrix, row-major (n, groups). */
 void pf_pack_scales(const pf_mat *m, size_t row0, size_t n, const void *src);
 /* Widens rows of BF16, F16 or F32 and quantises them (simd/CONTRACT.md, quant_s8, for every group

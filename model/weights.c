@@ -417,9 +417,11 @@ static void queue_block(worker *k) {
 }
 
 /* Fills the queue; but a block that the page cache gave at once is packed while it is in this
- * core's cache, before the next one is read. */
+ * core's cache, before the next one is read into the same memory. */
 static void queue_blocks(worker *k) {
   bool here = false;
+  if (k->head == k->tail)
+    k->head = k->tail = 0;
   while (k->j && !here && k->head - k->tail < k->l->depth) {
     const slot *s = &k->slots[k->head % k->l->depth];
     queue_block(k);
@@ -465,36 +467,53 @@ static int hash_block(worker *k, slot *s, const char *p) {
   return PF_OK;
 }
 
-/* Rows [row, row + n) of a matrix, or n values of a vector, into their place. */
-static void put_vector(const worker *k, const pf_want *t, size_t first, size_t n, const char *p) {
+/* Rows [row, row + n) of a matrix, or n values of a vector, into their place. Returns true if it
+ * met NaN or infinity, which only packing looks for. */
+static bool put_vector(const worker *k, const pf_want *t, size_t first, size_t n, const char *p) {
   float *v = *(float **)t->dst + first;
   pf_widen(v, t->src->dtype, n, p);
   if (k->l->mode->round_weights)
     k->l->f->round_bf16(n, v, v);
+  return false;
 }
 
-static void put_rows(const worker *k, const pf_want *t, size_t row, size_t n, const char *p) {
+static bool put_rows(const worker *k, const pf_want *t, size_t row, size_t n, const char *p) {
   const pf_mat *m = t->dst;
-  if (m->type == PF_W_S8 && t->src->dtype != PF_DT_I8)
-    pf_quant_rows(m, k->l->f, t->src->dtype, row, n, p, k->wide, k->q);
-  else
-    pf_pack_rows(m, t->src->dtype, row, n, p);
+  if (m->type != PF_W_S8 || t->src->dtype == PF_DT_I8)
+    return pf_pack_rows(m, t->src->dtype, row, n, p);
+  pf_quant_rows(m, k->l->f, t->src->dtype, row, n, p, k->wide, k->q);
+  return false;
 }
 
-static void put_scales(const worker *k, const pf_want *t, size_t row, size_t n, const char *p) {
+static bool put_scales(const worker *k, const pf_want *t, size_t row, size_t n, const char *p) {
   (void)k;
   pf_pack_scales(t->dst, row, n, p);
+  return false;
 }
 
-typedef void (*put_fn)(const worker *k, const pf_want *t, size_t at, size_t n, const char *p);
+typedef bool (*put_fn)(const worker *k, const pf_want *t, size_t at, size_t n, const char *p);
 static const put_fn puts_of[PF_N_ROLES] = {[PF_VECTOR] = put_vector,
                                            [PF_TABLE] = put_rows,
                                            [PF_WEIGHT] = put_rows,
                                            [PF_SCALES] = put_scales};
 
+/* Checks n values from `first` on and puts them into their place: in one pass where packing looks
+ * at them anyway. */
+static int use_values(worker *k, const pf_want *t, size_t first, size_t n, const char *p) {
+  size_t width = t->cols ? t->cols : 1;
+  bool looks =
+      (t->role == PF_TABLE || t->role == PF_WEIGHT) && pf_pack_looks(t->dst, t->src->dtype);
+  int rc = looks ? PF_OK : check_values(k->l, t, first, n, p);
+  lap(k, &k->t.check);
+  if (rc == PF_OK && puts_of[t->role](k, t, first / width, n / width, p))
+    rc = check_values(k->l, t, first, n, p); /* says which */
+  lap(k, &k->t.pack);
+  return rc;
+}
+
 static int finish_block(worker *k) {
   slot *s = &k->slots[k->tail % k->l->depth];
-  pf_want *t = s->j->t;
+  const pf_want *t = s->j->t;
   if (pf_aio_wait(k->aio, &s->req) != PF_OK)
     return read_failed(t, &s->req);
   lap(k, &k->t.read);
@@ -502,13 +521,9 @@ static int finish_block(worker *k) {
   const char *p = (char *)s->req.buf + s->skip;
   size_t es = pf_dtype_bytes(t->src->dtype), n = (size_t)(s->hi - s->lo) / es,
          first = (size_t)(s->lo / es);
-  int rc = check_values(k->l, t, first, n, p);
-  lap(k, &k->t.check);
+  int rc = use_values(k, t, first, n, p);
   if (rc != PF_OK)
     return rc;
-  size_t width = t->cols ? t->cols : 1;
-  puts_of[t->role](k, t, first / width, n / width, p);
-  lap(k, &k->t.pack);
   atomic_fetch_add(&k->l->done, s->hi - s->lo);
   k->t.blocks++;
   k->t.bytes += s->hi - s->lo;

@@ -834,6 +834,18 @@ START_TEST(values_that_are_not_finite) {
   memcpy(find("model.embed_tokens.weight")->data + ((size_t)17010 * 555 + 554) * 2, "\x80\x7f", 2);
   write_single();
   refused("element [17010,554] is NaN or infinite", "last element");
+  static const struct {
+    size_t row, col;
+    const char *line; /* in a tile of 16 x 32 values; in the words behind the last tile */
+  } inside[] = {
+      {5, 0, "element [5,0] "}, {4094, 301, "element [4094,301] "}, {16, 545, "element [16,545] "}};
+  for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
+    make_blobs(WIDE_QWEN, bf16, 1);
+    memcpy(find("model.embed_tokens.weight")->data + (inside[i].row * 555 + inside[i].col) * 2,
+           "\x80\xff", 2);
+    write_single();
+    refused(inside[i].line, "inside");
+  }
 }
 END_TEST
 
