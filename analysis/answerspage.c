@@ -11,39 +11,13 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-/* ---- a figure of rows ------------------------------------------------------------------------ */
-
-enum { ROWS = 32 };
-
-typedef struct figure {
-  pf_svg_row row[ROWS];
-  size_t n;
-} figure;
-
-/* The next row, to be filled in; the last one again when there are too many. */
-static pf_svg_row *next_row(figure *f, const char *name) {
-  pf_svg_row *r = &f->row[f->n < ROWS ? f->n++ : ROWS - 1];
-  *r = (pf_svg_row){.mid = {NAN, NAN}, .lo = {NAN, NAN}, .hi = {NAN, NAN}};
-  snprintf(r->name, sizeof r->name, "%s", name);
-  return r;
-}
-
-static void put_figure(pf_page *g, const figure *f, const char *title, const char *const series[2],
-                       double xmin, const char *caption) {
-  if (!f->n)
-    return;
-  pf_buf_puts(g->b, "<figure>");
-  pf_svg_rows(g->b, title, f->row, f->n, series, 2, xmin, 1);
-  pf_buf_printf(g->b, "<figcaption>%s</figcaption></figure>\n", caption);
-}
-
 /* ---- texts: C2, or the paper's four values --------------------------------------------------- */
 
 typedef struct texts {
   pf_page *g;
   const char *experiment;
   bool full; /* C2 has scores by the model itself too */
-  figure f;
+  pf_figure f;
 } texts;
 
 /* A count of markers in each cell's text, NaN without the text. NULL: g->rc. */
@@ -106,7 +80,7 @@ static void text_row(texts *t, const char *condition, const char *schedule) {
     return;
   pf_stats own = pf_page_stats(g, t->experiment, "own_minus_others_not_verbatim", q);
   snprintf(name, sizeof name, "%s, %s", condition, schedule);
-  pf_svg_row *r = next_row(&t->f, name);
+  pf_svg_row *r = pf_figure_row(&t->f, name);
   pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td>", condition, schedule);
   share(t, q, "markers", r, 0);
   share(t, q, "markers_not_verbatim", r, 1);
@@ -181,9 +155,10 @@ void pf_page_texts(pf_page *g) {
                     "McNemar&rsquo;s exact p (not adjusted); medians [25 %, 75 %].</p>\n");
   if (!t.f.n)
     pf_buf_puts(g->b, "<p>No persona of this grid has a list of markers.</p>\n");
-  put_figure(g, &t.f, "Cells whose text has a marker of the persona", series, 0,
-             "Share of cells, Wilson&rsquo;s 95 % intervals. Paired cells decide between two rows, "
-             "not the overlap of their intervals.");
+  pf_page_figure(
+      g, &t.f, "Cells whose text has a marker of the persona", series, 2, 0,
+      "Share of cells, Wilson&rsquo;s 95 % intervals. Paired cells decide between two rows, "
+      "not the overlap of their intervals.");
   pf_buf_puts(g->b, "<p class=\"sub\">The texts of each cell:</p>\n");
   for (size_t c = 0; c < g->n && g->rc == PF_OK; c++)
     texts_of_cell(&t, c);
@@ -225,31 +200,20 @@ static const injection of_sets[] = {
     {"cached, the widest set of layers", "condition=cached set=6_8_10_12_14_16_18_20_22"}};
 
 static void injection_rows(pf_page *g, const char *experiment, const injection *rows, size_t n,
-                           figure *f) {
+                           pf_figure *f) {
   static const char *const fields[] = {
       "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
       "closure_jsd10"};
-  for (size_t i = 0; i < n && g->rc == PF_OK; i++) {
-    pf_stats s[2] = {pf_page_stats(g, experiment, fields[0], rows[i].query),
-                     pf_page_stats(g, experiment, fields[1], rows[i].query)};
-    if (s[0].n == 0)
-      continue;
+  for (size_t i = 0; i < n && g->rc == PF_OK; i++)
     pf_page_fields_row(g, rows[i].what, experiment, rows[i].query, fields,
-                       sizeof fields / sizeof *fields);
-    pf_svg_row *r = next_row(f, rows[i].what);
-    for (int k = 0; k < 2; k++) {
-      r->mid[k] = s[k].median;
-      r->lo[k] = s[k].q25;
-      r->hi[k] = s[k].q75;
-    }
-  }
+                       sizeof fields / sizeof *fields, f);
 }
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 void pf_page_injections(pf_page *g) {
   static const char *const series[2] = {"ten tokens", "the first token"};
-  figure f = {.n = 0};
+  pf_figure f = {.n = 0};
   bool full = pf_page_has(g, "C3");
   if (!full && !pf_page_has(g, "injection") && !pf_page_has(g, "layer_sets"))
     return;
@@ -271,6 +235,7 @@ void pf_page_injections(pf_page *g) {
     injection_rows(g, "layer_sets", of_sets, COUNT(of_sets), &f);
   }
   pf_buf_puts(g->b, "</table></div>\n");
-  put_figure(g, &f, "Closure by what is put into the host", series, -0.25,
-             "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+  pf_page_figure(
+      g, &f, "Closure by what is put into the host", series, 2, -0.25,
+      "Medians over cells with the middle half; what lies outside is drawn at the edge.");
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Where persona flows, as maps: layers and heads, the persona's words and layers. */
+ * Where persona flows: routes, keys and values, layers and heads, the persona's words. */
 #include "analysis/flowpage.h"
 
 #include <math.h>
@@ -10,6 +10,156 @@
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
+
+/* ---- D1 -------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *condition, *what, *row; /* in the table, in the figure */
+} cuts[] = {{"K3", "no read at all (K3)", NULL},
+            {"K1", "not by p_last and generated tokens (K1): the indirect route is left",
+             "the indirect route alone (K1)"},
+            {"K1p", "not by p_last", "not read by p_last"},
+            {"K1g", "not by generated tokens", "not read by generated tokens"},
+            {"K2", "not by the later prompt (K2): the direct route is left",
+             "the direct route alone (K2)"}};
+static const char *const ways[] = {"mask", "counterfactual", "zero_v", "k_only", "v_only"};
+enum { N_CUTS = sizeof cuts / sizeof *cuts, N_WAYS = sizeof ways / sizeof *ways };
+
+static void route_row(pf_page *g, int cut, pf_figure *f) {
+  pf_svg_row *r = cuts[cut].row ? pf_figure_row(f, cuts[cut].row) : NULL;
+  pf_page_label(g, cuts[cut].what);
+  for (int k = 0; k < N_WAYS; k++) {
+    char q[PF_QUERY];
+    snprintf(q, sizeof q, "condition=%s ablation=%s !profile", cuts[cut].condition, ways[k]);
+    pf_stats s = pf_page_stats(g, "D1", r ? "closure" : "kl", q);
+    pf_page_spread(g, &s);
+    if (r && k < 2)
+      pf_figure_value(r, k, &s);
+  }
+  pf_buf_puts(g->b, "</tr>\n");
+}
+
+static void route_table(pf_page *g) {
+  static const char *const series[] = {"masked", "a neutral persona's K,V"};
+  pf_figure f = {.n = 0};
+  pf_buf_puts(g->b, "<h2>Where persona flows: reads of its keys</h2>\n<p>Attention to the "
+                    "persona&rsquo;s tokens is taken away by who reads. Closure = 1 &minus; KL / "
+                    "KL(K3 by the same means): 1 = nothing lost. "
+                    "Means: mask the edge; K and V of a neutral persona (counterfactual); V = 0; K "
+                    "alone; V alone.</p>\n<div class=\"wide\"><table class=\"num\"><tr><th "
+                    "class=\"t\">the persona is read</th>");
+  for (int k = 0; k < N_WAYS; k++)
+    pf_buf_printf(g->b, "<th>%s</th>", ways[k]);
+  pf_buf_puts(g->b, "</tr>\n");
+  for (int i = 0; i < N_CUTS && g->rc == PF_OK; i++)
+    route_row(g, i, &f);
+  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">First row: KL over all scored tokens, nats; "
+                    "the others: closure.</p>\n");
+  pf_page_figure(
+      g, &f, "What each route keeps of the persona's effect", series, 2, -0.25,
+      "Closure, medians over cells with the middle half: direct near 1 and indirect near 0 "
+      "is a direct route, both near 1 a redundant one.");
+}
+
+static void layer_profile(pf_page *g) {
+  pf_series s[3] = {{.name = "in this layer and later"},
+                    {.name = "below this layer"},
+                    {.name = "within five layers"}};
+  static const char *const kinds[] = {"from", "below", "window5"};
+  for (int k = 0; k < 3; k++)
+    for (int l = 0; l < g->n_layers && l < PF_POINTS; l++) {
+      char q[PF_QUERY];
+      snprintf(q, sizeof q, "condition=K1 profile=%s layer=%d", kinds[k], l);
+      pf_stats v = pf_page_stats(g, "D1", "closure", q);
+      pf_series_add(&s[k], l, &v);
+    }
+  pf_page_chart(
+      g, "Direct reads cut, by layer", "layer", s, 3, 0, 1, false,
+      "Closure when p_last and generated tokens may not read the persona in some layers: low "
+      "where those layers do the reading.");
+}
+
+static void time_profile(pf_page *g) {
+  static const int taus[] = {0, 1, 2, 4, 8, 16, 32};
+  pf_series s = {.name = "reads cut from this step on"};
+  for (int i = 0; i < 7; i++) {
+    char q[PF_QUERY];
+    snprintf(q, sizeof q, "condition=late tau=%d", taus[i]);
+    pf_stats v = pf_page_stats(g, "D1", "closure", q);
+    pf_series_add(&s, taus[i], &v);
+  }
+  pf_page_chart(
+      g, "How long is the persona read?", "step of the answer", &s, 1, 0, 1, false,
+      "Closure when the persona may not be read from a step on: near 1 once the answer carries "
+      "the style by itself.");
+}
+
+void pf_page_routes(pf_page *g) {
+  if (!pf_page_has(g, "D1"))
+    return;
+  route_table(g);
+  layer_profile(g);
+  time_profile(g);
+}
+
+/* ---- D2 -------------------------------------------------------------------------------------- */
+
+static void token_curve(pf_page *g) {
+  pf_series s[3] = {{.name = "best tokens"}, {.name = "last tokens"}, {.name = "random tokens"}};
+  static const char *const orders[] = {"best", "last", "random"};
+  for (int k = 0; k < 3; k++)
+    for (int n = 1; n <= 64; n *= 2) {
+      char q[PF_QUERY];
+      snprintf(q, sizeof q, "condition=T7 order=%s k=%d", orders[k], n);
+      pf_stats v = pf_page_stats(g, "D2", "closure", q);
+      pf_series_add(&s[k], log2(n), &v);
+    }
+  pf_page_chart(
+      g, "How many of the persona's tokens?", "log2 of the number of tokens", s, 3, -0.25, 1, false,
+      "Closure of transplanting K,V of some of the persona's tokens; long personas alone reach "
+      "the right end.");
+}
+
+/* A table's row for each, and a figure of their first two fields below it. */
+typedef struct asked {
+  const char *query, *what;
+} asked;
+
+static void asked_rows(pf_page *g, const char *experiment, const asked *rows, size_t n,
+                       const char *const *fields, size_t n_fields, pf_figure *f) {
+  for (size_t i = 0; i < n && g->rc == PF_OK; i++)
+    pf_page_fields_row(g, rows[i].what, experiment, rows[i].query, fields, n_fields, f);
+  pf_buf_puts(g->b, "</table>\n");
+}
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+void pf_page_transplants(pf_page *g) {
+  static const asked rows[] = {
+      {"condition=T1", "the persona's (T1)"},
+      {"condition=T2", "the later prompt's (T2)"},
+      {"condition=T3", "all (T3, the control)"},
+      {"condition=T6", "those of p_last (T6)"},
+      {"condition=T4", "another persona's (T4)"},
+      {"condition=T4_towards_other", "the same, towards that persona's own answer"},
+      {"condition=T5", "random ones, same covariance (T5)"}};
+  static const char *const fields[] = {"closure", "closure_0"}, *const series[] = {
+                                                                    "all scored tokens",
+                                                                    "the first token"};
+  pf_figure f = {.n = 0};
+  if (!pf_page_has(g, "D2"))
+    return;
+  pf_buf_puts(g->b, "<h2>Which keys and values suffice?</h2>\n<p>K and V of the persona&rsquo;s "
+                    "prompt put into the prompt of a neutral persona of the same length; p_last "
+                    "and the answer are computed over them.</p>\n"
+                    "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
+                    "= 0</th></tr>\n");
+  asked_rows(g, "D2", rows, COUNT(rows), fields, 2, &f);
+  pf_page_figure(
+      g, &f, "Closure by which keys and values are put in", series, 2, -0.25,
+      "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+  token_curve(g);
+}
 
 /* ---- layers and heads ------------------------------------------------------------------------ */
 
@@ -249,4 +399,53 @@ void pf_page_words(pf_page *g) {
     words_part(g, rows, "clause", persona, 1, words_strip);
     words_part(g, rows, "token_layer", persona, (size_t)g->n_layers, words_map);
   }
+}
+
+/* ---- D4, D5 ---------------------------------------------------------------------------------- */
+
+static void mass(pf_page *g) {
+  static const asked rows[] = {{"condition=mass", "mass"},
+                               {"condition=value_weighted", "value_weighted"},
+                               {"condition=projection", "projection"},
+                               {"condition=first_mass", "first_mass"},
+                               {"condition=first_value_weighted", "first_value_weighted"},
+                               {"condition=first_projection", "first_projection"}};
+  static const char *const fields[] = {"spearman", "recall10"}, *const series[] = {
+                                                                    "rank correlation",
+                                                                    "of the ten strongest"};
+  pf_figure f = {.n = 0};
+  pf_buf_puts(g->b, "<h2>Does attention mass explain the cause?</h2>\n<table "
+                    "class=\"num\"><tr><th class=\"t\">score of a head</th><th>Spearman with its "
+                    "effect</th><th>share of the ten strongest found</th></tr>\n");
+  asked_rows(g, "D4", rows, COUNT(rows), fields, 2, &f);
+  pf_buf_puts(g->b, "<p class=\"sub\">projection: on the answer&rsquo;s token over the one "
+                    "that the baseline "
+                    "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on "
+                    "which attention rests, as a control.</p>\n");
+  pf_page_figure(g, &f, "How well a score of heads tells their effect", series, 2, -1,
+                 "Medians over cells with the middle half.");
+}
+
+static void delta(pf_page *g) {
+  static const asked rows[] = {{"condition=by_step", "each step's own"},
+                               {"condition=mean_over_steps", "averaged over steps"},
+                               {"condition=mean_over_tasks", "averaged over other tasks"}};
+  static const char *const fields[] = {"closure", "closure_0"}, *const series[] = {
+                                                                    "all scored tokens",
+                                                                    "the first token"};
+  pf_figure f = {.n = 0};
+  pf_buf_puts(g->b, "<h2>What attention brought, added to a host</h2>\n<table "
+                    "class=\"num\"><tr><th class=\"t\">what each head took from the "
+                    "persona</th><th>closure</th><th>t = 0</th></tr>\n");
+  asked_rows(g, "D5", rows, COUNT(rows), fields, 2, &f);
+  pf_page_figure(
+      g, &f, "Closure by what is averaged", series, 2, -0.25,
+      "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+}
+
+void pf_page_mass_and_delta(pf_page *g) {
+  if (pf_page_has(g, "D4"))
+    mass(g);
+  if (pf_page_has(g, "D5"))
+    delta(g);
 }

@@ -15,8 +15,6 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-enum { POINTS = 128 };
-
 /* ---- verdicts -------------------------------------------------------------------------------- */
 
 static void where_text(pf_page *g, const json_t *w) {
@@ -144,59 +142,6 @@ static void verdicts(pf_page *g) {
   json_decref(all);
 }
 
-/* ---- charts ---------------------------------------------------------------------------------- */
-
-typedef struct series {
-  const char *name;
-  double x[POINTS], mid[POINTS], lo[POINTS], hi[POINTS];
-  size_t n;
-} series;
-
-static void add_point(series *s, double x, const pf_stats *v) {
-  if (s->n == POINTS || v->n == 0)
-    return;
-  s->x[s->n] = x;
-  s->mid[s->n] = v->median;
-  s->lo[s->n] = v->q25;
-  s->hi[s->n++] = v->q75;
-}
-
-/* Up to three series in one panel, with a key below. */
-static void chart(pf_page *g, const char *title, const char *x_name, const series *s, size_t n,
-                  double ymin, double ymax, bool log, const char *caption) {
-  pf_axes a = {.x = 60, .y = 30, .w = 620, .h = 220, .xmin = INFINITY, .xmax = -INFINITY};
-  for (size_t k = 0; k < n; k++)
-    for (size_t i = 0; i < s[k].n; i++) {
-      a.xmin = fmin(a.xmin, s[k].x[i]);
-      a.xmax = fmax(a.xmax, s[k].x[i]);
-    }
-  if (!(a.xmin < a.xmax))
-    return;
-  a.ymin = ymin;
-  a.ymax = ymax;
-  a.log = log;
-  pf_buf_puts(g->b, "<figure>");
-  pf_svg_open(g->b, 720, 320, title);
-  pf_svg_axes(g->b, &a, title, x_name, true);
-  for (size_t k = 0; k < n; k++) {
-    pf_svg_band(g->b, &a, s[k].x, s[k].lo, s[k].hi, s[k].n, (int)k);
-    pf_svg_line(g->b, &a, s[k].x, s[k].mid, s[k].n, (int)k, true);
-    pf_svg_key(g->b, 60 + 210 * (double)k, 304, (int)k, s[k].name);
-  }
-  pf_svg_close(g->b);
-  pf_buf_puts(g->b, "<figcaption>");
-  pf_page_text(g, caption);
-  pf_buf_puts(g->b, "</figcaption></figure>\n");
-}
-
-static double largest(const series *s, size_t n) {
-  double most = 0;
-  for (size_t k = 0; k < n; k++)
-    for (size_t i = 0; i < s[k].n; i++)
-      most = fmax(most, s[k].hi[i]);
-  return most > 0 ? most : 1;
-}
-
 /* ---- C1 -------------------------------------------------------------------------------------- */
 
 /* Do the answers depend on which divergence is taken? */
@@ -224,7 +169,7 @@ static void local_values(pf_page *g) {
   for (size_t i = 0; i < sizeof values / sizeof *values && g->rc == PF_OK; i++) {
     char q[PF_QUERY];
     snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, values[i].condition);
-    pf_page_fields_row(g, values[i].name, "C1", q, fields, sizeof fields / sizeof *fields);
+    pf_page_fields_row(g, values[i].name, "C1", q, fields, sizeof fields / sizeof *fields, NULL);
   }
   pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]. The "
                     "Jensen&ndash;Shannon divergence of a token is at most ln 2.</p>\n");
@@ -244,23 +189,24 @@ static void local(pf_page *g) {
                     "Where dropping the persona (S_X) costs little the site does not carry it, "
                     "whatever the additive value does.</p>\n");
   for (int i = 0; i < 3 && g->rc == PF_OK; i++) {
-    series s[3] = {{0}};
+    pf_series s[3] = {{0}};
     char q[PF_QUERY], title[64];
     for (int k = 0; k < 3; k++) {
       s[k].name = lines[k].name;
-      for (int l = 0; l < g->n_layers && l < POINTS; l++) {
+      for (int l = 0; l < g->n_layers && l < PF_POINTS; l++) {
         snprintf(q, sizeof q, "site=%s layer=%d condition=%s", sites[i], l, lines[k].condition);
         pf_stats v = pf_page_stats(g, "C1", "kl10", q);
         v.median = fmax(v.median, 1e-6);
         v.q25 = fmax(v.q25, 1e-6);
         v.q75 = fmax(v.q75, 1e-6);
-        add_point(&s[k], l, &v);
+        pf_series_add(&s[k], l, &v);
       }
     }
     snprintf(title, sizeof title, "KL at %s", sites[i]);
-    chart(g, title, "layer", s, 3, 1e-6, 100, true,
-          "Medians over cells, bands from 25 to 75 %; nats over ten tokens, values below 1e-6 on "
-          "the lower edge.");
+    pf_page_chart(
+        g, title, "layer", s, 3, 1e-6, 100, true,
+        "Medians over cells, bands from 25 to 75 %; nats over ten tokens, values below 1e-6 on "
+        "the lower edge.");
   }
   local_values(g);
 }
@@ -320,160 +266,8 @@ static void conflicts(pf_page *g) {
   pf_buf_puts(g->b, "</table>\n<p class=\"sub\">Medians [25 %, 75 %].</p>\n");
 }
 
-/* ---- D1, D2 ---------------------------------------------------------------------------------- */
-
-static void routes(pf_page *g) {
-  static const struct {
-    const char *condition, *what;
-  } cuts[] = {{"K3", "no read at all (K3)"},
-              {"K1", "not by p_last and generated tokens (K1): the indirect route is left"},
-              {"K1p", "not by p_last"},
-              {"K1g", "not by generated tokens"},
-              {"K2", "not by the later prompt (K2): the direct route is left"}};
-  static const char *const ways[] = {"mask", "counterfactual", "zero_v", "k_only", "v_only"};
-  if (!pf_page_has(g, "D1"))
-    return;
-  pf_buf_puts(g->b, "<h2>Where persona flows: reads of its keys</h2>\n<p>Attention to the "
-                    "persona&rsquo;s tokens is taken away by who reads. Closure = 1 &minus; KL / "
-                    "KL(K3 by the same means): 1 = nothing lost. "
-                    "Means: mask the edge; K and V of a neutral persona (counterfactual); V = 0; K "
-                    "alone; V alone.</p>\n<div class=\"wide\"><table class=\"num\"><tr><th "
-                    "class=\"t\">the persona is read</th>");
-  for (int k = 0; k < 5; k++)
-    pf_buf_printf(g->b, "<th>%s</th>", ways[k]);
-  pf_buf_puts(g->b, "</tr>\n");
-  for (int i = 0; i < 5 && g->rc == PF_OK; i++) {
-    pf_page_label(g, cuts[i].what);
-    for (int k = 0; k < 5; k++) {
-      char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=%s ablation=%s !profile", cuts[i].condition, ways[k]);
-      pf_stats s = pf_page_stats(g, "D1", i ? "closure" : "kl", q);
-      pf_page_spread(g, &s);
-    }
-    pf_buf_puts(g->b, "</tr>\n");
-  }
-  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">First row: KL over all scored tokens, nats; "
-                    "the others: closure.</p>\n");
-}
-
-static void layer_profile(pf_page *g) {
-  series s[3] = {{.name = "in this layer and later"},
-                 {.name = "below this layer"},
-                 {.name = "within five layers"}};
-  static const char *const kinds[] = {"from", "below", "window5"};
-  if (!pf_page_has(g, "D1"))
-    return;
-  for (int k = 0; k < 3; k++)
-    for (int l = 0; l < g->n_layers && l < POINTS; l++) {
-      char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=K1 profile=%s layer=%d", kinds[k], l);
-      pf_stats v = pf_page_stats(g, "D1", "closure", q);
-      add_point(&s[k], l, &v);
-    }
-  chart(g, "Direct reads cut, by layer", "layer", s, 3, fmin(0, 1 - largest(s, 0)), 1, false,
-        "Closure when p_last and generated tokens may not read the persona in some layers: low "
-        "where those layers do the reading.");
-}
-
-static void time_profile(pf_page *g) {
-  static const int taus[] = {0, 1, 2, 4, 8, 16, 32};
-  series s = {.name = "reads cut from this step on"};
-  if (!pf_page_has(g, "D1"))
-    return;
-  for (int i = 0; i < 7; i++) {
-    char q[PF_QUERY];
-    snprintf(q, sizeof q, "condition=late tau=%d", taus[i]);
-    pf_stats v = pf_page_stats(g, "D1", "closure", q);
-    add_point(&s, taus[i], &v);
-  }
-  chart(g, "How long is the persona read?", "step of the answer", &s, 1, 0, 1, false,
-        "Closure when the persona may not be read from a step on: near 1 once the answer carries "
-        "the style by itself.");
-}
-
-static void transplants(pf_page *g) {
-  static const struct {
-    const char *query, *what;
-  } rows[] = {{"condition=T1", "the persona's (T1)"},
-              {"condition=T2", "the later prompt's (T2)"},
-              {"condition=T3", "all (T3, the control)"},
-              {"condition=T6", "those of p_last (T6)"},
-              {"condition=T4", "another persona's (T4)"},
-              {"condition=T4_towards_other", "the same, towards that persona's own answer"},
-              {"condition=T5", "random ones, same covariance (T5)"}};
-  if (!pf_page_has(g, "D2"))
-    return;
-  pf_buf_puts(g->b, "<h2>Which keys and values suffice?</h2>\n<p>K and V of the persona&rsquo;s "
-                    "prompt put into the prompt of a neutral persona of the same length; p_last "
-                    "and the answer are computed over them.</p>\n"
-                    "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
-                    "= 0</th></tr>\n");
-  for (size_t i = 0; i < sizeof rows / sizeof *rows && g->rc == PF_OK; i++) {
-    pf_stats a = pf_page_stats(g, "D2", "closure", rows[i].query),
-             z = pf_page_stats(g, "D2", "closure_0", rows[i].query);
-    pf_page_label(g, rows[i].what);
-    pf_page_spread(g, &a);
-    pf_page_spread(g, &z);
-    pf_buf_puts(g->b, "</tr>\n");
-  }
-  pf_buf_puts(g->b, "</table>\n");
-  series s[3] = {{.name = "best tokens"}, {.name = "last tokens"}, {.name = "random tokens"}};
-  static const char *const orders[] = {"best", "last", "random"};
-  for (int k = 0; k < 3; k++)
-    for (int n = 1; n <= 64; n *= 2) {
-      char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=T7 order=%s k=%d", orders[k], n);
-      pf_stats v = pf_page_stats(g, "D2", "closure", q);
-      add_point(&s[k], log2(n), &v);
-    }
-  chart(g, "How many of the persona's tokens?", "log2 of the number of tokens", s, 3, -0.25, 1,
-        false,
-        "Closure of transplanting K,V of some of the persona's tokens; long personas alone reach "
-        "the right end.");
-}
-
-/* ---- D4, D5 ---------------------------------------------------------------------------------- */
-
-static void mass_and_delta(pf_page *g) {
-  static const char *const scores[] = {"mass",       "value_weighted",       "projection",
-                                       "first_mass", "first_value_weighted", "first_projection"};
-  static const char *const deltas[][2] = {{"by_step", "each step's own"},
-                                          {"mean_over_steps", "averaged over steps"},
-                                          {"mean_over_tasks", "averaged over other tasks"}};
-  if (pf_page_has(g, "D4")) {
-    pf_buf_puts(g->b, "<h2>Does attention mass explain the cause?</h2>\n<table "
-                      "class=\"num\"><tr><th class=\"t\">score of a head</th><th>Spearman with its "
-                      "effect</th><th>share of the ten strongest found</th></tr>\n");
-    for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {
-      char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=%s", scores[i]);
-      pf_stats a = pf_page_stats(g, "D4", "spearman", q), b = pf_page_stats(g, "D4", "recall10", q);
-      pf_page_label(g, scores[i]);
-      pf_page_spread(g, &a);
-      pf_page_spread(g, &b);
-      pf_buf_puts(g->b, "</tr>\n");
-    }
-    pf_buf_puts(g->b,
-                "</table>\n<p class=\"sub\">projection: on the answer&rsquo;s token over the one "
-                "that the baseline "
-                "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on which "
-                "attention rests, as a control.</p>\n");
-  }
-  if (pf_page_has(g, "D5")) {
-    pf_buf_puts(g->b,
-                "<h2>What attention brought, added to a host</h2>\n<table class=\"num\"><tr><th "
-                "class=\"t\">what each head took from the persona</th><th>closure</th></tr>\n");
-    for (int i = 0; i < 3; i++) {
-      char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=%s", deltas[i][0]);
-      pf_stats a = pf_page_stats(g, "D5", "closure", q);
-      pf_page_label(g, deltas[i][1]);
-      pf_page_spread(g, &a);
-      pf_buf_puts(g->b, "</tr>\n");
-    }
-    pf_buf_puts(g->b, "</table>\n");
-  }
-}
+/* ---- the page ----------------------------------------------------------------------------------
+ */
 
 int pf_full_page(const char *dir, pf_buf *b) {
   pf_page g = {.b = b};
@@ -484,10 +278,16 @@ int pf_full_page(const char *dir, pf_buf *b) {
   g.n = g.r.n_personas * g.r.n_tasks;
   g.n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
   g.n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
-  void (*const parts[])(pf_page *) = {
-      verdicts,      local,         conflicts,    pf_page_texts, pf_page_injections,
-      routes,        layer_profile, time_profile, transplants,   pf_page_flow_maps,
-      pf_page_words, mass_and_delta};
+  void (*const parts[])(pf_page *) = {verdicts,
+                                      local,
+                                      conflicts,
+                                      pf_page_texts,
+                                      pf_page_injections,
+                                      pf_page_routes,
+                                      pf_page_transplants,
+                                      pf_page_flow_maps,
+                                      pf_page_words,
+                                      pf_page_mass_and_delta};
   for (size_t i = 0; i < sizeof parts / sizeof *parts && g.rc == PF_OK; i++)
     parts[i](&g);
   pf_records_close(&g.r);

@@ -57,9 +57,10 @@ static int empty_folder(const char *dir, const char *sub) {
 
 static const struct {
   const char *entity, *text;
-} entities[] = {{"&amp;", "&"},    {"&lt;", "<"},     {"&gt;", ">"},    {"&quot;", "\""},
-                {"&#39;", "'"},    {"&ndash;", ""},   {"&rsquo;", "'"}, {"&minus;", "-"},
-                {"&middot;", ","}, {"&ldquo;", "\""}, {"&rdquo;", "\""}};
+} entities[] = {{"&amp;", "&"},    {"&lt;", "<"},     {"&gt;", ">"},     {"&quot;", "\""},
+                {"&#39;", "'"},    {"&ndash;", ""},   {"&rsquo;", "'"},  {"&minus;", "-"},
+                {"&middot;", ","}, {"&ldquo;", "\""}, {"&rdquo;", "\""}, {"&ge;", ">="},
+                {"&times;", "x"},  {"&#8239;", " "}};
 
 /* The text of [s, end) without tags; what a tag parts is parted by a space. */
 static void plain(const char *s, const char *end, pf_buf *out) {

@@ -3,8 +3,8 @@
 #include "analysis/pagework.h"
 
 #include <math.h>
+#include <stdio.h>
 
-#include "analysis/svg.h"
 #include "base/mem.h"
 #include "base/status.h"
 
@@ -53,15 +53,134 @@ void pf_page_spread(pf_page *g, const pf_stats *s) {
   pf_buf_puts(g->b, "</td>");
 }
 
+/* ---- charts ---------------------------------------------------------------------------------- */
+
+void pf_series_add(pf_series *s, double x, const pf_stats *v) {
+  if (s->n == PF_POINTS || v->n == 0)
+    return;
+  s->x[s->n] = x;
+  s->mid[s->n] = v->median;
+  s->lo[s->n] = v->q25;
+  s->hi[s->n++] = v->q75;
+}
+
+double pf_series_largest(const pf_series *s, size_t n) {
+  double most = 0;
+  for (size_t k = 0; k < n; k++)
+    for (size_t i = 0; i < s[k].n; i++)
+      most = fmax(most, s[k].hi[i]);
+  return most > 0 ? most : 1;
+}
+
+/* The ends of the series along the axis; false unless there are two places. */
+static bool x_range(const pf_series *s, size_t n, pf_axes *a) {
+  a->xmin = INFINITY;
+  a->xmax = -INFINITY;
+  for (size_t k = 0; k < n; k++)
+    for (size_t i = 0; i < s[k].n; i++) {
+      a->xmin = fmin(a->xmin, s[k].x[i]);
+      a->xmax = fmax(a->xmax, s[k].x[i]);
+    }
+  return a->xmin < a->xmax;
+}
+
+static void chart_cell(pf_page *g, const pf_series *s, double x) {
+  size_t i = 0;
+  while (i < s->n && s->x[i] != x)
+    i++;
+  pf_stats v = {.n = i < s->n, .median = NAN};
+  if (v.n) {
+    v.median = s->mid[i];
+    v.q25 = s->lo[i];
+    v.q75 = s->hi[i];
+  }
+  pf_page_spread(g, &v);
+}
+
+/* A row for each place of any series, in their order. */
+static void chart_numbers(pf_page *g, const char *x_name, const pf_series *s, size_t n,
+                          const pf_axes *a) {
+  pf_buf_puts(g->b, "<details><summary>The numbers</summary>\n<div class=\"wide\"><table "
+                    "class=\"num\"><tr><th>");
+  pf_page_text(g, x_name);
+  pf_buf_puts(g->b, "</th>");
+  for (size_t k = 0; k < n; k++) {
+    pf_buf_puts(g->b, "<th>");
+    pf_page_text(g, s[k].name);
+    pf_buf_puts(g->b, "</th>");
+  }
+  pf_buf_puts(g->b, "</tr>\n");
+  for (double x = a->xmin, next; x <= a->xmax; x = next) {
+    pf_buf_printf(g->b, "<tr><td>%g</td>", x);
+    next = INFINITY;
+    for (size_t k = 0; k < n; k++) {
+      chart_cell(g, &s[k], x);
+      for (size_t i = 0; i < s[k].n; i++)
+        next = s[k].x[i] > x ? fmin(next, s[k].x[i]) : next;
+    }
+    pf_buf_puts(g->b, "</tr>\n");
+  }
+  pf_buf_puts(g->b, "</table></div></details>\n");
+}
+
+void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_series *s, size_t n,
+                   double ymin, double ymax, bool log, const char *caption) {
+  pf_axes a = {.x = 60, .y = 30, .w = 620, .h = 220, .ymin = ymin, .ymax = ymax, .log = log};
+  if (!x_range(s, n, &a))
+    return;
+  pf_buf_puts(g->b, "<figure>");
+  pf_svg_open(g->b, 720, 320, title);
+  pf_svg_axes(g->b, &a, title, x_name, true);
+  for (size_t k = 0; k < n; k++) {
+    pf_svg_band(g->b, &a, s[k].x, s[k].lo, s[k].hi, s[k].n, (int)k);
+    pf_svg_line(g->b, &a, s[k].x, s[k].mid, s[k].n, (int)k, true);
+    pf_svg_key(g->b, 60 + 210 * (double)k, 304, (int)k, s[k].name);
+  }
+  pf_svg_close(g->b);
+  pf_buf_puts(g->b, "<figcaption>");
+  pf_page_text(g, caption);
+  pf_buf_puts(g->b, "</figcaption></figure>\n");
+  chart_numbers(g, x_name, s, n, &a);
+}
+
+/* ---- figures of rows ------------------------------------------------------------------------- */
+
+pf_svg_row *pf_figure_row(pf_figure *f, const char *name) {
+  pf_svg_row *r = &f->row[f->n < PF_FIGURE_ROWS ? f->n++ : PF_FIGURE_ROWS - 1];
+  *r = (pf_svg_row){.mid = {NAN, NAN}, .lo = {NAN, NAN}, .hi = {NAN, NAN}};
+  snprintf(r->name, sizeof r->name, "%s", name);
+  return r;
+}
+
+void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s) {
+  r->mid[series] = s->median;
+  r->lo[series] = s->q25;
+  r->hi[series] = s->q75;
+}
+
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
-                        const char *const *fields, size_t n) {
+                        const char *const *fields, size_t n, pf_figure *f) {
+  pf_svg_row *r = NULL;
   for (size_t k = 0; k < n; k++) {
     pf_stats s = pf_page_stats(g, experiment, fields[k], query);
     if (k == 0 && s.n == 0)
       return;
-    if (k == 0)
+    if (k == 0) {
       pf_page_label(g, name);
+      r = f ? pf_figure_row(f, name) : NULL;
+    }
     pf_page_spread(g, &s);
+    if (r && k < 2)
+      pf_figure_value(r, (int)k, &s);
   }
   pf_buf_puts(g->b, "</tr>\n");
+}
+
+void pf_page_figure(pf_page *g, const pf_figure *f, const char *title, const char *const *series,
+                    size_t n_series, double xmin, const char *caption) {
+  if (!f->n)
+    return;
+  pf_buf_puts(g->b, "<figure>");
+  pf_svg_rows(g->b, title, f->row, f->n, series, n_series, xmin, 1);
+  pf_buf_printf(g->b, "<figcaption>%s</figcaption></figure>\n", caption);
 }

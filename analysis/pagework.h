@@ -4,6 +4,7 @@
 #define PF_ANALYSIS_PAGEWORK_H
 
 #include "analysis/records.h"
+#include "analysis/svg.h"
 #include "base/buf.h"
 
 enum { PF_QUERY = 256 }; /* bytes of a query for records */
@@ -28,9 +29,40 @@ void pf_page_label(pf_page *g, const char *s);
 void pf_page_number(pf_page *g, double x);
 /* A table's cell: "median [25 %, 75 %]". */
 void pf_page_spread(pf_page *g, const pf_stats *s);
-/* A row of several fields of the records that the query asks for; none where the first has no
- * value. */
+/* Medians and quartiles along an axis. */
+enum { PF_POINTS = 128 };
+typedef struct pf_series {
+  const char *name;
+  double x[PF_POINTS], mid[PF_POINTS], lo[PF_POINTS], hi[PF_POINTS];
+  size_t n;
+} pf_series;
+
+/* Nothing is added for statistics of nothing. */
+void pf_series_add(pf_series *s, double x, const pf_stats *v);
+/* The largest upper quartile of n series, 1 where none is above 0. */
+double pf_series_largest(const pf_series *s, size_t n);
+/* Up to three series in one panel, a key below, their numbers behind a summary. Nothing for fewer
+ * than two places. */
+void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_series *s, size_t n,
+                   double ymin, double ymax, bool log, const char *caption);
+
+/* A figure of rows (pf_svg_rows) being filled. */
+enum { PF_FIGURE_ROWS = 32 };
+typedef struct pf_figure {
+  pf_svg_row row[PF_FIGURE_ROWS];
+  size_t n;
+} pf_figure;
+
+/* The next row, without values; the last one again when there are too many. */
+pf_svg_row *pf_figure_row(pf_figure *f, const char *name);
+/* Median and quartiles of a series of the row. */
+void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s);
+/* A table's row of several fields of the records that the query asks for, of the first two in the
+ * figure too (unless NULL); none where the first has no value. */
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
-                        const char *const *fields, size_t n);
+                        const char *const *fields, size_t n, pf_figure *f);
+/* Over [xmin, 1]; caption: HTML. Nothing without rows. */
+void pf_page_figure(pf_page *g, const pf_figure *f, const char *title, const char *const *series,
+                    size_t n_series, double xmin, const char *caption);
 
 #endif

@@ -363,19 +363,42 @@ static void geometry_series(const page *g, const char *probe, const char *name, 
     add_point(s, l, json_object_get(decomposition(g, probe, l), name));
 }
 
+static const struct {
+  const char *name, *label;
+} shapes[] = {{"cos_xy_sum", "cosine of the joint change and the sum"},
+              {"cos_x_y", "cosine of persona part and task part"},
+              {"inter_over_xy", "what the sum misses / joint change"}};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static void geometry_numbers(page *g) {
+  puts_(g, "<details><summary>The medians</summary>\n<div class=\"wide\"><table "
+           "class=\"num\"><tr><th>layer</th>");
+  for (size_t i = 0; i < json_array_size(g->probes); i++)
+    for (int k = 0; k < N_SHAPES; k++)
+      pf_buf_printf(&g->b, "<th>%s<br>%s</th>", probe_at(g, i), shapes[k].name);
+  puts_(g, "</tr>\n");
+  for (int l = 1; l <= g->n_layers; l++) {
+    pf_buf_printf(&g->b, "<tr><td>%d</td>", l);
+    for (size_t i = 0; i < json_array_size(g->probes); i++)
+      for (int k = 0; k < N_SHAPES; k++) {
+        const json_t *v = json_object_get(decomposition(g, probe_at(g, i), l), shapes[k].name);
+        puts_(g, "<td>");
+        figure(&g->b, num(json_object_get(v, "median")));
+        puts_(g, "</td>");
+      }
+    puts_(g, "</tr>\n");
+  }
+  puts_(g, "</table></div></details>\n");
+}
+
 static int geometry_figure(page *g) {
-  static const struct {
-    const char *name, *label;
-  } m[] = {{"cos_xy_sum", "cosine of the joint change and the sum"},
-           {"cos_x_y", "cosine of persona part and task part"},
-           {"inter_over_xy", "what the sum misses / joint change"}};
   series *s = pf_alloc(1, sizeof *s);
   if (!s)
     return PF_ENOMEM;
   double lo = 0, hi = 1;
   for (size_t i = 0; i < json_array_size(g->probes); i++)
-    for (int k = 0; k < 3; k++) {
-      geometry_series(g, probe_at(g, i), m[k].name, s);
+    for (int k = 0; k < N_SHAPES; k++) {
+      geometry_series(g, probe_at(g, i), shapes[k].name, s);
       for (size_t j = 0; j < s->n; j++) {
         lo = s->q25[j] < lo ? s->q25[j] : lo;
         hi = s->q75[j] > hi ? s->q75[j] : hi;
@@ -389,14 +412,14 @@ static int geometry_figure(page *g) {
   for (size_t i = 0; i < json_array_size(g->probes); i++) {
     pf_axes a = panel(i, 1, g->n_layers, lo, hi, false);
     pf_svg_axes(&g->b, &a, probe_at(g, i), "layer", i == 0);
-    for (int k = 0; k < 3; k++) {
-      geometry_series(g, probe_at(g, i), m[k].name, s);
+    for (int k = 0; k < N_SHAPES; k++) {
+      geometry_series(g, probe_at(g, i), shapes[k].name, s);
       pf_svg_band(&g->b, &a, s->x, s->q25, s->q75, s->n, k);
       pf_svg_line(&g->b, &a, s->x, s->median, s->n, k, false);
     }
   }
-  for (int k = 0; k < 3; k++)
-    pf_svg_key(&g->b, LEFT + 310 * k, TOP + PANEL_H + 54, k, m[k].label);
+  for (int k = 0; k < N_SHAPES; k++)
+    pf_svg_key(&g->b, LEFT + 310 * k, TOP + PANEL_H + 54, k, shapes[k].label);
   pf_svg_close(&g->b);
   pf_buf_printf(
       &g->b,
@@ -404,6 +427,7 @@ static int geometry_figure(page *g) {
       "norm hands to the "
       "unembedding. A perfect sum has a first cosine of 1 and misses 0.</figcaption></figure>\n",
       g->n_layers);
+  geometry_numbers(g);
   pf_free(s);
   return PF_OK;
 }

@@ -124,7 +124,7 @@ void pf_svg_line(pf_buf *b, const pf_axes *a, const double *x, const double *y, 
   for (size_t i = 0; dots && i < n; i++)
     if (!isnan(y[i]))
       pf_buf_printf(b,
-                    "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>layer %g: "
+                    "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>%g: "
                     "%.4g</title></circle>\n",
                     colour, at_x(a, x[i]), at_y(a, y[i]), x[i], y[i]);
 }

@@ -64,7 +64,7 @@ svg=$(find "$T/f32/figures" -name '*.svg' | wc -l) csv=$(find "$T/f32/tables" -n
 [ "$csv" = "$(grep -oE '<table[ >]' "$T/f32/report.html" | wc -l)" ] && [ "$csv" -gt 2 ] && ok "$csv tables" || bad "$csv tables"
 grep -q 'var(--' "$T/f32/figures/"*.svg && bad 'a figure wants the style of its page'
 grep -qE '^"?p_last' "$T/f32/tables/"*.csv && ok 'the medians as CSV' || bad 'no medians as CSV'
-grep -qE '<|&[a-z]+;' "$T/f32/tables/"*.csv && bad "marks in CSV: $(grep -hE '<|&[a-z]+;' "$T/f32/tables/"*.csv | head -n 2)"
+grep -qE '<|&[#a-z0-9]+;' "$T/f32/tables/"*.csv && bad "marks in CSV: $(grep -hE '<|&[#a-z0-9]+;' "$T/f32/tables/"*.csv | head -n 2)"
 if $PF_EMULATOR ./personaflow info | grep -q '^figures.*png'; then
   [ "$svg" = "$(find "$T/f32/figures" -name '*.png' -size +2k | wc -l)" ] && ok 'as many PNG files' || bad 'PNG files'
 fi
