@@ -155,8 +155,8 @@ void pf_page_texts(pf_page *g) {
                     "McNemar&rsquo;s exact p (not adjusted); medians [25 %, 75 %].</p>\n");
   if (!t.f.n)
     pf_buf_puts(g->b, "<p>No persona of this grid has a list of markers.</p>\n");
-  pf_page_figure(
-      g, &t.f, "Cells whose text has a marker of the persona", series, 2, 0,
+  pf_figure_put(
+      g->b, &t.f, "Cells whose text has a marker of the persona", series, 2, 0,
       "Share of cells, Wilson&rsquo;s 95 % intervals. Paired cells decide between two rows, "
       "not the overlap of their intervals.");
   pf_buf_puts(g->b, "<p class=\"sub\">The texts of each cell:</p>\n");
@@ -235,7 +235,6 @@ void pf_page_injections(pf_page *g) {
     injection_rows(g, "layer_sets", of_sets, COUNT(of_sets), &f);
   }
   pf_buf_puts(g->b, "</table></div>\n");
-  pf_page_figure(
-      g, &f, "Closure by what is put into the host", series, 2, -0.25,
-      "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+  pf_figure_put(g->b, &f, "Closure by what is put into the host", series, 2, -0.25,
+                "Medians over cells with the middle half; what lies outside is drawn at the edge.");
 }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "analysis/jsonout.h"
-#include "analysis/svg.h"
+#include "analysis/pagework.h"
 #include "analysis/verdict.h"
 #include "base/io.h"
 #include "base/js.h"
@@ -250,7 +250,12 @@ static void value_text(pf_buf *b, double x) {
   if (isnan(x))
     puts_(b, "&ndash;");
   else
-    pf_buf_printf(b, fabs(x) >= 10 ? "%.1f" : fabs(x) >= 0.01 || x == 0 ? "%.2f" : "%.1g", x);
+    pf_buf_printf(b,
+                  x == floor(x)     ? "%.0f"
+                  : fabs(x) >= 10   ? "%.1f"
+                  : fabs(x) >= 0.01 ? "%.2f"
+                                    : "%.1g",
+                  x);
 }
 
 /* The verdict and the first number that decided it. */
@@ -280,27 +285,103 @@ static void verdict_cell(pf_buf *b, const json_t *f) {
   puts_(b, "</td>");
 }
 
-static void verdict_table(const comparison *c, const json_t *result, pf_buf *b) {
+/* True for a row about a site and layer. */
+static bool of_site(const json_t *row) {
+  const json_t *cell;
+  size_t i;
+  json_array_foreach(json_object_get(row, "cells"), i, cell) {
+    if (json_object_get(json_object_get(cell, "where"), "site"))
+      return true;
+  }
+  return false;
+}
+
+static void verdict_table(const comparison *c, const json_t *result, bool sites, pf_buf *b) {
   const json_t *row, *cell;
   size_t i, k;
-  puts_(b, "<h2>Verdicts</h2>\n<p>One row a hypothesis and place. Tested layers are counted, since "
-           "models have "
-           "different depths. The last column: do models agree, each counted once, in f32?</p>\n"
-           "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th>");
+  puts_(b, "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th>");
   header_cells(c, b);
   puts_(b, "<th class=\"t\">H9</th></tr>\n");
   json_array_foreach(json_object_get(result, "rows"), i, row) {
-    const json_t *h9 = json_object_get(row, "H9");
+    if (of_site(row) != sites)
+      continue;
     puts_(b, "<tr><td class=\"t\">");
     pf_html_text(b, pf_js_str(row, "where"));
     puts_(b, "<br><small>");
     pf_html_text(b, pf_js_str(row, "title"));
     puts_(b, "</small></td>");
     json_array_foreach(json_object_get(row, "cells"), k, cell) verdict_cell(b, cell);
-    verdict_cell(b, h9);
+    verdict_cell(b, json_object_get(row, "H9"));
     puts_(b, "</tr>\n");
   }
   puts_(b, "</table></div>\n");
+}
+
+/* Two numbers of a hypothesis, study by study. */
+static const struct {
+  const char *where, *title, *names[2], *series[2], *caption;
+} figures[] = {{"H5, mask",
+                "Which route keeps the persona's effect?",
+                {"c_D", "c_I"},
+                {"direct reads alone", "the indirect route alone"},
+                "Closure with 95 % intervals over personas and tasks: the first near 1 and the "
+                "second near 0 is a "
+                "direct route, the reverse an indirect, both near 1 a redundant one."},
+               {"H4, once at p_last",
+                "Can one residual replace the prompt?",
+                {"cached", "oracle"},
+                {"the additive value", "the oracle"},
+                "Closure with 95 % intervals, once at p_last, in the setting that is best on the "
+                "other half of "
+                "the personas."}};
+
+static const json_t *row_where(const json_t *result, const char *where) {
+  const json_t *row;
+  size_t i;
+  json_array_foreach(json_object_get(result, "rows"), i, row) {
+    if (!strcmp(pf_js_str(row, "where"), where))
+      return row;
+  }
+  return NULL;
+}
+
+static void criterion_value(const json_t *finding, const char *name, pf_svg_row *r, int series) {
+  const json_t *k;
+  size_t i;
+  json_array_foreach(json_object_get(finding, "criteria"), i, k) {
+    if (strcmp(pf_js_str(k, "name"), name) != 0)
+      continue;
+    r->mid[series] = pf_js_real(k, "value");
+    r->lo[series] = pf_js_real(k, "lo");
+    r->hi[series] = pf_js_real(k, "hi");
+  }
+}
+
+static void verdict_figures(const comparison *c, const json_t *result, pf_buf *b) {
+  for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+    const json_t *row = row_where(result, figures[i].where);
+    pf_figure f = {.n = 0};
+    for (size_t k = 0; k < c->n && row; k++) {
+      char name[KEY];
+      const json_t *finding = json_array_get(json_object_get(row, "cells"), k);
+      study_name(&c->s[k], name);
+      pf_svg_row *r = pf_figure_row(&f, name);
+      for (int v = 0; v < 2; v++)
+        criterion_value(finding, figures[i].names[v], r, v);
+    }
+    pf_figure_put(b, &f, figures[i].title, figures[i].series, 2, -0.25, figures[i].caption);
+  }
+}
+
+static void verdicts(const comparison *c, const json_t *result, pf_buf *b) {
+  puts_(b, "<h2>Verdicts</h2>\n<p>One row a hypothesis and place. Tested layers are counted, since "
+           "models have different depths. The last column: in how many models is the verdict the "
+           "same, each counted once, in f32 [of those here, at most of three]?</p>\n");
+  verdict_table(c, result, false, b);
+  verdict_figures(c, result, b);
+  puts_(b, "<details><summary>By site and layer: relevance, additivity, geometry</summary>\n");
+  verdict_table(c, result, true, b);
+  puts_(b, "</details>\n");
 }
 
 /* Is a small KL that of the rounding? The same sweep in several precisions says. */
@@ -370,7 +451,7 @@ static void page_of(const comparison *c, const json_t *result, pf_buf *b) {
              "prompts.</p>\n");
   studies_table(c, b);
   if (json_object_size(c->rows))
-    verdict_table(c, result, b);
+    verdicts(c, result, b);
   sweep_table(c, result, b);
   puts_(b, "</main></body></html>\n");
 }

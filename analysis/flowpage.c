@@ -55,8 +55,8 @@ static void route_table(pf_page *g) {
     route_row(g, i, &f);
   pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">First row: KL over all scored tokens, nats; "
                     "the others: closure.</p>\n");
-  pf_page_figure(
-      g, &f, "What each route keeps of the persona's effect", series, 2, -0.25,
+  pf_figure_put(
+      g->b, &f, "What each route keeps of the persona's effect", series, 2, -0.25,
       "Closure, medians over cells with the middle half: direct near 1 and indirect near 0 "
       "is a direct route, both near 1 a redundant one.");
 }
@@ -155,9 +155,8 @@ void pf_page_transplants(pf_page *g) {
                     "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
                     "= 0</th></tr>\n");
   asked_rows(g, "D2", rows, COUNT(rows), fields, 2, &f);
-  pf_page_figure(
-      g, &f, "Closure by which keys and values are put in", series, 2, -0.25,
-      "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+  pf_figure_put(g->b, &f, "Closure by which keys and values are put in", series, 2, -0.25,
+                "Medians over cells with the middle half; what lies outside is drawn at the edge.");
   token_curve(g);
 }
 
@@ -422,8 +421,8 @@ static void mass(pf_page *g) {
                     "that the baseline "
                     "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on "
                     "which attention rests, as a control.</p>\n");
-  pf_page_figure(g, &f, "How well a score of heads tells their effect", series, 2, -1,
-                 "Medians over cells with the middle half.");
+  pf_figure_put(g->b, &f, "How well a score of heads tells their effect", series, 2, -1,
+                "Medians over cells with the middle half.");
 }
 
 static void delta(pf_page *g) {
@@ -438,9 +437,8 @@ static void delta(pf_page *g) {
                     "class=\"num\"><tr><th class=\"t\">what each head took from the "
                     "persona</th><th>closure</th><th>t = 0</th></tr>\n");
   asked_rows(g, "D5", rows, COUNT(rows), fields, 2, &f);
-  pf_page_figure(
-      g, &f, "Closure by what is averaged", series, 2, -0.25,
-      "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+  pf_figure_put(g->b, &f, "Closure by what is averaged", series, 2, -0.25,
+                "Medians over cells with the middle half; what lies outside is drawn at the edge.");
 }
 
 void pf_page_mass_and_delta(pf_page *g) {

@@ -176,11 +176,11 @@ void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, co
   pf_buf_puts(g->b, "</tr>\n");
 }
 
-void pf_page_figure(pf_page *g, const pf_figure *f, const char *title, const char *const *series,
-                    size_t n_series, double xmin, const char *caption) {
+void pf_figure_put(pf_buf *b, const pf_figure *f, const char *title, const char *const *series,
+                   size_t n_series, double xmin, const char *caption) {
   if (!f->n)
     return;
-  pf_buf_puts(g->b, "<figure>");
-  pf_svg_rows(g->b, title, f->row, f->n, series, n_series, xmin, 1);
-  pf_buf_printf(g->b, "<figcaption>%s</figcaption></figure>\n", caption);
+  pf_buf_puts(b, "<figure>");
+  pf_svg_rows(b, title, f->row, f->n, series, n_series, xmin, 1);
+  pf_buf_printf(b, "<figcaption>%s</figcaption></figure>\n", caption);
 }

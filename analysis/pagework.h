@@ -62,7 +62,7 @@ void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s);
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
                         const char *const *fields, size_t n, pf_figure *f);
 /* Over [xmin, 1]; caption: HTML. Nothing without rows. */
-void pf_page_figure(pf_page *g, const pf_figure *f, const char *title, const char *const *series,
-                    size_t n_series, double xmin, const char *caption);
+void pf_figure_put(pf_buf *b, const pf_figure *f, const char *title, const char *const *series,
+                   size_t n_series, double xmin, const char *caption);
 
 #endif

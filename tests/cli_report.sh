@@ -21,7 +21,9 @@ study() {
 J
   cat >"$T/$1/findings.json" <<J
 {"findings": [{"id": "H1b", "title": "additivity", "verdict": "$5", "kind": null, "criteria": [{"name": "R_X", "value": 0.5,
- "lo": 0.4, "hi": 0.6}], "where": {"site": "p_last", "layer": $4, "floor": 1e-9}}]}
+ "lo": 0.4, "hi": 0.6}], "where": {"site": "p_last", "layer": $4, "floor": 1e-9}},
+ {"id": "H5", "title": "direct reading", "verdict": "$5", "kind": "direct", "criteria": [{"name": "c_D", "value": 0.9$4, "lo": 0.8,
+ "hi": 1}, {"name": "c_I", "value": 0.125, "lo": 0, "hi": 0.2}], "where": {"ablation": "mask"}}]}
 J
 }
 study a one f32 4 supported
@@ -34,6 +36,9 @@ grep -q '"where": "H1b, p_last, tested layer 2"' "$T/all/comparison.json" && ok 
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"id": "H9".*"cells": 3.*"value": 2' && ok 'H9: two of three models in f32, int8 is not one' ||
   bad "H9: $(grep -A 12 H9 "$T/all/comparison.json")"
 grep -q 'one, int8' "$T/all/comparison.html" && ok 'a page' || bad 'no page'
+for v in '0.94 \[0.8, 1\]' '0.97 \[0.8, 1\]' '0.95 \[0.8, 1\]' '0.125 \[0, 0.2\]'; do
+  grep -q "<title>$v</title>" "$T/all/comparison.html" || bad "the figure of routes lacks $v"
+done
 pf report "$T/a" "$T/b" --out "$T/all" && bad 'written over' || { grep -q 'holds a comparison already' "$T/err" && ok "$(cat "$T/err")"; }
 pf report "$T/a" "$T/b" --out "$T/all" --force || bad '--force'
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"value": 2' || bad 'two models'
