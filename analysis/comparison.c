@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "analysis/jsonout.h"
+#include "analysis/pageparts.h"
 #include "analysis/pagework.h"
 #include "analysis/verdict.h"
 #include "base/io.h"
@@ -469,6 +470,8 @@ static int write_all(const comparison *c, const char *out) {
     rc = pf_write_file(path, page.s, page.n);
   if (rc == PF_OK)
     rc = pf_js_write(out, "comparison.json", result);
+  if (rc == PF_OK)
+    rc = pf_page_parts(out, page.s);
   pf_buf_free(&page);
   json_decref(result);
   return rc;

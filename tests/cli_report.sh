@@ -39,6 +39,7 @@ grep -q 'one, int8' "$T/all/comparison.html" && ok 'a page' || bad 'no page'
 for v in '0.94 \[0.8, 1\]' '0.97 \[0.8, 1\]' '0.95 \[0.8, 1\]' '0.125 \[0, 0.2\]'; do
   grep -q "<title>$v</title>" "$T/all/comparison.html" || bad "the figure of routes lacks $v"
 done
+[ -s "$T/all/figures/01-verdicts.svg" ] && grep -q '^"H5, mask' "$T/all/tables/"*-verdicts.csv && ok 'its figure and tables as files' || bad 'no parts'
 pf report "$T/a" "$T/b" --out "$T/all" && bad 'written over' || { grep -q 'holds a comparison already' "$T/err" && ok "$(cat "$T/err")"; }
 pf report "$T/a" "$T/b" --out "$T/all" --force || bad '--force'
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"value": 2' || bad 'two models'
