@@ -406,11 +406,11 @@ typedef void (*few_fn)(const pf_gemm *g, size_t j, size_t there);
   PF_FEW(name, 10, 1, 1, bf16) PF_FEW(name, 11, 1, 1, bf16) PF_FEW(name, 12, 1, 1, bf16)
 PF_FEW_ROWS(bf16, 1)
 PF_FEW_ROWS(f32, 0)
-PF_FEW(x3, 1, 4, 3, 1) PF_FEW(x3, 2, 2, 3, 1) PF_FEW(x3, 3, 1, 3, 1) PF_FEW(x3, 4, 1, 3, 1)
+PF_FEW(x3, 1, 2, 3, 1) PF_FEW(x3, 2, 2, 3, 1) PF_FEW(x3, 3, 1, 3, 1) PF_FEW(x3, 4, 1, 3, 1)
 #define PF_SIX_ROWS(name) PF_ROW(name, 1, 4), PF_ROW(name, 2, 4), PF_ROW(name, 3, 4), \
   PF_ROW(name, 4, 2), PF_ROW(name, 5, 2), PF_ROW(name, 6, 2)
 #define PF_BF16_ROWS PF_TWELVE_ROWS(bf16)
-#define PF_X3_ROWS PF_ROW(x3, 1, 4), PF_ROW(x3, 2, 2), PF_ROW(x3, 3, 1), PF_ROW(x3, 4, 1)
+#define PF_X3_ROWS PF_ROW(x3, 1, 2), PF_ROW(x3, 2, 2), PF_ROW(x3, 3, 1), PF_ROW(x3, 4, 1)
 #else
 /* 7 rows of bf16 and more are faster as many lines. */
 #define PF_FEW_ROWS(name, bf16) \
