@@ -16,7 +16,8 @@
 typedef struct texts {
   pf_page *g;
   const char *experiment;
-  bool full; /* C2 has scores by the model itself too */
+  bool full;     /* C2 has scores by the model itself too */
+  double *clean; /* markers of each cell's clean text */
   pf_figure f;
 } texts;
 
@@ -27,14 +28,12 @@ static double *marked(const texts *t, const char *q, const char *field) {
 }
 
 /* Cells with a marker of those with a text, and Wilson's interval, in the table and the figure. */
-static void share(const texts *t, const char *q, const char *field, pf_svg_row *r, int series) {
-  double *x = marked(t, q, field);
+static void share(const texts *t, const double *x, pf_svg_row *r, int series) {
   size_t k = 0, n = 0;
   for (size_t c = 0; x && c < t->g->n; c++) {
     n += !isnan(x[c]);
     k += x[c] > 0;
   }
-  pf_free(x);
   pf_interval w = pf_wilson(k, n);
   r->mid[series] = n ? (double)k / (double)n : (double)NAN;
   r->lo[series] = w.lo;
@@ -43,16 +42,13 @@ static void share(const texts *t, const char *q, const char *field, pf_svg_row *
 }
 
 /* Cells that only the clean text has a marker in, that only this one has, and McNemar's p. */
-static void against_clean(const texts *t, const char *q) {
-  double *clean = marked(t, "condition=clean schedule=once", "markers"),
-         *x = marked(t, q, "markers");
+static void against_clean(const texts *t, const double *x) {
+  const double *clean = t->clean;
   size_t lost = 0, won = 0;
   for (size_t c = 0; clean && x && c < t->g->n; c++) {
     lost += clean[c] > 0 && x[c] <= 0;
     won += clean[c] <= 0 && x[c] > 0;
   }
-  pf_free(clean);
-  pf_free(x);
   pf_buf_printf(t->g->b, "<td>&minus;%zu +%zu <small>p = %.2g</small></td>", lost, won,
                 pf_mcnemar(lost, won));
 }
@@ -72,20 +68,19 @@ static const char *const text_conditions[][2] = {
     {"N1", "window"},  {"N1", "every_step"}, {"host", "once"},       {"bare", "once"}};
 enum { N_TEXT_CONDITIONS = sizeof text_conditions / sizeof *text_conditions };
 
-static void text_row(texts *t, const char *condition, const char *schedule) {
-  char q[PF_QUERY], name[64];
+static void text_cells(texts *t, const char *q, const char *condition, const char *schedule,
+                       const double *x) {
+  char name[64];
   pf_page *g = t->g;
-  snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedule);
-  if (pf_page_stats(g, t->experiment, "markers", q).n == 0)
-    return;
+  double *not_verbatim = marked(t, q, "markers_not_verbatim");
   pf_stats own = pf_page_stats(g, t->experiment, "own_minus_others_not_verbatim", q);
   snprintf(name, sizeof name, "%s, %s", condition, schedule);
   pf_svg_row *r = pf_figure_row(&t->f, name);
   pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td>", condition, schedule);
-  share(t, q, "markers", r, 0);
-  share(t, q, "markers_not_verbatim", r, 1);
+  share(t, x, r, 0);
+  share(t, not_verbatim, r, 1);
   if (strcmp(condition, "clean") != 0)
-    against_clean(t, q);
+    against_clean(t, x);
   else
     pf_buf_puts(g->b, "<td>&ndash;</td>");
   pf_page_spread(g, &own);
@@ -95,6 +90,20 @@ static void text_row(texts *t, const char *condition, const char *schedule) {
     pf_buf_printf(g->b, "<td>%zu/%zu</td>", identified(t, q), g->n);
   }
   pf_buf_puts(g->b, "</tr>\n");
+  pf_free(not_verbatim);
+}
+
+/* Nothing where no cell has a count of markers. */
+static void text_row(texts *t, const char *condition, const char *schedule) {
+  char q[PF_QUERY];
+  snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedule);
+  double *x = marked(t, q, "markers");
+  bool any = false;
+  for (size_t c = 0; x && c < t->g->n; c++)
+    any |= !isnan(x[c]);
+  if (any)
+    text_cells(t, q, condition, schedule, x);
+  pf_free(x);
 }
 
 static void texts_of_cell(const texts *t, size_t c) {
@@ -148,8 +157,10 @@ void pf_page_texts(pf_page *g) {
   if (!pf_page_has(g, t.experiment))
     return;
   texts_head(&t);
+  t.clean = marked(&t, "condition=clean schedule=once", "markers");
   for (int i = 0; i < N_TEXT_CONDITIONS && g->rc == PF_OK; i++)
     text_row(&t, text_conditions[i][0], text_conditions[i][1]);
+  pf_free(t.clean);
   pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Shares of cells with Wilson&rsquo;s 95 % "
                     "intervals; cells that lost and won a marker against the clean text, with "
                     "McNemar&rsquo;s exact p (not adjusted); medians [25 %, 75 %].</p>\n");
@@ -166,11 +177,7 @@ void pf_page_texts(pf_page *g) {
 
 /* ---- residuals in a host: C3, or the paper's two tests --------------------------------------- */
 
-typedef struct injection {
-  const char *what, *query;
-} injection;
-
-static const injection of_c3[] = {
+static const pf_asked of_c3[] = {
     {"paper: oracle, one layer, p_last", "host=B condition=oracle positions=p_last set=14"},
     {"paper: cached, one layer, p_last", "host=B condition=cached positions=p_last set=14"},
     {"cached, the widest set of layers", "host=B condition=cached set=6_8_10_12_14_16_18_20_22"},
@@ -191,28 +198,20 @@ static const injection of_c3[] = {
     {"oracle in a neutral persona's prompt", "host=N condition=oracle"},
     {"oracle behind a gap", "host=GAP condition=oracle"},
     {"oracle in the masked prompt", "host=MASK condition=oracle"}};
-static const injection of_paper[] = {{"oracle, one layer", "condition=oracle set=14"},
-                                     {"cached, one layer", "condition=cached set=14"}};
-static const injection of_sets[] = {
+static const pf_asked of_paper[] = {{"oracle, one layer", "condition=oracle set=14"},
+                                    {"cached, one layer", "condition=cached set=14"}};
+static const pf_asked of_sets[] = {
     {"cached, two layers earlier too", "condition=cached set=10_12_14"},
     {"cached, layers before and after", "condition=cached set=10_12_14_16_18"},
     {"cached, from there to late layers", "condition=cached set=10_12_14_16_18_20_22"},
     {"cached, the widest set of layers", "condition=cached set=6_8_10_12_14_16_18_20_22"}};
 
-static void injection_rows(pf_page *g, const char *experiment, const injection *rows, size_t n,
-                           pf_figure *f) {
+void pf_page_injections(pf_page *g) {
   static const char *const fields[] = {
       "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
       "closure_jsd10"};
-  for (size_t i = 0; i < n && g->rc == PF_OK; i++)
-    pf_page_fields_row(g, rows[i].what, experiment, rows[i].query, fields,
-                       sizeof fields / sizeof *fields, f);
-}
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
-
-void pf_page_injections(pf_page *g) {
   static const char *const series[2] = {"ten tokens", "the first token"};
+  enum { N_FIELDS = PF_COUNT(fields) };
   pf_figure f = {.n = 0};
   bool full = pf_page_has(g, "C3");
   if (!full && !pf_page_has(g, "injection") && !pf_page_has(g, "layer_sets"))
@@ -229,10 +228,10 @@ void pf_page_injections(pf_page *g) {
                      : "Host: the baseline persona&rsquo;s prompt, overwritten once at p_last; "
                        "cached: the additive value; oracle: the vector of the whole prompt. ");
   if (full) {
-    injection_rows(g, "C3", of_c3, COUNT(of_c3), &f);
+    pf_page_asked(g, "C3", of_c3, PF_COUNT(of_c3), fields, N_FIELDS, &f);
   } else {
-    injection_rows(g, "injection", of_paper, COUNT(of_paper), &f);
-    injection_rows(g, "layer_sets", of_sets, COUNT(of_sets), &f);
+    pf_page_asked(g, "injection", of_paper, PF_COUNT(of_paper), fields, N_FIELDS, &f);
+    pf_page_asked(g, "layer_sets", of_sets, PF_COUNT(of_sets), fields, N_FIELDS, &f);
   }
   pf_buf_puts(g->b, "</table></div>\n");
   pf_figure_put(g->b, &f, "Closure by what is put into the host", series, 2, -0.25,

@@ -120,29 +120,15 @@ static void token_curve(pf_page *g) {
       "the right end.");
 }
 
-/* A table's row for each, and a figure of their first two fields below it. */
-typedef struct asked {
-  const char *query, *what;
-} asked;
-
-static void asked_rows(pf_page *g, const char *experiment, const asked *rows, size_t n,
-                       const char *const *fields, size_t n_fields, pf_figure *f) {
-  for (size_t i = 0; i < n && g->rc == PF_OK; i++)
-    pf_page_fields_row(g, rows[i].what, experiment, rows[i].query, fields, n_fields, f);
-  pf_buf_puts(g->b, "</table>\n");
-}
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
-
 void pf_page_transplants(pf_page *g) {
-  static const asked rows[] = {
-      {"condition=T1", "the persona's (T1)"},
-      {"condition=T2", "the later prompt's (T2)"},
-      {"condition=T3", "all (T3, the control)"},
-      {"condition=T6", "those of p_last (T6)"},
-      {"condition=T4", "another persona's (T4)"},
-      {"condition=T4_towards_other", "the same, towards that persona's own answer"},
-      {"condition=T5", "random ones, same covariance (T5)"}};
+  static const pf_asked rows[] = {
+      {"the persona's (T1)", "condition=T1"},
+      {"the later prompt's (T2)", "condition=T2"},
+      {"all (T3, the control)", "condition=T3"},
+      {"those of p_last (T6)", "condition=T6"},
+      {"another persona's (T4)", "condition=T4"},
+      {"the same, towards that persona's own answer", "condition=T4_towards_other"},
+      {"random ones, same covariance (T5)", "condition=T5"}};
   static const char *const fields[] = {"closure", "closure_0"}, *const series[] = {
                                                                     "all scored tokens",
                                                                     "the first token"};
@@ -154,7 +140,8 @@ void pf_page_transplants(pf_page *g) {
                     "and the answer are computed over them.</p>\n"
                     "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
                     "= 0</th></tr>\n");
-  asked_rows(g, "D2", rows, COUNT(rows), fields, 2, &f);
+  pf_page_asked(g, "D2", rows, PF_COUNT(rows), fields, 2, &f);
+  pf_buf_puts(g->b, "</table>\n");
   pf_figure_put(g->b, &f, "Closure by which keys and values are put in", series, 2, -0.25,
                 "Medians over cells with the middle half; what lies outside is drawn at the edge.");
   token_curve(g);
@@ -181,8 +168,7 @@ static void head_effects(pf_page *g, double *x) {
 }
 
 static void head_table(pf_page *g, const double *x) {
-  pf_buf_puts(g->b, "<details><summary>The numbers</summary>\n<div class=\"wide\"><table "
-                    "class=\"num\"><tr><th>layer</th>");
+  pf_numbers_open(g->b, "The numbers", "layer");
   for (int h = 0; h < g->n_heads; h++)
     pf_buf_printf(g->b, "<th>head %d</th>", h);
   pf_buf_puts(g->b, "</tr>\n");
@@ -195,7 +181,7 @@ static void head_table(pf_page *g, const double *x) {
     }
     pf_buf_puts(g->b, "</tr>\n");
   }
-  pf_buf_puts(g->b, "</table></div></details>\n");
+  pf_numbers_close(g->b);
 }
 
 static void map_figure(pf_page *g, const pf_svg_map *m, const char *caption) {
@@ -312,9 +298,11 @@ static int open_words(words *w, const pf_page *g, const json_t *rows, const char
   for (i = 0; i < n; i++)
     w->x[i] = NAN;
   json_array_foreach(rows, i, row) {
+    if (!is_word(row, condition, persona))
+      continue;
     size_t layer = (size_t)json_integer_value(json_object_get(row, "layer")), k = first_token(row),
            cell = pf_record_cell(&g->r, row);
-    if (!is_word(row, condition, persona) || k >= w->n || layer >= n_layers || cell >= g->n)
+    if (k >= w->n || layer >= n_layers || cell >= g->n)
       continue;
     kl = json_object_get(row, "kl");
     w->x[(k * n_layers + layer) * w->n_tasks + cell % w->n_tasks] =
@@ -403,12 +391,12 @@ void pf_page_words(pf_page *g) {
 /* ---- D4, D5 ---------------------------------------------------------------------------------- */
 
 static void mass(pf_page *g) {
-  static const asked rows[] = {{"condition=mass", "mass"},
-                               {"condition=value_weighted", "value_weighted"},
-                               {"condition=projection", "projection"},
-                               {"condition=first_mass", "first_mass"},
-                               {"condition=first_value_weighted", "first_value_weighted"},
-                               {"condition=first_projection", "first_projection"}};
+  static const pf_asked rows[] = {{"mass", "condition=mass"},
+                                  {"value_weighted", "condition=value_weighted"},
+                                  {"projection", "condition=projection"},
+                                  {"first_mass", "condition=first_mass"},
+                                  {"first_value_weighted", "condition=first_value_weighted"},
+                                  {"first_projection", "condition=first_projection"}};
   static const char *const fields[] = {"spearman", "recall10"}, *const series[] = {
                                                                     "rank correlation",
                                                                     "of the ten strongest"};
@@ -416,19 +404,20 @@ static void mass(pf_page *g) {
   pf_buf_puts(g->b, "<h2>Does attention mass explain the cause?</h2>\n<table "
                     "class=\"num\"><tr><th class=\"t\">score of a head</th><th>Spearman with its "
                     "effect</th><th>share of the ten strongest found</th></tr>\n");
-  asked_rows(g, "D4", rows, COUNT(rows), fields, 2, &f);
-  pf_buf_puts(g->b, "<p class=\"sub\">projection: on the answer&rsquo;s token over the one "
-                    "that the baseline "
-                    "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on "
-                    "which attention rests, as a control.</p>\n");
+  pf_page_asked(g, "D4", rows, PF_COUNT(rows), fields, 2, &f);
+  pf_buf_puts(g->b,
+              "</table>\n<p class=\"sub\">projection: on the answer&rsquo;s token over the one "
+              "that the baseline "
+              "prefers, with norms held fixed. first_: of the first token&rsquo;s key, on "
+              "which attention rests, as a control.</p>\n");
   pf_figure_put(g->b, &f, "How well a score of heads tells their effect", series, 2, -1,
                 "Medians over cells with the middle half.");
 }
 
 static void delta(pf_page *g) {
-  static const asked rows[] = {{"condition=by_step", "each step's own"},
-                               {"condition=mean_over_steps", "averaged over steps"},
-                               {"condition=mean_over_tasks", "averaged over other tasks"}};
+  static const pf_asked rows[] = {{"each step's own", "condition=by_step"},
+                                  {"averaged over steps", "condition=mean_over_steps"},
+                                  {"averaged over other tasks", "condition=mean_over_tasks"}};
   static const char *const fields[] = {"closure", "closure_0"}, *const series[] = {
                                                                     "all scored tokens",
                                                                     "the first token"};
@@ -436,7 +425,8 @@ static void delta(pf_page *g) {
   pf_buf_puts(g->b, "<h2>What attention brought, added to a host</h2>\n<table "
                     "class=\"num\"><tr><th class=\"t\">what each head took from the "
                     "persona</th><th>closure</th><th>t = 0</th></tr>\n");
-  asked_rows(g, "D5", rows, COUNT(rows), fields, 2, &f);
+  pf_page_asked(g, "D5", rows, PF_COUNT(rows), fields, 2, &f);
+  pf_buf_puts(g->b, "</table>\n");
   pf_figure_put(g->b, &f, "Closure by what is averaged", series, 2, -0.25,
                 "Medians over cells with the middle half; what lies outside is drawn at the edge.");
 }

@@ -53,6 +53,19 @@ void pf_page_spread(pf_page *g, const pf_stats *s) {
   pf_buf_puts(g->b, "</td>");
 }
 
+void pf_numbers_open(pf_buf *b, const char *summary, const char *first) {
+  pf_buf_printf(b,
+                "<details><summary>%s</summary>\n<div class=\"wide\"><table "
+                "class=\"num\"><tr><th>",
+                summary);
+  pf_html_text(b, first);
+  pf_buf_puts(b, "</th>");
+}
+
+void pf_numbers_close(pf_buf *b) {
+  pf_buf_puts(b, "</table></div></details>\n");
+}
+
 /* ---- charts ---------------------------------------------------------------------------------- */
 
 void pf_series_add(pf_series *s, double x, const pf_stats *v) {
@@ -62,14 +75,6 @@ void pf_series_add(pf_series *s, double x, const pf_stats *v) {
   s->mid[s->n] = v->median;
   s->lo[s->n] = v->q25;
   s->hi[s->n++] = v->q75;
-}
-
-double pf_series_largest(const pf_series *s, size_t n) {
-  double most = 0;
-  for (size_t k = 0; k < n; k++)
-    for (size_t i = 0; i < s[k].n; i++)
-      most = fmax(most, s[k].hi[i]);
-  return most > 0 ? most : 1;
 }
 
 /* The ends of the series along the axis; false unless there are two places. */
@@ -100,10 +105,7 @@ static void chart_cell(pf_page *g, const pf_series *s, double x) {
 /* A row for each place of any series, in their order. */
 static void chart_numbers(pf_page *g, const char *x_name, const pf_series *s, size_t n,
                           const pf_axes *a) {
-  pf_buf_puts(g->b, "<details><summary>The numbers</summary>\n<div class=\"wide\"><table "
-                    "class=\"num\"><tr><th>");
-  pf_page_text(g, x_name);
-  pf_buf_puts(g->b, "</th>");
+  pf_numbers_open(g->b, "The numbers", x_name);
   for (size_t k = 0; k < n; k++) {
     pf_buf_puts(g->b, "<th>");
     pf_page_text(g, s[k].name);
@@ -120,7 +122,7 @@ static void chart_numbers(pf_page *g, const char *x_name, const pf_series *s, si
     }
     pf_buf_puts(g->b, "</tr>\n");
   }
-  pf_buf_puts(g->b, "</table></div></details>\n");
+  pf_numbers_close(g->b);
 }
 
 void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_series *s, size_t n,
@@ -174,6 +176,12 @@ void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, co
       pf_figure_value(r, (int)k, &s);
   }
   pf_buf_puts(g->b, "</tr>\n");
+}
+
+void pf_page_asked(pf_page *g, const char *experiment, const pf_asked *rows, size_t n_rows,
+                   const char *const *fields, size_t n_fields, pf_figure *f) {
+  for (size_t i = 0; i < n_rows && g->rc == PF_OK; i++)
+    pf_page_fields_row(g, rows[i].what, experiment, rows[i].query, fields, n_fields, f);
 }
 
 void pf_figure_put(pf_buf *b, const pf_figure *f, const char *title, const char *const *series,

@@ -29,6 +29,10 @@ void pf_page_label(pf_page *g, const char *s);
 void pf_page_number(pf_page *g, double x);
 /* A table's cell: "median [25 %, 75 %]". */
 void pf_page_spread(pf_page *g, const pf_stats *s);
+/* A table of numbers behind a summary, its first column's heading written; and its end. */
+void pf_numbers_open(pf_buf *b, const char *summary, const char *first);
+void pf_numbers_close(pf_buf *b);
+
 /* Medians and quartiles along an axis. */
 enum { PF_POINTS = 128 };
 typedef struct pf_series {
@@ -39,8 +43,6 @@ typedef struct pf_series {
 
 /* Nothing is added for statistics of nothing. */
 void pf_series_add(pf_series *s, double x, const pf_stats *v);
-/* The largest upper quartile of n series, 1 where none is above 0. */
-double pf_series_largest(const pf_series *s, size_t n);
 /* Up to three series in one panel, a key below, their numbers behind a summary. Nothing for fewer
  * than two places. */
 void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_series *s, size_t n,
@@ -61,6 +63,13 @@ void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s);
  * figure too (unless NULL); none where the first has no value. */
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
                         const char *const *fields, size_t n, pf_figure *f);
+/* Such rows, one for each that is asked for. */
+typedef struct pf_asked {
+  const char *what, *query;
+} pf_asked;
+#define PF_COUNT(a) (sizeof(a) / sizeof *(a))
+void pf_page_asked(pf_page *g, const char *experiment, const pf_asked *rows, size_t n_rows,
+                   const char *const *fields, size_t n_fields, pf_figure *f);
 /* Over [xmin, 1]; caption: HTML. Nothing without rows. */
 void pf_figure_put(pf_buf *b, const pf_figure *f, const char *title, const char *const *series,
                    size_t n_series, double xmin, const char *caption);

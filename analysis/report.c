@@ -10,6 +10,7 @@
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
 #include "analysis/pageparts.h"
+#include "analysis/pagework.h"
 #include "analysis/paperpage.h"
 #include "analysis/study.h"
 #include "analysis/svg.h"
@@ -371,8 +372,7 @@ static const struct {
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 static void geometry_numbers(page *g) {
-  puts_(g, "<details><summary>The medians</summary>\n<div class=\"wide\"><table "
-           "class=\"num\"><tr><th>layer</th>");
+  pf_numbers_open(&g->b, "The medians", "layer");
   for (size_t i = 0; i < json_array_size(g->probes); i++)
     for (int k = 0; k < N_SHAPES; k++)
       pf_buf_printf(&g->b, "<th>%s<br>%s</th>", probe_at(g, i), shapes[k].name);
@@ -388,7 +388,7 @@ static void geometry_numbers(page *g) {
       }
     puts_(g, "</tr>\n");
   }
-  puts_(g, "</table></div></details>\n");
+  pf_numbers_close(&g->b);
 }
 
 static int geometry_figure(page *g) {

@@ -31,6 +31,15 @@ void pf_svg_close(pf_buf *b) {
   pf_buf_puts(b, "</svg>\n");
 }
 
+/* Text of a class of the page's style at (x, y); anchor: "start", "middle" or "end". */
+static void text_at(pf_buf *b, const char *class_name, double x, double y, const char *anchor,
+                    const char *s) {
+  pf_buf_printf(b, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", class_name, x, y,
+                anchor);
+  pf_html_text(b, s);
+  pf_buf_puts(b, "</text>\n");
+}
+
 static double clamp(double v, double lo, double hi) {
   return v < lo ? lo : v > hi ? hi : v;
 }
@@ -91,12 +100,8 @@ void pf_svg_axes(pf_buf *b, const pf_axes *a, const char *title, const char *x_n
   x_ticks(b, a);
   pf_buf_printf(b, "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
                 a->x, a->y, a->w, a->h);
-  pf_buf_printf(b, "<text class=\"panel\" x=\"%.1f\" y=\"%.1f\">", a->x, a->y - 8);
-  pf_html_text(b, title);
-  pf_buf_printf(b, "</text>\n<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">",
-                a->x + a->w / 2, a->y + a->h + 33);
-  pf_html_text(b, x_name);
-  pf_buf_puts(b, "</text>\n");
+  text_at(b, "panel", a->x, a->y - 8, "start", title);
+  text_at(b, "tick", a->x + a->w / 2, a->y + a->h + 33, "middle", x_name);
 }
 
 void pf_svg_band(pf_buf *b, const pf_axes *a, const double *x, const double *lo, const double *hi,
@@ -134,10 +139,7 @@ void pf_svg_rule(pf_buf *b, const pf_axes *a, double y, const char *label) {
     return;
   pf_buf_printf(b, "<line class=\"rule\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", a->x,
                 at_y(a, y), a->x + a->w, at_y(a, y));
-  pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">",
-                a->x + a->w - 4, at_y(a, y) - 4);
-  pf_html_text(b, label);
-  pf_buf_puts(b, "</text>\n");
+  text_at(b, "tick", a->x + a->w - 4, at_y(a, y) - 4, "end", label);
 }
 
 void pf_svg_scale(double t, char out[8], bool *dark) {
@@ -212,18 +214,12 @@ void pf_svg_rows(pf_buf *b, const char *title, const pf_svg_row *rows, size_t n,
   pf_axes a = {.x = NAMES, .y = TOP, .w = PANEL, .h = h, .xmin = xmin, .xmax = xmax};
   pf_svg_open(b, 720, TOP + h + 54, title);
   row_ticks(b, &a);
-  pf_buf_printf(b,
-                "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n"
-                "<text class=\"panel\" x=\"%.1f\" y=\"%.1f\">",
-                a.x, a.y, a.w, a.h, a.x, a.y - 8);
-  pf_html_text(b, title);
-  pf_buf_puts(b, "</text>\n");
+  pf_buf_printf(b, "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
+                a.x, a.y, a.w, a.h);
+  text_at(b, "panel", a.x, a.y - 8, "start", title);
   for (size_t i = 0; i < n; i++) {
     double y = TOP + ROW * ((double)i + 0.5);
-    pf_buf_printf(b, "<text class=\"key\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", NAMES - 8,
-                  y + 4);
-    pf_html_text(b, rows[i].name);
-    pf_buf_puts(b, "</text>\n");
+    text_at(b, "key", NAMES - 8, y + 4, "end", rows[i].name);
     for (size_t k = 0; k < n_series; k++)
       row_value(b, &a, &rows[i], k, n_series > 1 ? y - 4 + 8 * (double)k : y);
   }
@@ -241,17 +237,11 @@ static void rect(pf_buf *b, double x, double y, double w, double h, const char *
                 w, h, colour);
 }
 
-static void text_at(pf_buf *b, double x, double y, const char *anchor, const char *s) {
-  pf_buf_printf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
-  pf_html_text(b, s);
-  pf_buf_puts(b, "</text>\n");
-}
-
 static void map_row(pf_buf *b, const pf_svg_map *m, size_t row, double most) {
   double w = (double)MAP_PANEL / (double)m->n_cols, y = TOP + CELL * (double)row;
   char colour[8];
   bool dark;
-  text_at(b, MAP_NAMES - 8, y + 14, "end", m->row_names[row]);
+  text_at(b, "tick", MAP_NAMES - 8, y + 14, "end", m->row_names[row]);
   for (size_t k = 0; k < m->n_cols; k++) {
     double v = m->v[row * m->n_cols + k];
     if (isnan(v))
@@ -273,11 +263,11 @@ static void map_scale(pf_buf *b, double y, double most) {
     rect(b, MAP_NAMES + SCALE_STEP * i, y, SCALE_STEP + 0.5, 10, colour); /* no seams */
     pf_buf_puts(b, "</rect>\n");
   }
-  text_at(b, MAP_NAMES - 8, y + 10, "end", "0");
+  text_at(b, "tick", MAP_NAMES - 8, y + 10, "end", "0");
   snprintf(text, sizeof text, "%.3g", most / 4); /* the root of a quarter is a half */
-  text_at(b, (MAP_NAMES + end) / 2, y + 26, "middle", text);
+  text_at(b, "tick", (MAP_NAMES + end) / 2, y + 26, "middle", text);
   snprintf(text, sizeof text, "%.3g", most);
-  text_at(b, end + 8, y + 10, "start", text);
+  text_at(b, "tick", end + 8, y + 10, "start", text);
 }
 
 void pf_svg_heat(pf_buf *b, const pf_svg_map *m) {
@@ -288,16 +278,14 @@ void pf_svg_heat(pf_buf *b, const pf_svg_map *m) {
   for (size_t i = 0; i < m->n_rows * m->n_cols; i++)
     most = fmax(most, m->v[i]);
   pf_svg_open(b, 720, bottom + 84, m->title);
-  pf_buf_printf(b, "<text class=\"panel\" x=\"%d\" y=\"%d\">", MAP_NAMES, TOP - 8);
-  pf_html_text(b, m->title);
-  pf_buf_puts(b, "</text>\n");
+  text_at(b, "panel", MAP_NAMES, TOP - 8, "start", m->title);
   for (size_t i = 0; i < m->n_rows; i++)
     map_row(b, m, i, most);
   for (size_t k = 0; k < m->n_cols; k += step) {
     snprintf(number, sizeof number, "%zu", k);
-    text_at(b, MAP_NAMES + w * ((double)k + 0.5), bottom + 15, "middle", number);
+    text_at(b, "tick", MAP_NAMES + w * ((double)k + 0.5), bottom + 15, "middle", number);
   }
-  text_at(b, MAP_NAMES + MAP_PANEL / 2.0, bottom + 32, "middle", m->col_name);
+  text_at(b, "tick", MAP_NAMES + MAP_PANEL / 2.0, bottom + 32, "middle", m->col_name);
   map_scale(b, bottom + 48, most);
   pf_svg_close(b);
 }
