@@ -195,14 +195,7 @@ static int cut_token_in(d3 *d, int32_t i, int32_t layer) {
   if (rc != PF_OK)
     return rc;
   json_object_set_new(x->row, "layer", json_integer(layer));
-  return pf_line_cut(&d->f.s, x,
-                     (pf_cut){.layer_lo = layer,
-                              .layer_hi = layer + 1,
-                              .head = -1,
-                              .q_lo = d->f.p_last,
-                              .q_hi = d->f.end,
-                              .k_lo = pos,
-                              .k_hi = pos + 1});
+  return pf_flow_cut_in(&d->f, x, layer, layer + 1, d->f.p_last, pos, pos + 1);
 }
 
 static int token_map(d3 *d) {

@@ -113,14 +113,20 @@ void pf_line_layers(const pf_line *line, int32_t lo, int32_t hi) {
   json_object_set_new(line->row, "layers", json_pack("[i,i]", lo, hi));
 }
 
-int pf_flow_cut(pf_flow *f, pf_line *line, int32_t q_lo, int32_t k_lo, int32_t k_hi) {
+int pf_flow_cut_in(pf_flow *f, pf_line *line, int32_t layer_lo, int32_t layer_hi, int32_t q_lo,
+                   int32_t k_lo, int32_t k_hi) {
   return pf_line_cut(&f->s, line,
-                     (pf_cut){.layer_hi = pf_lab_layers(f->s.l),
+                     (pf_cut){.layer_lo = layer_lo,
+                              .layer_hi = layer_hi,
                               .head = -1,
                               .q_lo = q_lo,
                               .q_hi = f->end,
                               .k_lo = k_lo,
                               .k_hi = k_hi});
+}
+
+int pf_flow_cut(pf_flow *f, pf_line *line, int32_t q_lo, int32_t k_lo, int32_t k_hi) {
+  return pf_flow_cut_in(f, line, 0, pf_lab_layers(f->s.l), q_lo, k_lo, k_hi);
 }
 
 int pf_flow_cut_head(pf_flow *f, pf_line *line, int reads, int32_t layer, int32_t head) {

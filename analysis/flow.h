@@ -48,6 +48,9 @@ int pf_flow_ablate(pf_flow *f, pf_line *line, int reads, pf_ablation how, int32_
                    int32_t layer_hi);
 /* Cuts the reads of the keys [k_lo, k_hi) by queries from q_lo on, in all layers and heads. */
 int pf_flow_cut(pf_flow *f, pf_line *line, int32_t q_lo, int32_t k_lo, int32_t k_hi);
+/* The same in layers [layer_lo, layer_hi). */
+int pf_flow_cut_in(pf_flow *f, pf_line *line, int32_t layer_lo, int32_t layer_hi, int32_t q_lo,
+                   int32_t k_lo, int32_t k_hi);
 /* Cuts the edges `reads` of one head of a layer. */
 int pf_flow_cut_head(pf_flow *f, pf_line *line, int reads, int32_t layer, int32_t head);
 /* Sets "layers": [lo, hi) of a line's record. */

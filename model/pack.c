@@ -227,15 +227,20 @@ static void sum_row(const pf_mat *m, size_t row, const int8_t *q) {
     m->wsum[scale_at(m, row, g)] = sum_s8(q + lo, lo + m->group < m->k ? m->group : m->k - lo);
 }
 
+/* True for values that are moved as they are. */
+static bool stays(const pf_mat *m, pf_dtype dt) {
+  return pf_dtype_bytes(dt) == types[m->type].bytes && dt != PF_DT_F16;
+}
+
 bool pf_pack_looks(const pf_mat *m, pf_dtype dt) {
-  return (m->type == PF_W_BF16 && dt == PF_DT_BF16) || (m->type == PF_W_F32 && dt == PF_DT_F32);
+  return stays(m, dt) && m->type != PF_W_S8;
 }
 
 static bool pack_panel(const pf_mat *m, pf_dtype dt, size_t row0, size_t n,
                        const unsigned char *src) {
   uint32_t *dst = word_at(m, row0, 0);
   bool found = false;
-  if (pf_dtype_bytes(dt) == types[m->type].bytes && dt != PF_DT_F16)
+  if (stays(m, dt))
     found = pack_same(dst, dt, m->k, n, src);
   else if (m->type == PF_W_F32)
     pack_widened(dst, dt, m->k, n, src);
