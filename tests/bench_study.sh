@@ -5,7 +5,7 @@ set -eu
 read -ra emulator <<<"${PF_EMULATOR:-}"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-export OMP_NUM_THREADS=2 XDG_CACHE_HOME=$out/cache PERSONAFLOW_DATADIR=$srcdir/data
+export OMP_NUM_THREADS=2 XDG_CACHE_HOME=$out/cache
 fail() { echo "FAIL: $*"; exit 1; }
 
 cat >"$out/grid.json" <<'G'

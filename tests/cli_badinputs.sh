@@ -12,7 +12,7 @@ only=${1:-.}
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-bad-XXXXXX") || exit 99
 M=$T/model
 trap 'umount "$T/full" 2>/dev/null; chmod -R u+w "$T"; rm -rf "$T"' EXIT
-export HF_HUB_CACHE=$T/hub PERSONAFLOW_DATADIR=${PERSONAFLOW_DATADIR:-$srcdir/data}
+export HF_HUB_CACHE=$T/hub
 export LC_ALL=C OMP_NUM_THREADS=2
 n_ok=0 n_bad=0 n_skip=0
 

@@ -8,7 +8,7 @@ srcdir=$(cd "$srcdir" && pwd)
 model=$srcdir/data/models/demo-gemma2
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-broken-XXXXXX") || exit 99
 trap 'mountpoint -q "$T/full" && umount "$T/full"; rm -rf "$T"' EXIT
-export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
+export LC_ALL=C
 . "$srcdir/tests/interrupt.sh"
 
 four_cells "$T/grid.json"

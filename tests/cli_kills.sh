@@ -9,7 +9,7 @@ srcdir=$(cd "$srcdir" && pwd)
 model=$srcdir/data/models/demo-gemma2
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-kills-XXXXXX") || exit 99
 trap 'mountpoint -q "$T/disk" && umount "$T/disk"; rm -rf "$T"' EXIT
-export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
+export LC_ALL=C
 RANDOM=2605
 . "$srcdir/tests/interrupt.sh"
 

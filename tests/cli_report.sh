@@ -7,7 +7,7 @@ set -u
 srcdir=$(cd "$srcdir" && pwd)
 T=$(mktemp -d "${TMPDIR:-/tmp}/pf-report-XXXXXX") || exit 99
 trap 'rm -rf "$T"' EXIT
-export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
+export LC_ALL=C
 . "$srcdir/tests/interrupt.sh"
 # shellcheck disable=SC2086
 pf() { $PF_EMULATOR ./personaflow "$@" >"$T/out" 2>"$T/err"; }

@@ -12,7 +12,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/pf-stories-XXXXXX") || exit 99
 trap 'rm -rf "$T"' EXIT
 ln -s "$PWD" "$T/build"
 ln -s "$srcdir/data" "$T/data"
-export PERSONAFLOW_DATADIR=$srcdir/data LC_ALL=C
+export LC_ALL=C
 n=0
 for story in $(seq "$(grep -c '^```sh$' "$srcdir/doc/STORIES.md")"); do
   awk -v want="$story" '/^```sh$/ {n++; on = n == want; next} /^```$/ {on = 0} on' "$srcdir/doc/STORIES.md" >"$T/$story.sh"
