@@ -2,6 +2,8 @@
  * CPU features and name, detected once per process. */
 #include "simd/cpu.h"
 
+#include "config.h"
+
 #include <pthread.h>
 #include <string.h>
 
@@ -16,16 +18,19 @@ static const struct {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static uint32_t bits;
-static char name[64];
+static char name[96];
 
 static void detect(void) {
   bits = pf_cpu_detect();
-  pf_cpu_detect_name(name, sizeof name);
+  pf_cpu_detect_name(name, 64);
   size_t n = strlen(name);
   while (n && name[n - 1] == ' ')
     name[--n] = '\0';
   if (!n)
     strcpy(name, "unknown CPU");
+#ifdef PF_EMULATION
+  strcat(name, " (AMX and VNNI emulated)");
+#endif
 }
 
 uint32_t pf_cpu_bits(void) {

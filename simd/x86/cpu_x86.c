@@ -3,6 +3,8 @@
  * saves (Intel SDM vol. 1, 13.3 and 14.3; vol. 2, CPUID). */
 #include "simd/cpu.h"
 
+#include "config.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <string.h>
@@ -41,6 +43,18 @@ static int tiles_permitted(void) {
   return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
 
+/* What C stands in for in a build with --enable-emulation (simd/x86/emulate.h). */
+static uint32_t emulated(uint32_t found) {
+  uint32_t more = 0;
+#ifdef PF_EMULATION
+  if ((found & PF_CPU_LEVEL_AVX2) == PF_CPU_LEVEL_AVX2)
+    more |= PF_CPU_AVXVNNI;
+  if ((found & PF_CPU_LEVEL_AVX512) == PF_CPU_LEVEL_AVX512)
+    more |= PF_CPU_AVX512VNNI | ALL_AMX;
+#endif
+  return found | more;
+}
+
 uint32_t pf_cpu_detect(void) {
   uint32_t r[4] = {0}, found = 0;
   __get_cpuid(1, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
@@ -60,7 +74,7 @@ uint32_t pf_cpu_detect(void) {
   }
   if ((found & ALL_AMX) && !tiles_permitted())
     found &= ~(uint32_t)ALL_AMX;
-  return found;
+  return emulated(found);
 }
 
 void pf_cpu_detect_name(char *buf, size_t size) {
