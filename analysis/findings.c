@@ -115,24 +115,6 @@ static void put(work *w, const pf_finding *f, json_t *where) {
 
 /* ---- C1 -------------------------------------------------------------------------------------- */
 
-/* Largest KL10 of a jitter of one unit in the last place, over all draws at a site and layer. */
-static double jitter_floor(work *w, const char *site, int layer) {
-  double floor = 0;
-  char q[96];
-  size_t i, k;
-  const json_t *rows = pf_records_of(&w->r, "C1", &w->rc), *row, *draw;
-  snprintf(q, sizeof q, "site=%s layer=%d condition=I1", site, layer);
-  json_array_foreach(rows, i, row) {
-    if (!pf_record_is(row, q))
-      continue;
-    json_array_foreach(json_object_get(row, "draws"), k, draw) {
-      if (json_number_value(draw) > floor)
-        floor = json_number_value(draw);
-    }
-  }
-  return floor;
-}
-
 /* p that the own persona's vector gives a smaller KL than the others' do (N1, labels permuted). */
 static double p_shuffled(work *w, const char *site, int layer, const double *own) {
   size_t np = w->r.n_personas, nt = w->r.n_tasks, i, k;
@@ -203,7 +185,7 @@ static double *c1(work *w, const spot *s, const char *condition) {
 static void site_relevance(work *w, spot *s) {
   double *sx = c1(w, s, "S_X"), *sy = c1(w, s, "S_Y"), *s0 = c1(w, s, "S_0");
   s->a1 = c1(w, s, "A1");
-  s->floor = w->rc == PF_OK ? jitter_floor(w, s->site, s->layer) : 0;
+  s->floor = pf_records_floor(&w->r, s->site, s->layer, &w->rc);
   if (w->rc != PF_OK)
     return;
   s->rx = ratio(w, s->a1, sx);
@@ -322,11 +304,17 @@ static void geometry(work *w, const spot *s) {
   if (w->rc != PF_OK || !numbers(w, g[0]))
     return;
   additive_share(w, s, &share);
+  json_t *where = where_of(s);
+  if (!isnan(share.null_q95)) {
+    json_object_set_new(where, "R2_add of permuted personas, 95 %", pf_js_num(share.null_q95));
+    json_object_set_new(where, "its p", pf_js_num(share.p));
+  }
   pf_crossed sum = crossed(w, g[0]), xy = crossed(w, g[1]), inter = crossed(w, g[2]);
   if (w->rc == PF_OK)
     w->rc = pf_h2(&sum, null, &share, &xy, NULL, &f);
   if (w->rc == PF_OK)
-    put(w, &f, where_of(s));
+    put(w, &f, json_incref(where));
+  json_decref(where);
   double *n4 = c1(w, s, "N4_random"), *d = w->rc == PF_OK ? difference(w, n4, s->a1) : NULL;
   pf_crossed a1 = crossed(w, s->a1), td = crossed(w, d);
   if (w->rc == PF_OK)
@@ -358,11 +346,10 @@ static void local(work *w) {
 
 /* ---- C2 -------------------------------------------------------------------------------------- */
 
-/* 1 where the text has a marker of its persona that stands neither in the persona nor in the task.
- */
-static double *marked(work *w, const char *condition, const char *schedule, const char *field) {
-  double *x = table(w, "C2", field, "condition=%s schedule=%s", condition, schedule);
-  for (size_t c = 0; x && c < w->n; c++)
+/* A field of texts that a value acted on once; of counts, 1 where there is any. */
+static double *marked(work *w, const char *condition, const char *field, bool counts) {
+  double *x = table(w, "C2", field, "condition=%s schedule=once", condition);
+  for (size_t c = 0; x && c < w->n && counts; c++)
     x[c] = isnan(x[c]) ? x[c] : x[c] > 0;
   return x;
 }
@@ -370,16 +357,20 @@ static double *marked(work *w, const char *condition, const char *schedule, cons
 static void behaviour(work *w) {
   static const struct {
     const char *name, *field;
-  } lists[] = {{"any marker", "markers"}, {"not verbatim", "markers_not_verbatim"}};
+    bool counts;
+  } lists[] = {{"own less others' mean, not verbatim", "own_minus_others_any", false},
+               {"any marker", "markers", true},
+               {"not verbatim", "markers_not_verbatim", true}};
   if (!has(w, "C2"))
     return;
-  for (int i = 0; i < 2 && w->rc == PF_OK; i++) {
+  for (int i = 0; i < 3 && w->rc == PF_OK; i++) {
+    static const char *const names[] = {"clean", "additive", "remove_X", "S_X"};
     pf_finding f;
-    double *x[4] = {
-        marked(w, "clean", "once", lists[i].field), marked(w, "additive", "once", lists[i].field),
-        marked(w, "remove_X", "once", lists[i].field), marked(w, "S_X", "once", lists[i].field)};
+    double *x[4];
+    for (int k = 0; k < 4; k++)
+      x[k] = marked(w, names[k], lists[i].field, lists[i].counts);
     if (w->rc != PF_OK || !numbers(w, x[0]))
-      return;
+      continue;
     pf_crossed t[4];
     for (int k = 0; k < 4; k++)
       t[k] = crossed(w, x[k]);
@@ -535,24 +526,31 @@ static void hosts(work *w) {
 
 static void routes(work *w) {
   static const char *const ways[] = {"mask", "counterfactual"};
+  pf_finding f[2], both;
+  int n = 0;
   for (int i = 0; i < 2 && w->rc == PF_OK; i++) {
-    pf_finding f;
     double *x[5] = {table(w, "D1", "closure", "condition=K2 ablation=%s !profile layers", ways[i]),
                     table(w, "D1", "closure", "condition=K1 ablation=%s !profile layers", ways[i]),
                     table(w, "D2", "closure", "condition=T1"),
                     table(w, "D2", "closure", "condition=T2"),
                     table(w, "D2", "closure", "condition=T3")};
     pf_crossed t[5];
+    int n_t = 0;
     for (int k = 0; k < 5 && w->rc == PF_OK; k++) {
       if (!numbers(w, x[k]))
-        return;
-      t[k] = crossed(w, x[k]);
+        break;
+      t[n_t++] = crossed(w, x[k]);
     }
+    if (w->rc != PF_OK || n_t < 5)
+      continue;
+    w->rc = pf_h5(&t[0], &t[1], &t[2], &t[3], &t[4], NULL, &f[n]);
     if (w->rc == PF_OK)
-      w->rc = pf_h5(&t[0], &t[1], &t[2], &t[3], &t[4], NULL, &f);
-    if (w->rc == PF_OK)
-      put(w, &f, json_pack("{s:s}", "ablation", ways[i]));
+      put(w, &f[n++], json_pack("{s:s}", "ablation", ways[i]));
   }
+  if (w->rc != PF_OK || n < 2)
+    return;
+  pf_h5_both((const pf_finding *const[]){&f[0], &f[1]}, ways, &both);
+  put(w, &both, json_pack("{s:s}", "ablation", "both"));
 }
 
 /* The smallest tested share of the persona's tokens whose transplant closes .8; 1 where not even
@@ -672,7 +670,8 @@ static void persistence(work *w) {
       share[c] = x[0][c] / x[1][c];
   const json_t *layers = json_object_get(w->r.manifest, "layers");
   for (size_t k = 0; k < json_array_size(layers); k++) {
-    double one = jitter_floor(w, "p_last", (int)json_integer_value(json_array_get(layers, k)));
+    double one = pf_records_floor(&w->r, "p_last",
+                                  (int)json_integer_value(json_array_get(layers, k)), &w->rc);
     floor = one > floor ? one : floor;
   }
   pf_finding f;

@@ -90,8 +90,11 @@ static int holds(const json_t *row, const char *s, size_t n) {
   if (*s == '!' || !eq)
     return *s == '!' ? !v : v != NULL;
   const char *text = json_string_value(v);
-  if (json_is_integer(v)) {
-    snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
+  if (json_is_number(v)) {
+    if (json_is_integer(v))
+      snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
+    else
+      snprintf(number, sizeof number, "%g", json_real_value(v));
     text = number;
   }
   return text && strlen(text) == n - len - 1 && !memcmp(text, eq + 1, n - len - 1);
@@ -105,6 +108,23 @@ int pf_record_is(const json_t *row, const char *query) {
     at += n + (at[n] == ' ');
   }
   return 1;
+}
+
+double pf_records_floor(pf_records *r, const char *site, int layer, int *rc) {
+  double floor = 0;
+  char q[96];
+  size_t i, k;
+  const json_t *rows = pf_records_of(r, "C1", rc), *row, *draw;
+  snprintf(q, sizeof q, "site=%s layer=%d condition=I1", site, layer);
+  json_array_foreach(rows, i, row) {
+    if (!pf_record_is(row, q))
+      continue;
+    json_array_foreach(json_object_get(row, "draws"), k, draw) {
+      if (json_number_value(draw) > floor)
+        floor = json_number_value(draw);
+    }
+  }
+  return floor;
 }
 
 double *pf_records_table(pf_records *r, const char *experiment, const char *query,

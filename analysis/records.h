@@ -22,13 +22,16 @@ void pf_records_close(pf_records *r);
 const json_t *pf_records_of(pf_records *r, const char *experiment, int *rc);
 /* The cell of a record; the number of cells if it names none. */
 size_t pf_record_cell(const pf_records *r, const json_t *row);
-/* True if the record has all that `query` asks: "key=value" (a text, or an integer) and "!key" (it
- * has no such member), separated by spaces. */
+/* True if the record has all that `query` asks: "key=value" (a text, or a number as "%g" prints it)
+ * and "!key" (it has no such member), separated by spaces. */
 int pf_record_is(const json_t *row, const char *query);
 /* A new table of `field` of the records that the query asks for, NaN where there is none, the mean
  * where there are several; all NaN without the experiment. NULL: out of memory, or *rc. */
 double *pf_records_table(pf_records *r, const char *experiment, const char *query,
                          const char *field, int *rc);
+/* The noise floor of C1 at a site and layer: the largest KL10 that a value one unit in the last
+ * place away gave (I1), nats. What else could be noise (run, batch, kernel) changes no bit. */
+double pf_records_floor(pf_records *r, const char *site, int layer, int *rc);
 static inline pf_crossed pf_records_crossed(const pf_records *r, const double *x) {
   return (pf_crossed){x, r->n_personas, r->n_tasks};
 }

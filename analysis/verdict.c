@@ -77,7 +77,8 @@ static pf_finding begin(const char *id, const char *title, size_t n_cells) {
 static void add(pf_finding *f, const char *name, pf_interval x, pf_rule rule, double lo,
                 double hi) {
   pf_criterion *c = &f->c[f->n++];
-  *c = (pf_criterion){.x = x, .rule = rule, .lo = lo, .hi = hi};
+  *c = (pf_criterion){
+      .x = x, .rule = rule, .lo = lo, .hi = hi, .personas = {NAN, NAN, NAN}, .sign_flip = NAN};
   snprintf(c->name, sizeof c->name, "%s", name);
   c->met = judge(c);
 }
@@ -86,13 +87,45 @@ static void add_p(pf_finding *f, const char *name, double p) {
   add(f, name, (pf_interval){p, NAN, NAN}, PF_P, pf_threshold.alpha, pf_threshold.alpha);
 }
 
+/* Of persona means, towards what the rule asks. */
+static double sign_flip(const double *means, size_t n, pf_rule rule, double limit) {
+  switch (rule) {
+  case PF_AT_LEAST:
+  case PF_OVER:
+  case PF_CONTROL:
+    return pf_sign_flip(means, n, limit, PF_GREATER);
+  case PF_UNDER:
+    return pf_sign_flip(means, n, limit, PF_LESS);
+  case PF_WITHIN:
+    return pf_sign_flip_tost(means, n, limit);
+  default:
+    return NAN;
+  }
+}
+
+/* What the last criterion shows beside its interval. */
+static int over_personas(pf_finding *f, const pf_crossed *t, pf_statistic what, const pf_boot *o) {
+  pf_criterion *c = &f->c[f->n - 1];
+  pf_boot alone = o ? *o : (pf_boot){0};
+  alone.resampling = PF_PERSONAS;
+  double *means = pf_alloc(t->n_personas, sizeof *means);
+  int rc = means ? pf_bootstrap(t, what, &alone, &c->personas) : PF_ENOMEM;
+  if (rc == PF_OK) {
+    pf_persona_means(t, means);
+    c->sign_flip = sign_flip(means, t->n_personas, c->rule, c->hi);
+  }
+  pf_free(means);
+  return rc;
+}
+
 static int add_table(pf_finding *f, const char *name, const pf_crossed *t, pf_statistic what,
                      pf_rule rule, double limit, const pf_boot *o) {
   pf_interval x;
   int rc = pf_bootstrap(t, what, o, &x);
-  if (rc == PF_OK)
-    add(f, name, x, rule, limit, limit);
-  return rc;
+  if (rc != PF_OK)
+    return rc;
+  add(f, name, x, rule, limit, limit);
+  return over_personas(f, t, what, o);
 }
 
 static size_t cells_of(const pf_crossed *t) {
@@ -265,9 +298,14 @@ int pf_h4c(const pf_crossed *difference, const char *const *names, size_t n, con
   int rc = many(n);
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
     pf_tost t;
+    char name[40];
+    size_t cells = cells_of(&difference[i]);
+    snprintf(name, sizeof name, cells == out->n_cells ? "%s" : "%s, %zu cells", names[i], cells);
     rc = pf_bootstrap_tost(&difference[i], PF_MEDIAN, pf_threshold.same_closure, o, &t);
-    if (rc == PF_OK)
-      add(out, names[i], t.ci, PF_WITHIN, pf_threshold.same_closure, pf_threshold.same_closure);
+    if (rc != PF_OK)
+      break;
+    add(out, name, t.ci, PF_WITHIN, pf_threshold.same_closure, pf_threshold.same_closure);
+    rc = over_personas(out, &difference[i], PF_MEDIAN, o);
   }
   return end(out, rc);
 }
@@ -304,6 +342,26 @@ int pf_h5(const pf_crossed *direct, const pf_crossed *indirect, const pf_crossed
   if (rc == PF_OK)
     out->kind = route(&d, &i);
   return rc;
+}
+
+void pf_h5_both(const pf_finding *const each[2], const char *const suffix[2], pf_finding *out) {
+  *out = begin(each[0]->id, each[0]->title, each[0]->n_cells);
+  for (int k = 0; k < 2; k++)
+    for (size_t i = 0; i < each[k]->n && out->n < PF_MAX_CRITERIA; i++) {
+      const pf_criterion *from = &each[k]->c[i];
+      bool cut = !strncmp(from->name, "c_", 2); /* transplants are the same in both */
+      if (k && !cut)
+        continue;
+      pf_criterion *c = &out->c[out->n++];
+      *c = *from;
+      if (cut)
+        snprintf(c->name, sizeof c->name, "%s, %s", from->name, suffix[k]);
+    }
+  bool same = each[0]->verdict == each[1]->verdict;
+  out->verdict = same ? each[0]->verdict : PF_INCONCLUSIVE;
+  out->control_failed = each[0]->control_failed || each[1]->control_failed;
+  if (same && each[0]->kind && each[1]->kind && !strcmp(each[0]->kind, each[1]->kind))
+    out->kind = each[0]->kind;
 }
 
 int pf_h6(const pf_crossed *n80_share, const pf_crossed *top_heads, double p_tokens, double p_heads,
@@ -415,17 +473,24 @@ int pf_finding_line(const pf_finding *f, const char *model, char **line) {
   return pf_buf_take(&b, line);
 }
 
+static json_t *criterion_json(const pf_criterion *c) {
+  json_t *o =
+      json_pack("{s:s,s:o,s:o,s:o,s:s?,s:o,s:s}", "name", c->name, "value", pf_js_num(c->x.value),
+                "lo", pf_js_num(c->x.lo), "hi", pf_js_num(c->x.hi), "rule", rule_texts[c->rule],
+                "limit", c->rule == PF_SHOW ? json_null() : pf_js_num(c->hi), "met",
+                c->rule == PF_SHOW ? "shown" : met_texts[c->met]);
+  if (o && !isnan(c->personas.lo))
+    json_object_set_new(o, "over_personas",
+                        json_pack("[o,o]", pf_js_num(c->personas.lo), pf_js_num(c->personas.hi)));
+  if (o && !isnan(c->sign_flip))
+    json_object_set_new(o, "sign_flip_p", pf_js_num(c->sign_flip));
+  return o;
+}
+
 json_t *pf_finding_json(const pf_finding *f) {
   json_t *list = json_array();
-  for (size_t i = 0; i < f->n; i++) {
-    const pf_criterion *c = &f->c[i];
-    json_array_append_new(list,
-                          json_pack("{s:s,s:o,s:o,s:o,s:s?,s:o,s:s}", "name", c->name, "value",
-                                    pf_js_num(c->x.value), "lo", pf_js_num(c->x.lo), "hi",
-                                    pf_js_num(c->x.hi), "rule", rule_texts[c->rule], "limit",
-                                    c->rule == PF_SHOW ? json_null() : pf_js_num(c->hi), "met",
-                                    c->rule == PF_SHOW ? "shown" : met_texts[c->met]));
-  }
+  for (size_t i = 0; i < f->n; i++)
+    json_array_append_new(list, criterion_json(&f->c[i]));
   return json_pack("{s:s,s:s,s:s,s:s?,s:I,s:b,s:o}", "id", f->id, "title", f->title, "verdict",
                    pf_verdict_name(f->verdict), "kind", f->kind, "cells", (json_int_t)f->n_cells,
                    "control_failed", f->control_failed, "criteria", list);

@@ -49,6 +49,10 @@ typedef struct pf_criterion {
   pf_rule rule;
   double lo, hi; /* the limit, twice; of PF_OVER the other interval's ends */
   pf_met met;
+  /* Shown beside, of a table: the interval over personas alone, and the exact sign-flip test of
+   * the persona means against the limit. NaN: there is none. */
+  pf_interval personas;
+  double sign_flip;
 } pf_criterion;
 
 enum { PF_MAX_CRITERIA = 12 };
@@ -104,6 +108,9 @@ int pf_h4c(const pf_crossed *difference, const char *const *names, size_t n, con
  * indirect, redundant, synergistic or mixed. */
 int pf_h5(const pf_crossed *direct, const pf_crossed *indirect, const pf_crossed *t1,
           const pf_crossed *t2, const pf_crossed *t3, const pf_boot *o, pf_finding *out);
+/* H5 of two ablations of the same reads: their verdict where it is one, else inconclusive; kind
+ * likewise. suffix[i] names the i-th in the criteria. */
+void pf_h5_both(const pf_finding *const each[2], const char *const suffix[2], pf_finding *out);
 /* H6 distributed: n80 as a share of the persona's tokens, closure of keeping the top 5 % of heads;
  * p of each against random sets, adjusted. */
 int pf_h6(const pf_crossed *n80_share, const pf_crossed *top_heads, double p_tokens, double p_heads,

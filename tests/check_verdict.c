@@ -230,6 +230,41 @@ START_TEST(routes) {
 }
 END_TEST
 
+/* Two ablations: one verdict where they agree, else none. */
+START_TEST(two_ablations) {
+  static const char *const names[] = {"mask", "counterfactual"};
+  cells d = around(.9, NARROW), i = around(.2, NARROW), one = around(1, .001);
+  pf_crossed td = as_table(&d), ti = as_table(&i), t3 = as_table(&one);
+  pf_finding a, b;
+  ck_assert_int_eq(pf_h5(&td, &ti, &td, &ti, &t3, &quick, &a), PF_OK);
+  ck_assert_int_eq(pf_h5(&ti, &td, &td, &ti, &t3, &quick, &b), PF_OK);
+  pf_h5_both((const pf_finding *const[]){&a, &a}, names, &f);
+  expect(PF_OK, PF_SUPPORTED, "both direct");
+  ck_assert_str_eq(f.kind, "direct");
+  ck_assert_str_eq(f.c[0].name, "c_D, mask");
+  ck_assert_uint_eq(f.n, a.n + 2);
+  pf_h5_both((const pf_finding *const[]){&a, &b}, names, &f);
+  expect(PF_OK, PF_INCONCLUSIVE, "direct and indirect");
+  ck_assert_ptr_null(f.kind);
+}
+END_TEST
+
+/* Beside an interval over personas and tasks: that over personas alone, and the exact sign-flip
+ * test of their means; no width and the smallest p where all cells are the same. */
+START_TEST(over_personas) {
+  cells c = around(.6, 0);
+  pf_crossed t = as_table(&c);
+  ck_assert_int_eq(pf_h1a(&t, NULL, 0, &quick, &f), PF_OK);
+  ck_assert(f.c[0].personas.lo == .6 && f.c[0].personas.hi == .6);
+  ck_assert(f.c[0].sign_flip == 1.0 / 256);
+  for (size_t k = 0; k < N; k++)
+    c.x[k] = k / T % 2 ? 1 : 0; /* half of the personas above the limit */
+  ck_assert_int_eq(pf_h1a(&t, NULL, 0, &quick, &f), PF_OK);
+  ck_assert(f.c[0].personas.lo == 0 && f.c[0].personas.hi == 1);
+  ck_assert(f.c[0].sign_flip > .05);
+}
+END_TEST
+
 /* Planted models without noise: intervals without width. */
 START_TEST(planted_routes) {
   static const struct {
@@ -400,6 +435,8 @@ int main(void) {
   tcase_add_test(t, behaviour);
   tcase_add_test(t, routes);
   tcase_add_test(t, planted_routes);
+  tcase_add_test(t, two_ablations);
+  tcase_add_test(t, over_personas);
   tcase_add_test(t, mass);
   tcase_add_test(t, models);
   tcase_add_test(t, held_out);
