@@ -53,20 +53,60 @@ static void against_clean(const texts *t, const double *x) {
                 pf_mcnemar(lost, won));
 }
 
-static size_t identified(const texts *t, const char *q) {
-  size_t i, n = 0;
-  const json_t *rows = pf_records_of(&t->g->r, t->experiment, &t->g->rc), *row;
-  json_array_foreach(rows, i, row) n +=
-      pf_record_is(row, q) && !strcmp(pf_js_str(row, "identified"), pf_js_str(row, "persona"));
-  return n;
+/* Of how many cells' texts the model itself names the persona, and p under permuted labels. */
+static void identified(const texts *t, const char *q) {
+  pf_page *g = t->g;
+  size_t i;
+  pf_identified x = {.p = NAN};
+  int32_t *named = pf_alloc(g->n, sizeof *named);
+  const json_t *rows = pf_records_of(&g->r, t->experiment, &g->rc), *row;
+  for (size_t c = 0; named && c < g->n; c++)
+    named[c] = -1;
+  json_array_foreach(rows, i, row) {
+    size_t c = pf_record_cell(&g->r, row), p = 0;
+    if (!named || c >= g->n || !pf_record_is(row, q))
+      continue;
+    while (p < g->r.n_personas && strcmp(g->r.personas[p], pf_js_str(row, "identified")) != 0)
+      p++;
+    named[c] = p < g->r.n_personas ? (int32_t)p : -1;
+  }
+  if (g->rc == PF_OK &&
+      (!named || pf_identification(named, g->r.n_personas, g->r.n_tasks, &x) == PF_ENOMEM))
+    g->rc = PF_ENOMEM;
+  pf_buf_printf(g->b, "<td>%zu/%zu <small>[%.2f, %.2f] p = %.2g</small></td>", x.hits, x.n,
+                x.accuracy.lo, x.accuracy.hi, x.p);
+  pf_free(named);
 }
 
-static const char *const text_conditions[][2] = {
-    {"clean", "once"}, {"additive", "once"}, {"additive", "window"}, {"additive", "every_step"},
-    {"A2", "once"},    {"remove_X", "once"}, {"remove_X", "window"}, {"remove_X", "every_step"},
-    {"S_X", "once"},   {"S_X", "window"},    {"S_X", "every_step"},  {"N1", "once"},
-    {"N1", "window"},  {"N1", "every_step"}, {"host", "once"},       {"bare", "once"}};
+static const char *const text_conditions[][2] = {{"clean", "once"},
+                                                 {"additive", "once"},
+                                                 {"additive", "window"},
+                                                 {"additive", "every_step"},
+                                                 {"A2", "once"},
+                                                 {"remove_X", "once"},
+                                                 {"remove_X", "window"},
+                                                 {"remove_X", "every_step"},
+                                                 {"S_X", "once"},
+                                                 {"S_X", "window"},
+                                                 {"S_X", "every_step"},
+                                                 {"N1", "once"},
+                                                 {"N1", "window"},
+                                                 {"N1", "every_step"},
+                                                 {"host", "once"},
+                                                 {"bare", "once"},
+                                                 {"host_cached", "once"},
+                                                 {"host_cached", "window"},
+                                                 {"host_cached", "every_step"},
+                                                 {"host_oracle", "once"},
+                                                 {"host_oracle", "window"},
+                                                 {"host_oracle", "every_step"},
+                                                 {"host_mean_delta", "once"},
+                                                 {"host_mean_delta", "window"},
+                                                 {"host_mean_delta", "every_step"}};
 enum { N_TEXT_CONDITIONS = sizeof text_conditions / sizeof *text_conditions };
+
+/* How a text runs. */
+static const char *const course[] = {"first_divergence", "repetition", "nll_own"};
 
 static void text_cells(texts *t, const char *q, const char *condition, const char *schedule,
                        const double *x) {
@@ -87,7 +127,11 @@ static void text_cells(texts *t, const char *q, const char *condition, const cha
   if (t->full) {
     pf_stats llr = pf_page_stats(g, t->experiment, "llr_own", q);
     pf_page_spread(g, &llr);
-    pf_buf_printf(g->b, "<td>%zu/%zu</td>", identified(t, q), g->n);
+    identified(t, q);
+    for (size_t k = 0; k < PF_COUNT(course); k++) {
+      pf_stats s = pf_page_stats(g, t->experiment, course[k], q);
+      pf_page_spread(g, &s);
+    }
   }
   pf_buf_puts(g->b, "</tr>\n");
   pf_free(not_verbatim);
@@ -145,9 +189,15 @@ static void texts_head(const texts *t) {
       t->full ? "once at p_last, at p_last, g1 and g2 (window), or at every step"
               : "once, at p_last",
       t->full ? " LLR: how much likelier the persona&rsquo;s prompt makes the text than the "
-                "baseline&rsquo;s, nats a token, by the model itself."
+                "baseline&rsquo;s, nats a token, by the model itself; persona identified: it is "
+                "the one whose prompt makes the text likeliest (Wilson&rsquo;s interval, p under "
+                "permuted labels). host_: in the baseline persona&rsquo;s prompt in place of the "
+                "text: the additive value (cached), that of the whole prompt (oracle), the "
+                "persona&rsquo;s effect averaged over other tasks, added (mean_delta)."
               : "",
-      t->full ? "<th>LLR</th><th>persona identified</th>" : "");
+      t->full ? "<th>LLR</th><th>persona identified</th><th>tokens as clean</th><th>repeated "
+                "triples</th><th>nats a token, own prompt</th>"
+              : "");
 }
 
 void pf_page_texts(pf_page *g) {
@@ -193,10 +243,23 @@ static const pf_asked of_c3[] = {
     {"oracle, p_last g1 g2", "host=B condition=oracle positions=window"},
     {"cached, every step", "host=B condition=cached positions=every_step set=14"},
     {"oracle, every step", "host=B condition=oracle positions=every_step set=14"},
-    {"averaged D_X added at every step", "host=B condition=mean_delta positions=every_step"},
+    {"D_X added, p_last", "host=B condition=delta positions=p_last alpha=1"},
+    {"twice D_X added, p_last", "host=B condition=delta positions=p_last alpha=2"},
+    {"four times D_X added, p_last", "host=B condition=delta positions=p_last alpha=4"},
+    {"averaged D_X added, p_last", "host=B condition=mean_delta positions=p_last alpha=1"},
+    {"twice averaged D_X added, p_last", "host=B condition=mean_delta positions=p_last alpha=2"},
+    {"four times averaged D_X, p_last", "host=B condition=mean_delta positions=p_last alpha=4"},
+    {"half averaged D_X, every step", "host=B condition=mean_delta positions=every_step alpha=0.5"},
+    {"averaged D_X added at every step",
+     "host=B condition=mean_delta positions=every_step alpha=1"},
+    {"twice averaged D_X, every step", "host=B condition=mean_delta positions=every_step alpha=2"},
+    {"cached in the bare task", "host=bare condition=cached"},
     {"oracle in the bare task", "host=bare condition=oracle"},
+    {"cached in a neutral persona's prompt", "host=N condition=cached"},
     {"oracle in a neutral persona's prompt", "host=N condition=oracle"},
+    {"cached behind a gap", "host=GAP condition=cached"},
     {"oracle behind a gap", "host=GAP condition=oracle"},
+    {"cached in the masked prompt", "host=MASK condition=cached"},
     {"oracle in the masked prompt", "host=MASK condition=oracle"}};
 static const pf_asked of_paper[] = {{"oracle, one layer", "condition=oracle set=14"},
                                     {"cached, one layer", "condition=cached set=14"}};
@@ -208,8 +271,8 @@ static const pf_asked of_sets[] = {
 
 void pf_page_injections(pf_page *g) {
   static const char *const fields[] = {
-      "closure10",    "closure_0", "closure_1_9", "closure_10", "closure_reverse_kl10",
-      "closure_jsd10"};
+      "closure10",     "closure_0",    "closure_1_9", "closure_10", "closure_reverse_kl10",
+      "closure_jsd10", "closure_ll10", "<closure10"};
   static const char *const series[2] = {"ten tokens", "the first token"};
   enum { N_FIELDS = PF_COUNT(fields) };
   pf_figure f = {.n = 0};
@@ -223,7 +286,9 @@ void pf_page_injections(pf_page *g) {
                 "tokens meet it only through one position&rsquo;s keys and values.</p>\n"
                 "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">put into the "
                 "host</th><th>closure, 10 tokens</th><th>t = 0</th><th>t = 1&ndash;9</th><th>t "
-                "&ge; 10</th><th>10 tokens, reverse KL</th><th>Jensen&ndash;Shannon</th></tr>\n",
+                "&ge; 10</th><th>10 tokens, reverse "
+                "KL</th><th>Jensen&ndash;Shannon</th><th>likelihood</th><th>cells made "
+                "worse</th></tr>\n",
                 full ? ""
                      : "Host: the baseline persona&rsquo;s prompt, overwritten once at p_last; "
                        "cached: the additive value; oracle: the vector of the whole prompt. ");

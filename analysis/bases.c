@@ -14,7 +14,7 @@ static level level_of(const pf_base *b) {
                                                      : ONE_PART;
 }
 
-static pf_base *find(const pf_bases *b, int persona, int task) {
+pf_base *pf_bases_find(const pf_bases *b, int persona, int task) {
   for (size_t i = 0; i < b->n; i++)
     if (b->v[i]->persona == persona && b->v[i]->task == task)
       return b->v[i];
@@ -45,7 +45,7 @@ void pf_bases_drop(pf_bases *b, bool all) {
 
 int pf_bases_want(pf_bases *b, int persona, int task, pf_base **out) {
   const pf_plan *p = &b->d->plan;
-  if ((*out = find(b, persona, task)))
+  if ((*out = pf_bases_find(b, persona, task)))
     return PF_OK;
   int rc = pf_grow((void **)&b->v, &b->cap, b->n + 1, sizeof(pf_base *));
   pf_base *x = rc == PF_OK ? pf_calloc(1, sizeof *x) : NULL;
@@ -68,9 +68,9 @@ static size_t kept(const pf_desk *d, const pf_role_prompt *q, const pf_role_prom
 
 /* The run whose beginning a prompt takes; NULL: none. */
 static const pf_base *parent_of(const pf_bases *b, const pf_base *x) {
-  const pf_base *from = level_of(x) == BOTH_PARTS ? find(b, x->persona, PF_BASE) : NULL;
+  const pf_base *from = level_of(x) == BOTH_PARTS ? pf_bases_find(b, x->persona, PF_BASE) : NULL;
   if (!from && level_of(x) != ROOT)
-    from = find(b, PF_BASE, PF_BASE);
+    from = pf_bases_find(b, PF_BASE, PF_BASE);
   return from;
 }
 

@@ -25,6 +25,8 @@ typedef struct pf_bases {
 
 /* The base of a persona and a task, new if it is not there. */
 int pf_bases_want(pf_bases *b, int persona, int task, pf_base **out);
+/* NULL: it is not there. */
+pf_base *pf_bases_find(const pf_bases *b, int persona, int task);
 /* Runs those that have not been run. BB comes first, then what has one part of the grid's, then XY:
  * each continues the one before it (XY its XB) where their tokens part, and has p_last of its own.
  */

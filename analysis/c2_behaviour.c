@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * C2: what the model says under each value. 80 greedy tokens, with a value put at the layer of the
  * paper's test: once at p_last; at p_last, g1 and g2; or at every step, where the runs that the
- * value comes from are fed the text generated so far. Texts are scored on marker lists and by the
- * model itself: which persona makes the text most likely? `markers` is the paper's own test. All
- * cells' texts grow together, so that a step reads the weights once for many. doc/STUDY.md, C2. */
+ * value comes from are fed the text generated so far; in the prompt itself, or (C3, free running)
+ * in the baseline persona's. Texts are scored on marker lists and by the model itself: which
+ * persona makes the text most likely? `markers` is the paper's own test. All cells' texts grow
+ * together, so that a step reads the weights once for many. doc/STUDY.md, C2. */
 #include <math.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ typedef enum schedule { ONCE, WINDOW, EVERY_STEP, N_SCHEDULES } schedule;
 static const char *const schedule_names[N_SCHEDULES] = {"once", "window", "every_step"};
 static const int32_t schedule_steps[N_SCHEDULES] = {1, 3, TOKENS};
 
-typedef enum value { V_NONE, V_A1, V_A2, V_RMX, V_SX, V_N1 } value;
+typedef enum value { V_NONE, V_A1, V_A2, V_RMX, V_SX, V_N1, V_XY, V_MEAN } value;
 typedef struct condition {
   const char *name;
   value v;
@@ -46,7 +47,10 @@ static const condition conditions[] = {
     {"A2", V_A2, 0, OWN, false, false},
     {"S_X", V_SX, BIT(FROM_BY), OWN, false, true},
     {"N1", V_N1, BIT(FROM_BB) | BIT(FROM_BY) | BIT(FROM_OTHER), OWN, false, true},
-    {"host", V_NONE, 0, PF_BASE, false, false}};
+    {"host", V_NONE, 0, PF_BASE, false, false},
+    {"host_cached", V_A1, BIT(FROM_BB) | BIT(FROM_XB) | BIT(FROM_BY), PF_BASE, false, true},
+    {"host_oracle", V_XY, BIT(FROM_XY), PF_BASE, false, true},
+    {"host_mean_delta", V_MEAN, 0, PF_BASE, false, true}}; /* added, not put in place */
 enum { N_CONDITIONS = sizeof conditions / sizeof *conditions };
 
 /* ---- texts in the making ----------------------------------------------------------------------
@@ -66,6 +70,7 @@ typedef struct text {
   float least_margin;
   const char *finish;      /* NULL: it goes on */
   double *llr;             /* (n_personas) */
+  double logprob;          /* a token, behind the baseline persona's prompt, mean */
   const struct text *like; /* what has the same tokens: the same prompt, and no value; or NULL */
 } text;
 
@@ -79,8 +84,9 @@ typedef struct work {
   size_t n_t;
   text **said; /* that others of the same prompt take over: those without a persona of the grid */
   size_t n_said, cap_said;
-  float *logits; /* (texts, V) */
-  pf_markers grid_markers, task_markers;
+  float *logits;                         /* (texts, V) */
+  pf_markers grid_markers, task_markers; /* the grid's own, or the paper's; those of `full` */
+  bool own_lists;                        /* the grid brings its own */
 } work;
 
 /* ---- values ---------------------------------------------------------------------------------- */
@@ -120,6 +126,18 @@ static bool two_way(const work *w, const text *t, float *out) {
   return there;
 }
 
+/* The mean over other tasks of h_XY' - h_BY' at p_last. */
+static void mean_delta(const work *w, const text *t, float *out) {
+  size_t others = w->p->grid.n_tasks - 1;
+  memset(out, 0, w->width * sizeof *out);
+  for (int j = 0; (size_t)j <= others; j++) {
+    const pf_base *a = pf_bases_find(&w->b, persona_of(w, t), j),
+                  *b = pf_bases_find(&w->b, PF_BASE, j);
+    for (size_t e = 0; j != task_of(w, t) && e < w->width; e++)
+      out[e] += (a->h[e] - b->h[e]) / (float)others;
+  }
+}
+
 /* The value from what its runs have at this step; false: it does not exist. */
 static bool make_value(const work *w, const text *t) {
   float *out = t->value;
@@ -139,6 +157,12 @@ static bool make_value(const work *w, const text *t) {
     return true;
   case V_A2:
     return two_way(w, t, out);
+  case V_XY:
+    memcpy(out, t->h[FROM_XY], w->width * sizeof *out);
+    return true;
+  case V_MEAN:
+    mean_delta(w, t, out);
+    return true;
   default:
     return false;
   }
@@ -190,6 +214,7 @@ static int take_over(work *w, text *t) {
     rc = pf_ids_push(&t->out, t->like->out.v[i]);
   t->least_margin = t->like->least_margin;
   t->finish = t->like->finish;
+  t->logprob = t->like->logprob;
   memcpy(t->llr, t->like->llr, w->p->grid.n_personas * sizeof *t->llr);
   return rc;
 }
@@ -317,7 +342,7 @@ static int step_texts(work *w, int32_t step, bool *more) {
                       .head = -1,
                       .pos_lo = pos,
                       .pos_hi = pos + 1,
-                      .op = PF_OP_REPLACE,
+                      .op = t->c->v == V_MEAN ? PF_OP_ADD : PF_OP_REPLACE,
                       .value = t->value};
     rc = pf_seq_set_taps(t->seq, &t->tap, put);
     rows[n] = (pf_row){.seq = t->seq,
@@ -396,8 +421,9 @@ static int persona_scores(work *w, text *t) {
   }
   if (rc == PF_OK)
     rc = pf_desk_eval(w->d, w->d->work.ctx, rows, n * t->out.n, NULL);
+  t->logprob = rc == PF_OK ? mean_logprob(&j[0], t->out.n) : 0;
   for (size_t i = 1; i < n && rc == PF_OK; i++)
-    t->llr[i - 1] = mean_logprob(&j[i], t->out.n) - mean_logprob(&j[0], t->out.n);
+    t->llr[i - 1] = mean_logprob(&j[i], t->out.n) - t->logprob;
   for (size_t i = 0; j && i < n; i++)
     pf_seq_free(j[i].seq);
   pf_free(j);
@@ -408,20 +434,22 @@ static int persona_scores(work *w, text *t) {
 /* ---- records --------------------------------------------------------------------------------- */
 
 /* Scores of a text on the persona's own list, and the mean over the others'. */
-static int put_markers(const work *w, const text *t, const char *z, json_t *row) {
+static int put_markers(const work *w, const text *t, const pf_markers *lists, const char *z,
+                       json_t *row) {
   const pf_grid *g = &w->p->grid;
   size_t own = (size_t)persona_of(w, t);
-  double *distinct = pf_alloc(2 * g->n_personas, sizeof *distinct),
-         *fresh = distinct + g->n_personas;
+  double *distinct = pf_alloc(3 * g->n_personas, sizeof *distinct),
+         *fresh = distinct + g->n_personas, *any = fresh + g->n_personas;
   int rc = distinct ? PF_OK : PF_ENOMEM;
   for (size_t i = 0; i < g->n_personas && rc == PF_OK; i++) {
-    const pf_marker_list *l = pf_markers_persona(&w->grid_markers, g->personas[i].key);
+    const pf_marker_list *l = pf_markers_persona(lists, g->personas[i].key);
     pf_marker_score score = {0};
     if (l)
       rc =
           pf_markers_score(l, z, g->personas[own].text, g->tasks[task_of(w, t)].text, &score, NULL);
     distinct[i] = l ? (double)score.distinct : (double)NAN;
     fresh[i] = l ? (double)score.own : (double)NAN;
+    any[i] = l ? (double)(score.own > 0) : (double)NAN;
   }
   if (rc == PF_OK) {
     json_object_set_new(row, "markers", pf_js_num(distinct[own]));
@@ -430,6 +458,8 @@ static int put_markers(const work *w, const text *t, const char *z, json_t *row)
                         pf_js_num(pf_own_minus_others(distinct, g->n_personas, own)));
     json_object_set_new(row, "own_minus_others_not_verbatim",
                         pf_js_num(pf_own_minus_others(fresh, g->n_personas, own)));
+    json_object_set_new(row, "own_minus_others_any",
+                        pf_js_num(pf_own_minus_others(any, g->n_personas, own)));
   }
   pf_free(distinct);
   return rc;
@@ -457,7 +487,36 @@ static void put_persona_scores(const work *w, const text *t, json_t *row) {
   }
   json_object_set_new(row, "llr", all);
   json_object_set_new(row, "llr_own", pf_js_num(t->llr[persona_of(w, t)]));
+  json_object_set_new(row, "nll_own", pf_js_num(-(t->logprob + t->llr[persona_of(w, t)])));
   json_object_set_new(row, "identified", json_string(g->personas[best].key));
+}
+
+/* Share of a text's runs of three tokens that stood in it before; NaN when it has none. */
+static double repetition(const pf_ids *z) {
+  size_t n = z->n < 3 ? 0 : z->n - 2, again = 0;
+  for (size_t i = 0; i < n; i++)
+    for (size_t k = 0; k < i; k++)
+      if (!memcmp(z->v + i, z->v + k, 3 * sizeof *z->v)) {
+        again++;
+        break;
+      }
+  return n ? (double)again / (double)n : (double)NAN;
+}
+
+/* Tokens that a text has in common with the cell's clean one from the beginning. */
+static size_t divergence(const work *w, const text *t) {
+  size_t i = 0, k = 0;
+  while (i < w->n_t && (w->t[i].cell != t->cell || w->t[i].c != conditions))
+    i++;
+  const pf_ids *clean = &w->t[i].out;
+  while (k < clean->n && k < t->out.n && clean->v[k] == t->out.v[k])
+    k++;
+  return k;
+}
+
+static void put_course(const work *w, const text *t, json_t *row) {
+  json_object_set_new(row, "first_divergence", json_integer((json_int_t)divergence(w, t)));
+  json_object_set_new(row, "repetition", pf_js_num(repetition(&t->out)));
 }
 
 static int text_row(const work *w, const text *t, bool full, json_t *rows) {
@@ -470,11 +529,14 @@ static int text_row(const work *w, const text *t, bool full, json_t *rows) {
                           schedule_names[t->s], "ids", pf_js_ints(t->out.v, t->out.n), "text",
                           json_stringn(z, n), "finish", t->finish, "least_margin",
                           pf_js_num((double)t->least_margin));
-  rc = row ? put_markers(w, t, z, row) : PF_ENOMEM;
+  const pf_markers *lists = full && !w->own_lists ? &w->task_markers : &w->grid_markers;
+  rc = row ? put_markers(w, t, lists, z, row) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = put_task_markers(w, t, z, row);
-  if (rc == PF_OK && full)
+  if (rc == PF_OK && full) {
     put_persona_scores(w, t, row);
+    put_course(w, t, row);
+  }
   pf_text_free(z);
   if (rc == PF_OK)
     return pf_rows_add(rows, row);
@@ -503,9 +565,9 @@ static int add_text(work *w, size_t cell, const condition *c, schedule s) {
 
 static bool applies(const pf_plan *p, bool full, const condition *c) {
   const pf_grid *g = &p->grid;
-  bool grid =
-      c->v == V_A2 ? g->n_personas > 1 && g->n_tasks > 1 : c->v != V_N1 || g->n_personas > 1;
-  return grid && (full || c->paper);
+  bool personas = (c->v != V_A2 && c->v != V_N1) || g->n_personas > 1,
+       tasks = (c->v != V_A2 && c->v != V_MEAN) || g->n_tasks > 1;
+  return personas && tasks && (full || c->paper);
 }
 
 static int schedules_of(const pf_plan *p, bool full, const condition *c) {
@@ -546,21 +608,14 @@ static int keep_cells(work *w, const size_t *cells, size_t n) {
   return rc;
 }
 
-/* The prompts of the whole grid, which A2 is fitted to. */
+/* The prompts of the whole grid, which A2 is fitted to and averages are taken of. */
 static int whole_grid(work *w) {
   pf_base *b;
   int rc = PF_OK;
   for (size_t c = 0; c < w->p->n_cells && rc == PF_OK; c++)
     rc = pf_bases_want(&w->b, (int)(c / w->p->grid.n_tasks), (int)(c % w->p->grid.n_tasks), &b);
-  return rc;
-}
-
-/* What persona_scores will ask for, so that it is run in one call. */
-static int judges(work *w, const size_t *cells, size_t n) {
-  pf_base *b;
-  int rc = PF_OK;
-  for (size_t i = 0; i < n && rc == PF_OK; i++)
-    rc = pf_bases_want(&w->b, PF_BASE, (int)(cells[i] % w->p->grid.n_tasks), &b);
+  for (int j = 0; (size_t)j < w->p->grid.n_tasks && rc == PF_OK; j++)
+    rc = pf_bases_want(&w->b, PF_BASE, j, &b);
   return rc;
 }
 
@@ -571,8 +626,6 @@ static int run_group(work *w, const size_t *cells, size_t n) {
     rc = add_cell(w, cells[i]);
   if (rc == PF_OK && w->full)
     rc = whole_grid(w);
-  if (rc == PF_OK && w->full)
-    rc = judges(w, cells, n);
   if (rc == PF_OK)
     rc = pf_bases_run(&w->b);
   if (rc == PF_OK)
@@ -594,7 +647,8 @@ static int run_group(work *w, const size_t *cells, size_t n) {
 static int open_markers(work *w) {
   pf_markers_of_grid(&w->grid_markers, &w->p->grid);
   int rc = PF_OK;
-  if (w->grid_markers.n_personas == 0) {
+  w->own_lists = w->grid_markers.n_personas > 0;
+  if (!w->own_lists) {
     pf_markers_free(&w->grid_markers);
     rc = pf_markers_open(&w->grid_markers, "paper");
   }
@@ -615,7 +669,7 @@ static load load_of(const pf_desk *d, bool full, bool of_task, size_t n) {
   load l = {0};
   for (int i = 0; i < N_CONDITIONS; i++)
     for (int s = 0; s < schedules_of(p, full, &conditions[i]); s++) {
-      if ((conditions[i].persona != OWN) != of_task)
+      if ((conditions[i].persona != OWN && conditions[i].v == V_NONE) != of_task)
         continue;
       size_t more = (size_t)schedule_steps[s] - 1;
       l.texts++;

@@ -65,6 +65,7 @@ static const char *const content_names[N_CONTENTS] = {CONTENTS(CONTENT_NAME)};
 
 typedef struct c3 {
   pf_sheet s;
+  const pf_trial *clean; /* the answer's likelihood with the persona's text */
   size_t d;
   int32_t layers;
   const pf_track *xy, *bb, *xb, *by, *other;
@@ -216,7 +217,10 @@ static int put(c3 *c, const plan *p, const pf_trial **trial) {
   if (degenerate(c, p))
     json_object_set_new(x->row, "degenerate", json_string(degenerate(c, p)));
   x->base = p->base ? p->base : &x->v;
+  x->clean = c->clean;
   x->steps = true;
+  if (c->clean && !(x->v.logprob = pf_lab_alloc(c->s.l, pf_lab_n_y(c->s.l) + 1, sizeof(double))))
+    return PF_ENOMEM;
   if (trial)
     *trial = &x->v;
   return PF_OK;
@@ -458,9 +462,21 @@ static int each_layer(c3 *c, const pf_trial *base) {
   return rc == PF_OK ? each_set(c, base, true) : rc;
 }
 
+static int clean_likelihood(c3 *c) {
+  pf_line *x;
+  int rc = pf_sheet_probe(&c->s, c->xy, &x);
+  if (rc != PF_OK)
+    return rc;
+  x->v.logprob = pf_lab_alloc(c->s.l, pf_lab_n_y(c->s.l) + 1, sizeof(double));
+  c->clean = &x->v;
+  return x->v.logprob ? PF_OK : PF_ENOMEM;
+}
+
 static int all(c3 *c, const int32_t *layer) {
   const pf_trial *base;
   int rc = open_others(c);
+  if (rc == PF_OK)
+    rc = clean_likelihood(c);
   if (rc == PF_OK)
     rc = host_and_values(c, paper_setting(c, layer), &base);
   if (rc == PF_OK)

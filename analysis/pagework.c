@@ -19,6 +19,17 @@ pf_stats pf_page_stats(pf_page *g, const char *experiment, const char *field, co
   return s;
 }
 
+pf_interval pf_page_interval(pf_page *g, const char *experiment, const char *field,
+                             const char *query) {
+  pf_interval v = {NAN, NAN, NAN};
+  double *x = g->rc == PF_OK ? pf_records_table(&g->r, experiment, query, field, &g->rc) : NULL;
+  pf_crossed t = pf_records_crossed(&g->r, x);
+  if (x)
+    g->rc = pf_bootstrap(&t, PF_MEDIAN, NULL, &v);
+  pf_free(x);
+  return v;
+}
+
 bool pf_page_has(pf_page *g, const char *experiment) {
   return g->rc == PF_OK && pf_records_of(&g->r, experiment, &g->rc) != NULL;
 }
@@ -37,7 +48,12 @@ void pf_page_number(pf_page *g, double x) {
   if (isnan(x))
     pf_buf_puts(g->b, "&ndash;");
   else
-    pf_buf_printf(g->b, fabs(x) >= 100 ? "%.0f" : fabs(x) >= 10 ? "%.1f" : "%.3f", x);
+    pf_buf_printf(g->b,
+                  fabs(x) >= 100                ? "%.0f"
+                  : fabs(x) >= 10               ? "%.1f"
+                  : fabs(x) >= 0.01 || x == 0.0 ? "%.3f"
+                                                : "%.2g",
+                  x);
 }
 
 void pf_page_spread(pf_page *g, const pf_stats *s) {
@@ -160,10 +176,26 @@ void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s) {
   r->hi[series] = s->q75;
 }
 
+/* How many of the cells that have a number have one below 0. */
+static void below_zero(pf_page *g, const char *experiment, const char *field, const char *query) {
+  size_t n = 0, below = 0;
+  double *x = g->rc == PF_OK ? pf_records_table(&g->r, experiment, query, field, &g->rc) : NULL;
+  for (size_t c = 0; x && c < g->n; c++) {
+    n += !isnan(x[c]);
+    below += x[c] < 0;
+  }
+  pf_buf_printf(g->b, "<td>%zu/%zu</td>", below, n);
+  pf_free(x);
+}
+
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
                         const char *const *fields, size_t n, pf_figure *f) {
   pf_svg_row *r = NULL;
   for (size_t k = 0; k < n; k++) {
+    if (fields[k][0] == '<') {
+      below_zero(g, experiment, fields[k] + 1, query);
+      continue;
+    }
     pf_stats s = pf_page_stats(g, experiment, fields[k], query);
     if (k == 0 && s.n == 0)
       return;

@@ -21,6 +21,9 @@ typedef struct pf_page {
 
 /* Over cells, of a field of an experiment's records that a query asks for. */
 pf_stats pf_page_stats(pf_page *g, const char *experiment, const char *field, const char *query);
+/* Their median with its 95 % interval over personas and tasks. */
+pf_interval pf_page_interval(pf_page *g, const char *experiment, const char *field,
+                             const char *query);
 bool pf_page_has(pf_page *g, const char *experiment);
 /* With &, <, > as entities; NULL: nothing. */
 void pf_page_text(pf_page *g, const char *s);
@@ -49,7 +52,7 @@ void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_s
                    double ymin, double ymax, bool log, const char *caption);
 
 /* A figure of rows (pf_svg_rows) being filled. */
-enum { PF_FIGURE_ROWS = 32 };
+enum { PF_FIGURE_ROWS = 48 };
 typedef struct pf_figure {
   pf_svg_row row[PF_FIGURE_ROWS];
   size_t n;
@@ -60,7 +63,8 @@ pf_svg_row *pf_figure_row(pf_figure *f, const char *name);
 /* Median and quartiles of a series of the row. */
 void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s);
 /* A table's row of several fields of the records that the query asks for, of the first two in the
- * figure too (unless NULL); none where the first has no value. */
+ * figure too (unless NULL); none where the first has no value. "<FIELD" (not the first): in how
+ * many cells the field is below 0. */
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
                         const char *const *fields, size_t n, pf_figure *f);
 /* Such rows, one for each that is asked for. */

@@ -89,7 +89,25 @@ static void put_window(const pf_line *x, size_t n, int m, int w) {
   json_object_set_new(x->row, key, pf_js_num(n > lo && base > 0 ? 1 - sum / base : (double)NAN));
 }
 
+/* How likely the clean answer is, over the steps below hi. */
+static void put_likelihood(const pf_line *x, size_t n, const char *window, size_t hi) {
+  char key[40];
+  double ll = pf_sum_steps(x->v.logprob, n, 0, hi);
+  snprintf(key, sizeof key, "ll%s", window);
+  json_object_set_new(x->row, key, pf_js_num(ll));
+  if (!x->base || !x->clean)
+    return;
+  double from = pf_sum_steps(x->base->logprob, n, 0, hi),
+         to = pf_sum_steps(x->clean->logprob, n, 0, hi);
+  snprintf(key, sizeof key, "closure_ll%s", window);
+  json_object_set_new(x->row, key, pf_js_num(to > from ? (ll - from) / (to - from) : (double)NAN));
+}
+
 static void put_windows(const pf_line *x, size_t n) {
+  if (x->v.logprob) {
+    put_likelihood(x, n, "", SIZE_MAX);
+    put_likelihood(x, n, "10", 10);
+  }
   if (x->steps)
     put_steps(x, n);
   json_object_set_new(x->row, "n_scored", json_integer((json_int_t)n));

@@ -8,9 +8,10 @@
 
 typedef struct pf_line {
   pf_trial v;
-  json_t *row;          /* NULL: no record */
-  const pf_trial *base; /* of a line with a record: closure 0; NULL: no closure */
-  bool steps;           /* the KL of every step stands in the record too (kl_steps) */
+  json_t *row;           /* NULL: no record */
+  const pf_trial *base;  /* of a line with a record: closure 0; NULL: no closure */
+  const pf_trial *clean; /* with v.logprob and the base's: closure_ll 1; NULL: none */
+  bool steps;            /* the KL of every step stands in the record too (kl_steps) */
 } pf_line;
 
 /* Lines live in the lab's memory (pf_lab_alloc) until it is cleared. */
@@ -30,7 +31,8 @@ int pf_sheet_probe(pf_sheet *s, const pf_track *t, pf_line **line);
  * (t < 10), kl_0, kl_1_9, kl_10, and with a base closure, closure10, closure_0, closure_1_9,
  * closure_10: 1 - KL / KL of the base. The same of the reverse KL (reverse_kl,
  * closure_reverse_kl) and the Jensen-Shannon divergence (jsd, closure_jsd), over all steps and 10.
- */
+ * With v.logprob: ll, ll10, the log-likelihood of y in nats; with base and clean closure_ll,
+ * closure_ll10: 0 at the base's, 1 at the clean one's. */
 int pf_sheet_run(pf_sheet *s);
 void pf_sheet_free(pf_sheet *s);
 

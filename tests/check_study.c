@@ -6,10 +6,12 @@
 
 #include <stdarg.h>
 
+#include "analysis/experiment.h"
 #include "analysis/grid.h"
 #include "analysis/study.h"
 #include "base/io.h"
 #include "base/js.h"
+#include "tests/model_util.h"
 #include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include "tests/util.h"
@@ -451,6 +453,102 @@ START_TEST(texts_and_memory) {
 }
 END_TEST
 
+/* Runs prompt and text from nothing with the taps; logits of the last token. */
+static void run_whole(pf_ctx *c, const pf_role_prompt *q, const int32_t *text, size_t n,
+                      pf_tap *taps, size_t n_taps, float *logits) {
+  pf_row rows[256];
+  pf_seq *s = tu_seq(c);
+  size_t all = q->enc.n + n;
+  ck_assert_uint_le(all, 256);
+  for (size_t i = 0; i < all; i++)
+    rows[i] = (pf_row){.seq = s,
+                       .token = i < q->enc.n ? q->enc.ids[i] : text[i - q->enc.n],
+                       .pos = (int32_t)i,
+                       .out = i + 1 == all ? 0 : -1};
+  ck_assert_int_eq(pf_seq_set_taps(s, taps, n_taps), PF_OK);
+  ck_assert_msg(pf_eval(c, rows, all, logits) == PF_OK, "%s", pf_last_error());
+  pf_seq_free(s);
+}
+
+enum { FREE_TOKENS = 12, FREE_WIDTH = 512 };
+
+/* Greedy tokens of a host in which, once or at every step, what enters the layer at the last token
+ * is that of the persona's prompt with the same text behind it: whole passes, nothing kept. */
+static void greedy_in_host(const pf_role_prompt *xy, const pf_role_prompt *host, bool every,
+                           int32_t *text) {
+  static float h[FREE_TOKENS][FREE_WIDTH];
+  pf_model *m = tu_open(MODEL);
+  pf_ctx *c = tu_ctx(m, 1);
+  float *logits = tu_logits(m), margin;
+  pf_tap get = {.hook = tu_hook(m, "blocks.0.hook_resid_pre"), .head = -1}, put[FREE_TOKENS];
+  ck_assert_int_le(pf_model_get_info(m)->d_model, FREE_WIDTH);
+  get.layer = pf_paper_layer(14, pf_model_get_info(m)->n_layers);
+  for (size_t k = 0; k < FREE_TOKENS; k++) {
+    get.op = PF_OP_CAPTURE;
+    get.pos_lo = (int32_t)(xy->enc.n + k) - 1;
+    get.pos_hi = get.pos_lo + 1;
+    get.out = h[k];
+    if (k == 0 || every)
+      run_whole(c, xy, text, k, &get, 1, logits);
+    put[k] = get;
+    put[k].op = PF_OP_REPLACE;
+    put[k].pos_lo = (int32_t)(host->enc.n + k) - 1;
+    put[k].pos_hi = put[k].pos_lo + 1;
+    put[k].value = h[k];
+    run_whole(c, host, text, k, put, every ? k + 1 : 1, logits);
+    text[k] = pf_argmax(logits, (size_t)pf_model_get_info(m)->vocab_size, &margin);
+  }
+  free(logits);
+  pf_ctx_free(c);
+  pf_model_close(m);
+}
+
+/* The first tokens of the recorded text. */
+static void same_text(const json_t *rows, const char *schedule, const int32_t *text) {
+  const json_t *row;
+  size_t i, found = 0;
+  json_array_foreach(rows, i, row) {
+    const json_t *ids = json_object_get(row, "ids");
+    if (strcmp(pf_js_str(row, "condition"), "host_oracle") != 0 ||
+        strcmp(pf_js_str(row, "schedule"), schedule) != 0)
+      continue;
+    found++;
+    for (size_t k = 0; k < FREE_TOKENS && k < json_array_size(ids); k++)
+      ck_assert_msg(json_integer_value(json_array_get(ids, k)) == text[k], "%s, token %zu",
+                    schedule, k);
+  }
+  ck_assert_uint_eq(found, 1);
+}
+
+/* A host that runs free with residuals of the persona's prompt in it: as without any sharing. */
+START_TEST(texts_in_a_host) {
+  static const char *const schedules[] = {"once", "every_step"};
+  char path[700];
+  pf_tok *t;
+  pf_role_prompt xy, host;
+  json_t *rows;
+  make_grid(PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("free", "2");
+  o.protocol = "full";
+  o.only = "C2";
+  run(&o);
+  snprintf(path, sizeof path, "%s/C2.jsonl", out("free"));
+  ck_assert_int_eq(pf_js_lines(path, 1 << 26, &rows), PF_OK);
+  ck_assert_int_eq(pf_tok_open(&t, model), PF_OK);
+  ck_assert_int_eq(pf_role_prompt_make(t, "As {persona}, {task}", "a pirate", HAIKU, &xy), PF_OK);
+  ck_assert_int_eq(pf_role_prompt_make(t, "As {persona}, {task}", BASE_X, HAIKU, &host), PF_OK);
+  for (int k = 0; k < 2; k++) {
+    int32_t text[FREE_TOKENS];
+    greedy_in_host(&xy, &host, k, text);
+    same_text(rows, schedules[k], text);
+  }
+  pf_role_prompt_free(&xy);
+  pf_role_prompt_free(&host);
+  pf_tok_close(t);
+  json_decref(rows);
+}
+END_TEST
+
 /* A record torn by kill -9: it is computed again. */
 START_TEST(torn_record) {
   char path[600];
@@ -777,6 +875,7 @@ int main(void) {
   tcase_add_test(t, experiments_share);
   if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);
+    tcase_add_test(t, texts_in_a_host);
     tcase_add_test(t, persona_words);
   }
   tcase_add_test(t, torn_record);
