@@ -39,6 +39,32 @@ static void route_row(pf_page *g, int cut, pf_figure *f) {
   pf_buf_puts(g->b, "</tr>\n");
 }
 
+/* 1 - c_D - c_I of each cell, for a means. */
+static void interaction_cell(pf_page *g, const char *way) {
+  double *x[2] = {NULL};
+  static const char *const routes[] = {"K2", "K1"};
+  for (int k = 0; k < 2 && g->rc == PF_OK; k++) {
+    char q[PF_QUERY];
+    snprintf(q, sizeof q, "condition=%s ablation=%s !profile", routes[k], way);
+    x[k] = pf_records_table(&g->r, "D1", q, "closure", &g->rc);
+  }
+  for (size_t c = 0; g->rc == PF_OK && c < g->n; c++)
+    x[0][c] = 1 - x[0][c] - x[1][c];
+  if (g->rc == PF_OK) {
+    pf_stats s = pf_stats_of(x[0], g->n);
+    pf_page_spread(g, &s);
+  }
+  pf_free(x[0]);
+  pf_free(x[1]);
+}
+
+static void interaction_row(pf_page *g) {
+  pf_page_label(g, "1 - direct - indirect: below 0 redundant, above 0 synergistic");
+  for (int k = 0; k < N_WAYS && g->rc == PF_OK; k++)
+    interaction_cell(g, ways[k]);
+  pf_buf_puts(g->b, "</tr>\n");
+}
+
 static void route_table(pf_page *g) {
   static const char *const series[] = {"masked", "a neutral persona's K,V"};
   pf_figure f = {.n = 0};
@@ -53,6 +79,7 @@ static void route_table(pf_page *g) {
   pf_buf_puts(g->b, "</tr>\n");
   for (int i = 0; i < N_CUTS && g->rc == PF_OK; i++)
     route_row(g, i, &f);
+  interaction_row(g);
   pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">First row: KL over all scored tokens, nats; "
                     "the others: closure.</p>\n");
   pf_figure_put(
@@ -61,7 +88,25 @@ static void route_table(pf_page *g) {
       "is a direct route, both near 1 a redundant one.");
 }
 
-static void layer_profile(pf_page *g) {
+/* Does it cost as much to lose the reads of other keys? */
+static void other_cuts(pf_page *g) {
+  static const pf_asked rows[] = {
+      {"the persona's (K1)", "condition=K1 ablation=mask !profile"},
+      {"as many of the task's", "condition=Kc_task"},
+      {"as many before the persona, not the first", "condition=Kc_before"},
+      {"a neutral persona's, in its own prompt", "condition=Kc_neutral"}};
+  static const char *const fields[] = {"kl", "kl10", "kl_0"};
+  pf_buf_puts(g->b, "<h3>Reads of other keys</h3>\n<table class=\"num\"><tr><th class=\"t\">not "
+                    "read from p_last on</th><th>KL, all scored tokens</th><th>10 tokens</th><th>t "
+                    "= 0</th></tr>\n");
+  pf_page_asked(g, "D1", rows, PF_COUNT(rows), fields, PF_COUNT(fields), NULL);
+  pf_buf_puts(g->b, "</table>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]: how special "
+                    "is the cut? Of random keys the mean of several draws in each cell.</p>\n");
+}
+
+/* Closure of a condition by what of the layers it acts in. */
+static void by_layers(pf_page *g, const char *experiment, const char *condition, const char *title,
+                      const char *caption) {
   pf_series s[3] = {{.name = "in this layer and later"},
                     {.name = "below this layer"},
                     {.name = "within five layers"}};
@@ -69,14 +114,17 @@ static void layer_profile(pf_page *g) {
   for (int k = 0; k < 3; k++)
     for (int l = 0; l < g->n_layers && l < PF_POINTS; l++) {
       char q[PF_QUERY];
-      snprintf(q, sizeof q, "condition=K1 profile=%s layer=%d", kinds[k], l);
-      pf_stats v = pf_page_stats(g, "D1", "closure", q);
+      snprintf(q, sizeof q, "condition=%s profile=%s layer=%d", condition, kinds[k], l);
+      pf_stats v = pf_page_stats(g, experiment, "closure", q);
       pf_series_add(&s[k], l, &v);
     }
-  pf_page_chart(
-      g, "Direct reads cut, by layer", "layer", s, 3, 0, 1, false,
-      "Closure when p_last and generated tokens may not read the persona in some layers: low "
-      "where those layers do the reading.");
+  pf_page_chart(g, title, "layer", s, 3, 0, 1, false, caption);
+}
+
+static void layer_profile(pf_page *g) {
+  by_layers(g, "D1", "K1", "Direct reads cut, by layer",
+            "Closure when p_last and generated tokens may not read the persona in some layers: low "
+            "where those layers do the reading.");
 }
 
 static void time_profile(pf_page *g) {
@@ -98,6 +146,7 @@ void pf_page_routes(pf_page *g) {
   if (!pf_page_has(g, "D1"))
     return;
   route_table(g);
+  other_cuts(g);
   layer_profile(g);
   time_profile(g);
 }
@@ -144,6 +193,9 @@ void pf_page_transplants(pf_page *g) {
   pf_buf_puts(g->b, "</table>\n");
   pf_figure_put(g->b, &f, "Closure by which keys and values are put in", series, 2, -0.25,
                 "Medians over cells with the middle half; what lies outside is drawn at the edge.");
+  by_layers(g, "D2", "T8", "The persona's K,V put in, by layer",
+            "Closure when keys and values of the persona's tokens are put into some layers alone: "
+            "high where those layers carry it.");
   token_curve(g);
 }
 
@@ -367,6 +419,22 @@ static void words_part(pf_page *g, const json_t *rows, const char *condition, co
   close_words(&w);
 }
 
+/* The token behind the persona, at which it may have been summed up. */
+static void after_persona(pf_page *g) {
+  pf_stats s = pf_page_stats(g, "D3", "kl", "condition=after_persona");
+  if (!s.n)
+    return;
+  pf_buf_puts(g->b,
+              "<p>The token behind the persona, in the usual template a comma, read by nobody "
+              "from p_last on: ");
+  pf_page_number(g, s.median);
+  pf_buf_puts(g->b, " [");
+  pf_page_number(g, s.q25);
+  pf_buf_puts(g->b, ", ");
+  pf_page_number(g, s.q75);
+  pf_buf_printf(g->b, "] nats (median over %zu cells).</p>\n", s.n);
+}
+
 void pf_page_words(pf_page *g) {
   const json_t *rows = g->rc == PF_OK ? pf_records_of(&g->r, "D3", &g->rc) : NULL;
   if (!rows)
@@ -377,6 +445,7 @@ void pf_page_words(pf_page *g) {
                     "tokens; dark is small, each line and each map has its own scale, colour by "
                     "the root of the value). What is small here may still be needed together with "
                     "others.</p>\n");
+  after_persona(g);
   for (size_t p = 0; p < g->r.n_personas; p++) {
     const char *persona = g->r.personas[p];
     pf_buf_puts(g->b, "<p><b>");

@@ -11,6 +11,7 @@
 #include "analysis/answerspage.h"
 #include "analysis/flowpage.h"
 #include "analysis/svg.h"
+#include "analysis/verdict.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -22,14 +23,18 @@ static void where_text(pf_page *g, const json_t *w) {
   json_t *v;
   bool first = true;
   json_object_foreach((json_t *)w, key, v) {
-    if (!strcmp(key, "floor") || !strcmp(key, "chosen"))
+    if (!strcmp(key, "chosen"))
       continue;
     pf_buf_puts(g->b, first ? "" : ", ");
     first = false;
-    if (strcmp(key, "site") != 0)
-      pf_buf_printf(g->b, "%s ", key);
+    if (strcmp(key, "site") != 0) {
+      pf_page_text(g, key);
+      pf_buf_puts(g->b, " ");
+    }
     if (json_is_integer(v))
       pf_buf_printf(g->b, "%d", (int)json_integer_value(v));
+    else if (json_is_number(v))
+      pf_buf_printf(g->b, "%.2g", json_number_value(v));
     else
       pf_page_text(g, json_string_value(v));
   }
@@ -42,6 +47,25 @@ static void criteria_text(pf_page *g, const json_t *f) {
   char *part = from && to && to > from ? strndup(from + 8, (size_t)(to - from) - 8) : NULL;
   pf_page_text(g, part ? part : line);
   free(part);
+}
+
+/* The criteria's intervals over personas alone, and sign flips of the persona means. */
+static void personas_text(pf_page *g, const json_t *f) {
+  const json_t *c;
+  size_t i;
+  bool any = false;
+  json_array_foreach(json_object_get(f, "criteria"), i, c) {
+    const json_t *x = json_object_get(c, "over_personas"), *p = json_object_get(c, "sign_flip_p");
+    if (!x)
+      continue;
+    pf_buf_puts(g->b, any ? ", " : "<br><i>over personas alone:</i> ");
+    any = true;
+    pf_page_text(g, pf_js_str(c, "name"));
+    pf_buf_printf(g->b, " [%.2g, %.2g]", json_number_value(json_array_get(x, 0)),
+                  json_number_value(json_array_get(x, 1)));
+    if (p)
+      pf_buf_printf(g->b, " p = %.2g", json_number_value(p));
+  }
 }
 
 static void finding_row(pf_page *g, const json_t *f) {
@@ -60,6 +84,7 @@ static void finding_row(pf_page *g, const json_t *f) {
   }
   pf_buf_puts(g->b, "</b></td><td class=\"t\"><small>");
   criteria_text(g, f);
+  personas_text(g, f);
   pf_buf_puts(g->b, "</small></td></tr>\n");
 }
 
@@ -81,39 +106,56 @@ static int middle_layer(const pf_page *g) {
   return (int)json_integer_value(json_array_get(layers, json_array_size(layers) / 2));
 }
 
+/* " 0.12 [0.10, 0.15]" */
+static void put_interval(pf_page *g, const pf_interval *v) {
+  pf_buf_printf(g->b, "%.3g", v->value);
+  if (!isnan(v->lo))
+    pf_buf_printf(g->b, " [%.3g, %.3g]", v->lo, v->hi);
+}
+
+/* A sentence of two numbers: `before` x `between` y `after`. Nothing if one is not there. */
+static void sentence(pf_page *g, const char *before, const pf_interval *x, const char *between,
+                     const pf_interval *y, const char *after) {
+  if (g->rc != PF_OK || isnan(x->value) || isnan(y->value))
+    return;
+  pf_buf_printf(g->b, "<li>%s ", before);
+  put_interval(g, x);
+  pf_buf_printf(g->b, " %s ", between);
+  put_interval(g, y);
+  pf_buf_printf(g->b, "%s</li>\n", after);
+}
+
 /* The paper's three questions in one sentence each, as far as there are records. */
 static void three_sentences(pf_page *g) {
+  static const char cached[] = "host=B condition=cached positions=p_last set=14";
   int layer = middle_layer(g);
-  char q[2][PF_QUERY];
+  char q[2][PF_QUERY], where[128];
   snprintf(q[0], PF_QUERY, "site=p_last layer=%d condition=A1", layer);
   snprintf(q[1], PF_QUERY, "site=p_last layer=%d condition=S_X", layer);
-  pf_stats a1 = pf_page_stats(g, "C1", "kl10", q[0]), sx = pf_page_stats(g, "C1", "kl10", q[1]),
-           c0 = pf_page_stats(g, "C3", "closure_0",
-                              "host=B condition=cached positions=p_last set=14"),
-           c9 = pf_page_stats(g, "C3", "closure_1_9",
-                              "host=B condition=cached positions=p_last set=14"),
-           direct = pf_page_stats(g, "D1", "closure", "condition=K2 ablation=mask !profile"),
-           indirect = pf_page_stats(g, "D1", "closure", "condition=K1 ablation=mask !profile");
-  if (g->rc != PF_OK)
-    return;
-  pf_buf_puts(g->b, "<div class=\"card\"><ul>\n");
-  if (a1.n && sx.n)
-    pf_buf_printf(
-        g->b,
-        "<li>At the last token of the prompt (layer %d) the additive value changes the "
-        "next ten tokens by %.3g nats; without the persona there it would be %.3g.</li>\n",
-        layer, a1.median, sx.median);
-  if (c0.n && c9.n)
-    pf_buf_printf(g->b,
-                  "<li>Put into a prompt without the persona&rsquo;s text, the same value closes "
-                  "%.2f of the gap at the first token and %.2f at the nine after it.</li>\n",
-                  c0.median, c9.median);
-  if (direct.n && indirect.n)
-    pf_buf_printf(g->b,
-                  "<li>With direct reads of the persona&rsquo;s tokens alone %.2f of its effect is "
-                  "kept, with what the later prompt has taken over alone %.2f.</li>\n",
-                  direct.median, indirect.median);
-  pf_buf_printf(g->b, "</ul></div>\n<p class=\"sub\">Medians over %zu cells.</p>\n", g->n);
+  snprintf(where, sizeof where,
+           "At the last token of the prompt (layer %d) the additive value changes the next ten "
+           "tokens by",
+           layer);
+  pf_interval a1 = pf_page_interval(g, "C1", "kl10", q[0]),
+              sx = pf_page_interval(g, "C1", "kl10", q[1]),
+              c0 = pf_page_interval(g, "C3", "closure_0", cached),
+              c9 = pf_page_interval(g, "C3", "closure_1_9", cached),
+              direct = pf_page_interval(g, "D1", "closure", "condition=K2 ablation=mask !profile"),
+              indirect =
+                  pf_page_interval(g, "D1", "closure", "condition=K1 ablation=mask !profile");
+  pf_buf_puts(g->b, "<h2>The answer</h2>\n<div class=\"card\"><ul>\n");
+  sentence(g, where, &a1, "nats; without the persona there it would be", &sx, ".");
+  sentence(g,
+           "Put into a prompt without the persona&rsquo;s text, the same value closes, of the gap "
+           "at the first token,",
+           &c0, "and at the nine after it", &c9, ".");
+  sentence(g, "With direct reads of the persona&rsquo;s tokens alone", &direct,
+           "of its effect is kept, with what the later prompt has taken over alone", &indirect,
+           ".");
+  pf_buf_printf(g->b,
+                "</ul></div>\n<p class=\"sub\">Medians over %zu cells with 95 %% intervals over "
+                "personas and tasks. The verdicts and what decided them stand below.</p>\n",
+                g->n);
 }
 
 static void verdicts(pf_page *g) {
@@ -126,7 +168,6 @@ static void verdicts(pf_page *g) {
   if (g->rc != PF_OK)
     return;
   pf_buf_puts(g->b, "<h2>Verdicts</h2>\n");
-  three_sentences(g);
   pf_buf_puts(g->b,
               "<p>A hypothesis is supported if the interval of every criterion lies on the "
               "required side, not supported if one lies wholly on the other side, else "
@@ -143,6 +184,30 @@ static void verdicts(pf_page *g) {
 }
 
 /* ---- C1 -------------------------------------------------------------------------------------- */
+
+/* KL of A1, S_X, S_Y, S_0 in each cell, and the three ratios. Nothing without A1. */
+static void site_row(pf_page *g, const char *name, double *const x[4]) {
+  double *r = pf_alloc(g->n, sizeof *r);
+  size_t there = 0;
+  for (size_t c = 0; c < g->n; c++)
+    there += !isnan(x[0][c]);
+  if (!r)
+    g->rc = PF_ENOMEM;
+  if (!r || !there) {
+    pf_free(r);
+    return;
+  }
+  pf_page_label(g, name);
+  for (int k = 0; k < 7; k++) {
+    const double *kl = x[k < 4 ? k : k - 3];
+    for (size_t c = 0; c < g->n; c++)
+      r[c] = k < 4 ? kl[c] : kl[c] > 0 ? 1 - x[0][c] / kl[c] : (double)NAN;
+    pf_stats s = pf_stats_of(r, g->n);
+    pf_page_spread(g, &s);
+  }
+  pf_buf_puts(g->b, "</tr>\n");
+  pf_free(r);
+}
 
 /* Do the answers depend on which divergence is taken? */
 static void local_values(pf_page *g) {
@@ -161,18 +226,66 @@ static void local_values(pf_page *g) {
                 {"N3_isotropic", "random direction for the persona (N3)"}};
   static const char *const fields[] = {"kl10", "reverse_kl10", "jsd10", "kl_0"};
   int layer = middle_layer(g);
+  double floor = pf_records_floor(&g->r, "p_last", layer, &g->rc);
   pf_buf_printf(g->b,
                 "<h3>Values at p_last, layer %d</h3>\n<div class=\"wide\"><table class=\"num\"><tr>"
                 "<th class=\"t\">put there</th><th>KL, 10 tokens</th><th>reverse KL</th><th>"
                 "Jensen&ndash;Shannon</th><th>KL, t = 0</th></tr>\n",
                 layer);
   for (size_t i = 0; i < sizeof values / sizeof *values && g->rc == PF_OK; i++) {
-    char q[PF_QUERY];
+    char q[PF_QUERY], name[96];
     snprintf(q, sizeof q, "site=p_last layer=%d condition=%s", layer, values[i].condition);
-    pf_page_fields_row(g, values[i].name, "C1", q, fields, sizeof fields / sizeof *fields, NULL);
+    pf_stats kl = pf_page_stats(g, "C1", "kl10", q);
+    snprintf(name, sizeof name, "%s%s", values[i].name,
+             kl.median < pf_threshold.late_floors * floor ? ": at floor" : "");
+    pf_page_fields_row(g, name, "C1", q, fields, sizeof fields / sizeof *fields, NULL);
   }
-  pf_buf_puts(g->b, "</table></div>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]. The "
-                    "Jensen&ndash;Shannon divergence of a token is at most ln 2.</p>\n");
+  pf_buf_printf(
+      g->b,
+      "</table></div>\n<p class=\"sub\">Nats, medians over cells [25 %%, 75 %%]. The "
+      "Jensen&ndash;Shannon divergence of a token is at most ln 2. Noise floor: %.2g nats, "
+      "the largest KL of I1 in any cell and draw; below three of it: at floor. Another "
+      "run, batch, thread count or kernel changes no bit, so that these floors are 0.</p>"
+      "\n",
+      floor);
+}
+
+/* All sites side by side: does each carry persona and task, and is it additive there? */
+static void by_site(pf_page *g) {
+  static const struct {
+    const char *site, *name;
+  } rows[] = {{"window", "p_last, g1 and g2 together (window)"},
+              {"p_last", "p_last"},
+              {"g1", "g1"},
+              {"g2", "g2"},
+              {"g4", "g4"},
+              {"g8", "g8"},
+              {"p_user_last", "end of the task (p_user_last)"},
+              {"task_mid", "middle of the task (task_mid)"},
+              {"persona_last", "last token of the persona"}};
+  static const char *const conditions[] = {"A1", "S_X", "S_Y", "S_0"};
+  int layer = middle_layer(g);
+  pf_buf_printf(g->b,
+                "<h3>Sites, layer %d</h3>\n<div class=\"wide\"><table class=\"num\"><tr><th "
+                "class=\"t\">site</th><th>KL, A1</th><th>KL, persona dropped</th><th>KL, task "
+                "dropped</th><th>KL, both dropped</th><th>R_X</th><th>R_Y</th><th>R_0</th></tr>\n",
+                layer);
+  for (size_t i = 0; i < PF_COUNT(rows) && g->rc == PF_OK; i++) {
+    double *x[4] = {NULL};
+    char q[PF_QUERY];
+    for (int k = 0; k < 4 && g->rc == PF_OK; k++) {
+      snprintf(q, sizeof q, "site=%s layer=%d condition=%s", rows[i].site, layer, conditions[k]);
+      x[k] = pf_records_table(&g->r, "C1", q, "kl10", &g->rc);
+    }
+    if (g->rc == PF_OK)
+      site_row(g, rows[i].name, x);
+    for (int k = 0; k < 4; k++)
+      pf_free(x[k]);
+  }
+  pf_buf_puts(g->b,
+              "</table></div>\n<p class=\"sub\">Medians over cells [25 %, 75 %]; R = 1 &minus; "
+              "KL(A1) / KL(dropped), in each cell: 1 where the additive value loses nothing "
+              "of what dropping loses.</p>\n");
 }
 
 static void local(pf_page *g) {
@@ -209,6 +322,7 @@ static void local(pf_page *g) {
         "the lower edge.");
   }
   local_values(g);
+  by_site(g);
 }
 
 /* ---- conflicting cells ----------------------------------------------------------------------- */
@@ -269,15 +383,32 @@ static void conflicts(pf_page *g) {
 /* ---- the page ----------------------------------------------------------------------------------
  */
 
-int pf_full_page(const char *dir, pf_buf *b) {
-  pf_page g = {.b = b};
-  g.rc = pf_records_open(&g.r, dir);
-  if (g.rc != PF_OK)
+static int open_page(pf_page *g, const char *dir, pf_buf *b) {
+  *g = (pf_page){.b = b};
+  g->rc = pf_records_open(&g->r, dir);
+  if (g->rc != PF_OK)
+    return g->rc;
+  const json_t *m = json_object_get(g->r.manifest, "model");
+  g->n = g->r.n_personas * g->r.n_tasks;
+  g->n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
+  g->n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
+  return PF_OK;
+}
+
+int pf_full_answer(const char *dir, pf_buf *b) {
+  pf_page g;
+  if (open_page(&g, dir, b) != PF_OK)
     return g.rc;
-  const json_t *m = json_object_get(g.r.manifest, "model");
-  g.n = g.r.n_personas * g.r.n_tasks;
-  g.n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
-  g.n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
+  if (pf_page_has(&g, "C1") || pf_page_has(&g, "C3") || pf_page_has(&g, "D1"))
+    three_sentences(&g);
+  pf_records_close(&g.r);
+  return g.rc;
+}
+
+int pf_full_page(const char *dir, pf_buf *b) {
+  pf_page g;
+  if (open_page(&g, dir, b) != PF_OK)
+    return g.rc;
   void (*const parts[])(pf_page *) = {verdicts,
                                       local,
                                       conflicts,

@@ -754,7 +754,9 @@ static int write_page(page *g) {
   char path[4400];
   head(g);
   question(g);
-  int rc = g->summary ? sweep(g) : PF_OK;
+  int rc = pf_full_answer(g->dir, &g->b);
+  if (rc == PF_OK && g->summary)
+    rc = sweep(g);
   if (rc == PF_OK)
     rc = paper_tables(g);
   if (rc == PF_OK)
