@@ -2,7 +2,7 @@
  * Several finished studies side by side: verdicts, what decided them, and H9 (do models agree?). A
  * row is a hypothesis at a place; layers are matched by their rank among the tested ones, since
  * models have different depths. Studies of one model in several precisions show what rounding
- * changes. */
+ * changes; with several baselines or paraphrases, which verdicts depend on the wording. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -167,15 +167,67 @@ static json_t *agreement(const comparison *c, const json_t *row) {
   return o;
 }
 
+/* ---- does the wording decide? ---------------------------------------------------------------- */
+
+/* What prompts are worded by, beside the grid. */
+static const char *const wordings[] = {"baseline", "paraphrase"};
+enum { N_WORDINGS = sizeof wordings / sizeof *wordings };
+
+static const json_t *worded(const study *s, int w) {
+  return json_object_get(json_object_get(s->manifest, "grid"), wordings[w]);
+}
+
+static bool same_wording(const study *a, const study *b, int w) {
+  const json_t *x = worded(a, w), *y = worded(b, w);
+  return x && y ? json_equal(x, y) : x == y;
+}
+
+static bool one_wording(const comparison *c, int w) {
+  for (size_t i = 1; i < c->n; i++)
+    if (!same_wording(&c->s[0], &c->s[i], w))
+      return false;
+  return true;
+}
+
+/* Whether two studies differ in this wording, of model, precision and wordings in no other. */
+static bool differ_in(const study *a, const study *b, int w) {
+  if (strcmp(pf_js_str(model_of(a), "weights_sha256"), pf_js_str(model_of(b), "weights_sha256")) ||
+      strcmp(precision_of(a), precision_of(b)) != 0)
+    return false;
+  for (int k = 0; k < N_WORDINGS; k++)
+    if (same_wording(a, b, k) == (k == w))
+      return false;
+  return true;
+}
+
+/* The wordings on which a row's verdict depends: an array of their names. */
+static json_t *depends_on(const comparison *c, const json_t *row) {
+  const json_t *cells = json_object_get(row, "cells");
+  json_t *out = json_array();
+  for (int w = 0; w < N_WORDINGS; w++) {
+    bool depends = false;
+    for (size_t i = 0; i < c->n; i++)
+      for (size_t k = 0; k < i; k++) {
+        const json_t *a = json_array_get(cells, i), *b = json_array_get(cells, k);
+        depends |= json_is_object(a) && json_is_object(b) && differ_in(&c->s[i], &c->s[k], w) &&
+                   verdict_of(a) != verdict_of(b);
+      }
+    if (depends)
+      json_array_append_new(out, json_string(wordings[w]));
+  }
+  return out;
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
 static json_t *study_json(const study *s) {
   const json_t *m = model_of(s), *g = json_object_get(s->manifest, "grid");
-  return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:O?,s:O?}", "folder", s->dir, "model",
+  return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:O?,s:O?,s:O?,s:O?}", "folder", s->dir, "model",
                    pf_js_str(m, "name"), "weights_sha256", pf_js_str(m, "weights_sha256"),
                    "precision", precision_of(s), "protocol", pf_js_str(s->manifest, "protocol"),
                    "grid", pf_js_str(g, "name"), "layers", json_object_get(s->manifest, "layers"),
-                   "cells", json_object_get(s->manifest, "cells"));
+                   "cells", json_object_get(s->manifest, "cells"), wordings[0], worded(s, 0),
+                   wordings[1], worded(s, 1));
 }
 
 static double median_at(const study *s, const char *probe, size_t rank) {
@@ -221,6 +273,7 @@ static json_t *result_of(const comparison *c) {
     json_t *o = json_deep_copy(row);
     json_object_set_new(o, "where", json_string(key));
     json_object_set_new(o, "H9", agreement(c, row));
+    json_object_set_new(o, "depends_on", depends_on(c, row));
     json_array_append_new(rows, o);
   }
   return json_pack("{s:s,s:o,s:o,s:o}", "schema", "personaflow-comparison/1", "studies", studies,
@@ -233,14 +286,22 @@ static void puts_(pf_buf *b, const char *s) {
   pf_buf_puts(b, s);
 }
 
-static void study_name(const study *s, char out[KEY]) {
-  snprintf(out, KEY, "%s, %s", pf_js_str(model_of(s), "name"), precision_of(s));
+/* Model and precision, and in which wording where the studies differ. */
+static void study_name(const comparison *c, const study *s, char out[KEY]) {
+  const json_t *base = worded(s, 0), *by = worded(s, 1);
+  int at = snprintf(out, KEY, "%s, %s", pf_js_str(model_of(s), "name"), precision_of(s));
+  if (at < KEY && base && !one_wording(c, 0))
+    at += snprintf(out + at, KEY - (size_t)at, ", baseline \"%s\" and \"%s\"",
+                   pf_js_str(base, "persona"), pf_js_str(base, "task"));
+  if (at < KEY && !one_wording(c, 1))
+    snprintf(out + at, KEY - (size_t)at, ", paraphrase %s",
+             json_is_string(by) ? json_string_value(by) : "none");
 }
 
 static void header_cells(const comparison *c, pf_buf *b) {
   char name[KEY];
   for (size_t i = 0; i < c->n; i++) {
-    study_name(&c->s[i], name);
+    study_name(c, &c->s[i], name);
     puts_(b, "<th class=\"t\">");
     pf_html_text(b, name);
     puts_(b, "</th>");
@@ -297,12 +358,22 @@ static bool of_site(const json_t *row) {
   return false;
 }
 
+/* "baseline-dependent" where the verdict changes with it. */
+static void depends_cell(pf_buf *b, const json_t *on) {
+  puts_(b, "<td class=\"t\">");
+  for (size_t i = 0; i < json_array_size(on); i++)
+    pf_buf_printf(b, "%s%s-dependent", i ? ", " : "", json_string_value(json_array_get(on, i)));
+  puts_(b, json_array_size(on) ? "</td>" : "&ndash;</td>");
+}
+
 static void verdict_table(const comparison *c, const json_t *result, bool sites, pf_buf *b) {
   const json_t *row, *cell;
   size_t i, k;
+  bool wording = !one_wording(c, 0) || !one_wording(c, 1);
   puts_(b, "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th>");
   header_cells(c, b);
-  puts_(b, "<th class=\"t\">H9</th></tr>\n");
+  puts_(b, "<th class=\"t\">H9</th>");
+  puts_(b, wording ? "<th class=\"t\">wording</th></tr>\n" : "</tr>\n");
   json_array_foreach(json_object_get(result, "rows"), i, row) {
     if (of_site(row) != sites)
       continue;
@@ -313,6 +384,8 @@ static void verdict_table(const comparison *c, const json_t *result, bool sites,
     puts_(b, "</small></td>");
     json_array_foreach(json_object_get(row, "cells"), k, cell) verdict_cell(b, cell);
     verdict_cell(b, json_object_get(row, "H9"));
+    if (wording)
+      depends_cell(b, json_object_get(row, "depends_on"));
     puts_(b, "</tr>\n");
   }
   puts_(b, "</table></div>\n");
@@ -365,7 +438,7 @@ static void verdict_figures(const comparison *c, const json_t *result, pf_buf *b
     for (size_t k = 0; k < c->n && row; k++) {
       char name[KEY];
       const json_t *finding = json_array_get(json_object_get(row, "cells"), k);
-      study_name(&c->s[k], name);
+      study_name(c, &c->s[k], name);
       pf_svg_row *r = pf_figure_row(&f, name);
       for (int v = 0; v < 2; v++)
         criterion_value(finding, figures[i].names[v], r, v);

@@ -43,6 +43,16 @@ done
 pf report "$T/a" "$T/b" --out "$T/all" && bad 'written over' || { grep -q 'holds a comparison already' "$T/err" && ok "$(cat "$T/err")"; }
 pf report "$T/a" "$T/b" --out "$T/all" --force || bad '--force'
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"value": 2' || bad 'two models'
+# Two baselines of one model: the verdict that changes with it is named, and the columns are told apart.
+study e one f32 4 'not supported'
+for d in a:thoughtful e:plain; do
+  sed 's/"sha256": "0"/"sha256": "0", "baseline": {"persona": "a '"${d#*:}"' person", "task": "talk"}/' "$T/${d%:*}/manifest.json" >"$T/m" &&
+    mv "$T/m" "$T/${d%:*}/manifest.json"
+done
+pf report "$T/a" "$T/e" --out "$T/wording" || bad "report: $(cat "$T/err")"
+grep -q 'baseline-dependent' "$T/wording/comparison.html" && grep -q 'one, f32, baseline &quot;a plain person&quot;' "$T/wording/comparison.html" &&
+  tr -d ' \n' <"$T/wording/comparison.json" | grep -q '"depends_on":\["baseline"\]' && ok 'a verdict that depends on the baseline' || bad 'wording'
+grep -q 'dependent' "$T/all/comparison.html" && bad 'a wording where there is one'
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
 
