@@ -269,6 +269,13 @@ static double cosine_null(work *w, const spot *s) {
   return at;
 }
 
+/* A sample that has personas twice leaves less to the interaction than the grid does (one persona
+ * alone: nothing), so the samples lie above the estimate: the interval is reflected about it (the
+ * basic bootstrap; Davison and Hinkley 1997, 5.2.1). */
+static pf_interval reflected(pf_interval x) {
+  return (pf_interval){x.value, 2 * x.value - x.hi, fmin(1, 2 * x.value - x.lo)};
+}
+
 /* From the first cell's Gram matrix; without one, from the share under each cell's own y. */
 static void additive_share(work *w, const spot *s, pf_additivity *out) {
   char q[96];
@@ -285,6 +292,7 @@ static void additive_share(work *w, const spot *s, pf_additivity *out) {
       gram[k] = json_number_value(json_array_get(g, k));
     if (gram)
       w->rc = pf_r2_additive(gram, w->r.n_personas, w->r.n_tasks, NULL, out);
+    out->r2 = reflected(out->r2);
     return;
   }
   double *r2 = table(w, "C1", "r2_add", "site=%s layer=%d condition=geometry", s->site, s->layer);

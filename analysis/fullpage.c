@@ -49,7 +49,7 @@ static void criteria_text(pf_page *g, const json_t *f) {
   free(part);
 }
 
-/* The criteria's intervals over personas alone, and sign flips of the persona means. */
+/* The criteria's means over cells, intervals over personas alone, sign flips of persona means. */
 static void personas_text(pf_page *g, const json_t *f) {
   const json_t *c;
   size_t i;
@@ -58,13 +58,13 @@ static void personas_text(pf_page *g, const json_t *f) {
     const json_t *x = json_object_get(c, "over_personas"), *p = json_object_get(c, "sign_flip_p");
     if (!x)
       continue;
-    pf_buf_puts(g->b, any ? ", " : "<br><i>over personas alone:</i> ");
+    pf_buf_puts(g->b, any ? ", " : "<br><i>mean, and the interval over personas alone:</i> ");
     any = true;
     pf_page_text(g, pf_js_str(c, "name"));
-    pf_buf_printf(g->b, " [%.2g, %.2g]", json_number_value(json_array_get(x, 0)),
-                  json_number_value(json_array_get(x, 1)));
+    pf_buf_printf(g->b, " %.2g [%.2g, %.2g]", pf_js_real(c, "mean"),
+                  json_number_value(json_array_get(x, 0)), json_number_value(json_array_get(x, 1)));
     if (p)
-      pf_buf_printf(g->b, " p = %.2g", json_number_value(p));
+      pf_buf_printf(g->b, " (p = %.2g)", json_number_value(p));
   }
 }
 

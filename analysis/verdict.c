@@ -77,8 +77,13 @@ static pf_finding begin(const char *id, const char *title, size_t n_cells) {
 static void add(pf_finding *f, const char *name, pf_interval x, pf_rule rule, double lo,
                 double hi) {
   pf_criterion *c = &f->c[f->n++];
-  *c = (pf_criterion){
-      .x = x, .rule = rule, .lo = lo, .hi = hi, .personas = {NAN, NAN, NAN}, .sign_flip = NAN};
+  *c = (pf_criterion){.x = x,
+                      .rule = rule,
+                      .lo = lo,
+                      .hi = hi,
+                      .mean = NAN,
+                      .personas = {NAN, NAN, NAN},
+                      .sign_flip = NAN};
   snprintf(c->name, sizeof c->name, "%s", name);
   c->met = judge(c);
 }
@@ -111,6 +116,7 @@ static int over_personas(pf_finding *f, const pf_crossed *t, pf_statistic what, 
   double *means = pf_alloc(t->n_personas, sizeof *means);
   int rc = means ? pf_bootstrap(t, what, &alone, &c->personas) : PF_ENOMEM;
   if (rc == PF_OK) {
+    c->mean = pf_mean(t->x, t->n_personas * t->n_tasks);
     pf_persona_means(t, means);
     c->sign_flip = sign_flip(means, t->n_personas, c->rule, c->hi);
   }
@@ -479,6 +485,8 @@ static json_t *criterion_json(const pf_criterion *c) {
                 "lo", pf_js_num(c->x.lo), "hi", pf_js_num(c->x.hi), "rule", rule_texts[c->rule],
                 "limit", c->rule == PF_SHOW ? json_null() : pf_js_num(c->hi), "met",
                 c->rule == PF_SHOW ? "shown" : met_texts[c->met]);
+  if (o && !isnan(c->mean))
+    json_object_set_new(o, "mean", pf_js_num(c->mean));
   if (o && !isnan(c->personas.lo))
     json_object_set_new(o, "over_personas",
                         json_pack("[o,o]", pf_js_num(c->personas.lo), pf_js_num(c->personas.hi)));

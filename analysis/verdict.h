@@ -49,10 +49,11 @@ typedef struct pf_criterion {
   pf_rule rule;
   double lo, hi; /* the limit, twice; of PF_OVER the other interval's ends */
   pf_met met;
-  /* Shown beside, of a table: the interval over personas alone, and the exact sign-flip test of
-   * the persona means against the limit. NaN: there is none. */
+  /* Shown beside, of a table: the mean over its cells, the interval of the statistic over personas
+   * alone, and the exact sign-flip test of the persona means against the limit. NaN: there is
+   * none. */
+  double mean, sign_flip;
   pf_interval personas;
-  double sign_flip;
 } pf_criterion;
 
 enum { PF_MAX_CRITERIA = 12 };

@@ -260,7 +260,7 @@ START_TEST(over_personas) {
   for (size_t k = 0; k < N; k++)
     c.x[k] = k / T % 2 ? 1 : 0; /* half of the personas above the limit */
   ck_assert_int_eq(pf_h1a(&t, NULL, 0, &quick, &f), PF_OK);
-  ck_assert(f.c[0].personas.lo == 0 && f.c[0].personas.hi == 1);
+  ck_assert(f.c[0].personas.lo == 0 && f.c[0].personas.hi == 1 && f.c[0].mean == .5);
   ck_assert(f.c[0].sign_flip > .05);
 }
 END_TEST
