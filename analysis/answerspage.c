@@ -150,31 +150,82 @@ static void text_row(texts *t, const char *condition, const char *schedule) {
   pf_free(x);
 }
 
+/* A text with how it scores. */
+static void one_text(const texts *t, const json_t *row) {
+  static const struct {
+    const char *field, *name;
+  } scores[] = {{"markers_not_verbatim", "markers"},
+                {"llr_own", "LLR"},
+                {"first_divergence", "tokens as clean"},
+                {"repetition", "repeated"}};
+  pf_page *g = t->g;
+  const char *named = pf_js_str(row, "identified");
+  pf_page_text(g, pf_js_str(row, "text"));
+  pf_buf_puts(g->b, "<br><small>");
+  for (size_t k = 0; k < PF_COUNT(scores); k++) {
+    const json_t *v = json_object_get(row, scores[k].field);
+    if (!json_is_number(v))
+      continue;
+    pf_buf_printf(g->b, "%s ", scores[k].name);
+    pf_buf_printf(g->b, json_is_integer(v) ? "%.0f; " : "%.2g; ", json_number_value(v));
+  }
+  if (*named) {
+    pf_buf_puts(g->b, "sounds like: ");
+    pf_page_text(g, named);
+  }
+  pf_buf_puts(g->b, "</small>");
+}
+
+/* The texts of a condition side by side, by schedule; one alone takes the whole row. */
+static void texts_of_condition(const texts *t, const json_t *const *of, const char *condition) {
+  static const char *const schedules[] = {"once", "window", "every_step"};
+  pf_page *g = t->g;
+  const json_t *row[3] = {NULL};
+  for (int s = 0; s < 3; s++) {
+    char q[PF_QUERY];
+    snprintf(q, sizeof q, "condition=%s schedule=%s", condition, schedules[s]);
+    for (size_t i = 0; of[i] && !row[s]; i++)
+      row[s] = pf_record_is(of[i], q) ? of[i] : NULL;
+  }
+  if (!row[0])
+    return;
+  bool alone = !row[1] && !row[2];
+  pf_page_label(g, condition);
+  for (int s = 0; s < (alone ? 1 : 3); s++) {
+    pf_buf_puts(g->b, alone ? "<td class=\"t\" colspan=\"3\">" : "<td class=\"t\">");
+    if (row[s])
+      one_text(t, row[s]);
+    pf_buf_puts(g->b, "</td>");
+  }
+  pf_buf_puts(g->b, "</tr>\n");
+}
+
 static void texts_of_cell(const texts *t, size_t c) {
-  size_t i;
-  bool any = false;
+  size_t i, n = 0;
   pf_page *g = t->g;
   const json_t *rows = pf_records_of(&g->r, t->experiment, &g->rc), *row;
-  json_array_foreach(rows, i, row) any |= pf_record_cell(&g->r, row) == c;
-  if (!any)
-    return;
-  pf_buf_puts(g->b, "<details><summary>");
-  pf_page_text(g, g->r.personas[c / g->r.n_tasks]);
-  pf_buf_puts(g->b, " &times; ");
-  pf_page_text(g, g->r.tasks[c % g->r.n_tasks]);
-  pf_buf_puts(g->b, "</summary><table>\n");
+  const json_t **of = pf_calloc(json_array_size(rows) + 1, sizeof *of);
+  if (!of)
+    g->rc = PF_ENOMEM;
   json_array_foreach(rows, i, row) {
-    if (pf_record_cell(&g->r, row) != c)
-      continue;
-    pf_buf_puts(g->b, "<tr><td class=\"t\">");
-    pf_page_text(g, pf_js_str(row, "condition"));
-    pf_buf_puts(g->b, "<br><small>");
-    pf_page_text(g, pf_js_str(row, "schedule"));
-    pf_buf_puts(g->b, "</small></td><td class=\"t\">");
-    pf_page_text(g, pf_js_str(row, "text"));
-    pf_buf_puts(g->b, "</td></tr>\n");
+    if (of && pf_record_cell(&g->r, row) == c)
+      of[n++] = row;
   }
-  pf_buf_puts(g->b, "</table></details>\n");
+  if (n) {
+    pf_buf_puts(g->b, "<details><summary>");
+    pf_page_text(g, g->r.personas[c / g->r.n_tasks]);
+    pf_buf_puts(g->b, " &times; ");
+    pf_page_text(g, g->r.tasks[c % g->r.n_tasks]);
+    pf_buf_puts(g->b,
+                "</summary><div class=\"wide\"><table class=\"texts\"><tr><th class=\"t\"></th><th "
+                "class=\"t\">once</th><th class=\"t\">window</th><th class=\"t\">every "
+                "step</th></tr>\n");
+    for (int k = 0; k < N_TEXT_CONDITIONS; k++)
+      if (k == 0 || strcmp(text_conditions[k][0], text_conditions[k - 1][0]) != 0)
+        texts_of_condition(t, of, text_conditions[k][0]);
+    pf_buf_puts(g->b, "</table></div></details>\n");
+  }
+  pf_free(of);
 }
 
 static void texts_head(const texts *t) {

@@ -433,6 +433,13 @@ static bool scorable(const c1 *c, size_t part) {
   return pf_track_site(c->xy, s) >= 0 && (size_t)pf_site_prefix[s] < pf_lab_n_y(c->l);
 }
 
+/* Layers at whose input a value can change something; the input of the final norm (layer L) only
+ * where the row itself is scored. */
+static int32_t layers_at(const c1 *c, size_t part) {
+  pf_site s = part == WINDOW ? PF_SITE_P_LAST : (pf_site)part;
+  return pf_lab_layers(c->l) + (pf_track_site(c->xy, s) >= pf_track_row(c->xy, 0));
+}
+
 int pf_c1(pf_lab *l, size_t part, json_t *rows) {
   const pf_plan *p = pf_lab_plan(l);
   c1 *c = pf_lab_alloc(l, 1, sizeof *c);
@@ -446,7 +453,7 @@ int pf_c1(pf_lab *l, size_t part, json_t *rows) {
             .x = (size_t)pf_lab_persona(l),
             .y = (size_t)pf_lab_task(l)};
   int rc = tracks(c);
-  for (int32_t k = 0; k < pf_lab_layers(l) && rc == PF_OK && scorable(c, part); k++)
+  for (int32_t k = 0; rc == PF_OK && scorable(c, part) && k < layers_at(c, part); k++)
     rc = part == WINDOW ? joint(c, k) : one_site(c, (pf_site)part, k);
   int last = rc == PF_OK ? flush(c) : rc;
   for (size_t i = 0; i < c->n_g; i++)

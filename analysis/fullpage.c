@@ -293,7 +293,8 @@ static void local(pf_page *g) {
     const char *condition, *name;
   } lines[] = {{"A1", "additive value (A1)"},
                {"S_X", "persona dropped (S_X)"},
-               {"N1", "another persona (N1)"}};
+               {"N1", "another persona (N1)"},
+               {"N3_isotropic", "random direction (N3)"}};
   static const char *const sites[] = {"p_last", "g1", "g2"};
   if (!pf_page_has(g, "C1"))
     return;
@@ -302,11 +303,11 @@ static void local(pf_page *g) {
                     "Where dropping the persona (S_X) costs little the site does not carry it, "
                     "whatever the additive value does.</p>\n");
   for (int i = 0; i < 3 && g->rc == PF_OK; i++) {
-    pf_series s[3] = {{0}};
+    pf_series s[4] = {{0}};
     char q[PF_QUERY], title[64];
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 4; k++) {
       s[k].name = lines[k].name;
-      for (int l = 0; l < g->n_layers && l < PF_POINTS; l++) {
+      for (int l = 0; l <= g->n_layers && l < PF_POINTS; l++) {
         snprintf(q, sizeof q, "site=%s layer=%d condition=%s", sites[i], l, lines[k].condition);
         pf_stats v = pf_page_stats(g, "C1", "kl10", q);
         v.median = fmax(v.median, 1e-6);
@@ -317,9 +318,10 @@ static void local(pf_page *g) {
     }
     snprintf(title, sizeof title, "KL at %s", sites[i]);
     pf_page_chart(
-        g, title, "layer", s, 3, 1e-6, 100, true,
+        g, title, "layer", s, 4, 1e-6, 100, true,
         "Medians over cells, bands from 25 to 75 %; nats over ten tokens, values below 1e-6 on "
-        "the lower edge.");
+        "the lower edge. N1 and N3: means over draws at the tested layers, one draw elsewhere. The "
+        "last layer is the input of the final norm.");
   }
   local_values(g);
   by_site(g);

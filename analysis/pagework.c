@@ -147,12 +147,12 @@ void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_s
   if (!x_range(s, n, &a))
     return;
   pf_buf_puts(g->b, "<figure>");
-  pf_svg_open(g->b, 720, 320, title);
+  pf_svg_open(g->b, 720, 320 + 22 * (double)((n - 1) / 3), title);
   pf_svg_axes(g->b, &a, title, x_name, true);
   for (size_t k = 0; k < n; k++) {
     pf_svg_band(g->b, &a, s[k].x, s[k].lo, s[k].hi, s[k].n, (int)k);
     pf_svg_line(g->b, &a, s[k].x, s[k].mid, s[k].n, (int)k, true);
-    pf_svg_key(g->b, 60 + 210 * (double)k, 304, (int)k, s[k].name);
+    pf_svg_key(g->b, 60 + 210 * (double)(k % 3), 304 + 22 * (double)(k / 3), (int)k, s[k].name);
   }
   pf_svg_close(g->b);
   pf_buf_puts(g->b, "<figcaption>");

@@ -46,8 +46,8 @@ typedef struct pf_series {
 
 /* Nothing is added for statistics of nothing. */
 void pf_series_add(pf_series *s, double x, const pf_stats *v);
-/* Up to three series in one panel, a key below, their numbers behind a summary. Nothing for fewer
- * than two places. */
+/* Series in one panel, a key below (three a line), their numbers behind a summary. Nothing for
+ * fewer than two places. */
 void pf_page_chart(pf_page *g, const char *title, const char *x_name, const pf_series *s, size_t n,
                    double ymin, double ymax, bool log, const char *caption);
 

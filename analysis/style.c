@@ -7,6 +7,7 @@
 #define C0   "#0072b2"
 #define C1   "#d55e00"
 #define C2   "#009e73"
+#define C3   "#b5588c"
 #define FG   "#1b1f24"
 #define SOFT "#59636e"
 #define RULE "#d1d9e0"
@@ -21,18 +22,20 @@ const char pf_figure_style[] =
     ".rule{stroke:" SOFT ";stroke-dasharray:5 4}"
     ".line{fill:none;stroke-width:2.2;stroke-linejoin:round}.band{opacity:.2;stroke:none}"
     ".line.c0{stroke:" C0 "}.line.c1{stroke:" C1 ";stroke-dasharray:7 3}.line.c2{stroke:" C2
-    ";stroke-dasharray:2 3}"
+    ";stroke-dasharray:2 3}.line.c3{stroke:" C3 ";stroke-dasharray:9 3 2 3}"
     ".band.c0,.dot.c0{fill:" C0 "}.band.c1,.dot.c1{fill:" C1 "}.band.c2,.dot.c2{fill:" C2 "}"
+    ".band.c3,.dot.c3{fill:" C3 "}"
     "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
 
 static const char page_style[] =
     "<style>\n"
     ":root{--bg:#fff;--fg:" FG ";--soft:" SOFT ";--rule:" RULE ";--card:#f6f8fa;--c0:" C0
-    ";--c1:" C1 ";--c2:" C2 ";"
+    ";--c1:" C1 ";--c2:" C2 ";--c3:" C3 ";"
     "--p0:#dbeafe;--p1:#fde9d3;--p2:#d9f2e6;--p3:#efe4f7;--p4:#eceff2}\n"
     "@media(prefers-color-scheme:dark){:root{--bg:#0f1318;--fg:#e6e9ed;--soft:#9aa4af;--rule:#"
     "313a44;--card:#171d24;"
-    "--c0:#56b4e9;--c1:#f0894a;--c2:#3fc79a;--p0:#17324d;--p1:#4a2f14;--p2:#12402e;--p3:#3a2450;--"
+    "--c0:#56b4e9;--c1:#f0894a;--c2:#3fc79a;--c3:#e39bc4;--p0:#17324d;--p1:#4a2f14;--p2:#12402e;--"
+    "p3:#3a2450;--"
     "p4:#2a323b}}\n"
     "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 "
     "system-ui,-apple-system,"
@@ -60,7 +63,10 @@ static const char page_style[] =
     ".line.c2{stroke:var(--c2);"
     "stroke-dasharray:2 3}svg .band.c0,svg .dot.c0{fill:var(--c0)}svg .band.c1,svg "
     ".dot.c1{fill:var(--c1)}svg .band.c2,"
-    "svg .dot.c2{fill:var(--c2)}\n"
+    "svg .dot.c2{fill:var(--c2)}svg .line.c3{stroke:var(--c3);stroke-dasharray:9 3 2 3}svg "
+    ".band.c3,svg .dot.c3{fill:var(--c3)}\n"
+    ".texts{table-layout:fixed;width:100%;min-width:720px}.texts th:first-child{width:9em}.texts "
+    "td{overflow-wrap:anywhere}\n"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px;margin:14px "
     "0;font-variant-numeric:tabular-nums}\n"
     "th,td{text-align:right;padding:5px 12px;border-bottom:1px solid "
