@@ -13,11 +13,16 @@
 #include "base/status.h"
 
 void pf_format_double(double x, char *out, size_t size) {
-  for (int digits = 1; digits <= 17; digits++) {
+  int fewest = 1, enough = 17; /* more digits are never farther from x */
+  while (fewest < enough) {
+    int digits = (fewest + enough) / 2;
     snprintf(out, size, "%.*g", digits, x);
     if (strtod(out, NULL) == x)
-      break;
+      enough = digits;
+    else
+      fewest = digits + 1;
   }
+  snprintf(out, size, "%.*g", enough, x);
   for (char *c = out; *c; c++) /* a host program may have set a locale with a decimal comma */
     if (*c == ',')
       *c = '.';

@@ -27,9 +27,9 @@ static int take_keys(const json_t *list, const char ***out, size_t *n) {
 
 int pf_records_open(pf_records *r, const char *dir) {
   char path[4400];
-  *r = (pf_records){.dir = dir, .files = json_object()};
+  *r = (pf_records){.dir = dir, .files = json_object(), .sorted = json_object()};
   snprintf(path, sizeof path, "%s/manifest.json", dir);
-  int rc = r->files ? pf_js_file(path, FILE_LIMIT, &r->manifest) : PF_ENOMEM;
+  int rc = r->files && r->sorted ? pf_js_file(path, FILE_LIMIT, &r->manifest) : PF_ENOMEM;
   const json_t *grid = json_object_get(r->manifest, "grid");
   if (rc == PF_OK)
     rc = take_keys(json_object_get(grid, "personas"), &r->personas, &r->n_personas);
@@ -45,6 +45,7 @@ int pf_records_open(pf_records *r, const char *dir) {
 void pf_records_close(pf_records *r) {
   json_decref(r->manifest);
   json_decref(r->files);
+  json_decref(r->sorted);
   pf_free(r->personas);
   pf_free(r->tasks);
   *r = (pf_records){0};
@@ -127,10 +128,54 @@ double pf_records_floor(pf_records *r, const char *site, int layer, int *rc) {
   return floor;
 }
 
+/* The records of each condition: experiments have tens of thousands, and every number of a page
+ * asks for those of one. */
+static json_t *sort_records(const json_t *rows) {
+  json_t *by = json_object(), *list;
+  const json_t *row;
+  size_t i;
+  json_array_foreach(rows, i, row) {
+    const char *condition = json_string_value(json_object_get(row, "condition"));
+    if (!condition)
+      continue;
+    if (!(list = json_object_get(by, condition))) {
+      list = json_array();
+      json_object_set_new(by, condition, list);
+    }
+    if (json_array_append(list, (json_t *)row) != 0) {
+      json_decref(by);
+      return NULL;
+    }
+  }
+  return by;
+}
+
+/* Those that a query may ask for: of its condition, where it begins with one or names one. */
+static const json_t *asked_for(pf_records *r, const char *experiment, const char *query, int *rc) {
+  static const char key[] = "condition=";
+  const json_t *rows = pf_records_of(r, experiment, rc);
+  const char *at = strstr(query, key);
+  char condition[96];
+  if (!rows || !at || (at != query && at[-1] != ' ') ||
+      strcspn(at, " ") - strlen(key) >= sizeof condition)
+    return rows;
+  snprintf(condition, sizeof condition, "%.*s", (int)(strcspn(at, " ") - strlen(key)),
+           at + strlen(key));
+  json_t *by = json_object_get(r->sorted, experiment);
+  if (!by) {
+    by = sort_records(rows);
+    if (!by || json_object_set_new(r->sorted, experiment, by) != 0) {
+      *rc = PF_ENOMEM;
+      return NULL;
+    }
+  }
+  return json_object_get(by, condition);
+}
+
 double *pf_records_table(pf_records *r, const char *experiment, const char *query,
                          const char *field, int *rc) {
   size_t n = r->n_personas * r->n_tasks, i;
-  const json_t *rows = pf_records_of(r, experiment, rc), *row;
+  const json_t *rows = asked_for(r, experiment, query, rc), *row;
   double *x = pf_alloc(n, sizeof *x), *count = pf_calloc(n, sizeof *count);
   for (size_t c = 0; x && c < n; c++)
     x[c] = NAN;

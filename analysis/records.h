@@ -11,7 +11,8 @@
 typedef struct pf_records {
   const char *dir;
   json_t *manifest;
-  json_t *files; /* experiment -> its records, as far as they were asked for */
+  json_t *files;  /* experiment -> its records, as far as they were asked for */
+  json_t *sorted; /* experiment -> condition -> its records in their order, likewise */
   size_t n_personas, n_tasks;
   const char **personas, **tasks; /* keys, of the manifest */
 } pf_records;
