@@ -306,6 +306,15 @@ static void penalise(const work *w, const text *t, float *x) {
   pf_free(seen);
 }
 
+/* Tokens of its prompt, or of one that its values come from. */
+static int32_t longest_prompt(const text *t) {
+  size_t n = t->b->q->enc.n;
+  for (int s = 0; s < N_SOURCES; s++)
+    if (t->of[s] && t->of[s]->q->enc.n > n)
+      n = t->of[s]->q->enc.n;
+  return (int32_t)n;
+}
+
 static int take_token(const work *w, text *t, float *x, int32_t step) {
   float margin;
   penalise(w, t, x);
@@ -317,7 +326,7 @@ static int take_token(const work *w, text *t, float *x, int32_t step) {
       t->finish = "eos";
   if (!t->finish && step + 1 == TOKENS)
     t->finish = "length";
-  if (!t->finish && (int32_t)t->b->q->enc.n + step + 1 >= w->p->info->max_positions)
+  if (!t->finish && longest_prompt(t) + step + 1 >= w->p->info->max_positions)
     t->finish = "positions";
   return rc;
 }

@@ -677,6 +677,28 @@ static int write_run(const study *s) {
   return rc;
 }
 
+/* What comes after the last unit, which takes a while for a large grid. */
+static int write_results(const study *s, double load, double t, size_t cells) {
+  static const char what[] = "records, verdicts, page";
+  pf_progress_fn tell = s->o->progress;
+  if (tell)
+    tell(s->o->progress_user, what, 0, 3);
+  int rc = pf_export(&s->d.plan, s->o, s->d.journal);
+  if (rc == PF_OK)
+    rc = write_timings(s, load, pf_seconds() - t, cells);
+  if (rc == PF_OK && tell)
+    tell(s->o->progress_user, what, 1, 3);
+  if (rc == PF_OK)
+    rc = pf_findings_make(s->o->out_dir);
+  if (rc == PF_OK && tell)
+    tell(s->o->progress_user, what, 2, 3);
+  if (rc == PF_OK)
+    rc = pf_report_make(s->o->out_dir);
+  if (tell)
+    tell(s->o->progress_user, what, 3, 3);
+  return rc;
+}
+
 static int compute(study *s, double load) {
   int rc = pf_journal_open(&s->d.journal, s->o->out_dir, mode_of(s->o), s->d.plan.head,
                            pf_study_outputs);
@@ -695,13 +717,7 @@ static int compute(study *s, double load) {
     rc = s->o->finish ? check_finished(s) : run_all(s);
   if (rc == PF_OK && s->o->shards > 1)
     return write_timings(s, load, pf_seconds() - t, cells);
-  if (rc == PF_OK)
-    rc = pf_export(&s->d.plan, s->o, s->d.journal);
-  if (rc == PF_OK)
-    rc = write_timings(s, load, pf_seconds() - t, cells);
-  if (rc == PF_OK)
-    rc = pf_findings_make(s->o->out_dir);
-  return rc == PF_OK ? pf_report_make(s->o->out_dir) : rc;
+  return rc == PF_OK ? write_results(s, load, t, cells) : rc;
 }
 
 static int check_opts(const pf_study_opts *o) {
