@@ -309,7 +309,7 @@ static void verdict(const char *out, route r) {
                   member(f, "line"));
     n++;
   }
-  ck_assert_uint_eq(n, 2);
+  ck_assert_uint_eq(n, 3); /* by each ablation, and of both */
   json_decref(all);
 }
 
