@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "analysis/folder.h"
 #include "analysis/jsonout.h"
 #include "analysis/pageparts.h"
 #include "analysis/pagework.h"
@@ -551,6 +552,7 @@ static int write_all(const comparison *c, const char *out) {
 }
 
 int pf_report_compare(const char *const *dirs, size_t n, const char *out, int force) {
+  static const char *const others[] = {"comparison.html", NULL};
   comparison c = {0};
   if (n < 2 || n > MOST)
     return pf_fail(PF_EUSAGE, "a comparison takes 2 to %d studies", MOST);
@@ -558,7 +560,7 @@ int pf_report_compare(const char *const *dirs, size_t n, const char *out, int fo
   for (; c.n < n && rc == PF_OK; c.n++)
     rc = read_study(&c.s[c.n], dirs[c.n]);
   if (rc == PF_OK)
-    rc = pf_result_folder(out, "comparison.json", "comparison", force);
+    rc = pf_folder_make(out, PF_FOLDER_COMPARISON, "comparison.json", others, force);
   if (rc == PF_OK)
     rc = collect(&c);
   if (rc == PF_OK)

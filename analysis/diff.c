@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Compares two snapshots, or a snapshot with values of another program. The result is one JSON
  * object; diffreport.c makes text and JUnit XML of it. */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "analysis/diff.h"
 #include "analysis/diffreport.h"
@@ -276,14 +278,25 @@ static int compare_foreign(diff *d, json_t *ignored) {
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+static int check_side(const char *path) {
+  return access(path, R_OK) == 0
+             ? PF_OK
+             : pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
+}
+
 static int open_sides(diff *d) {
+  int rc = check_side(d->o->a);
+  if (rc == PF_OK)
+    rc = check_side(d->o->b);
+  if (rc != PF_OK)
+    return rc;
   bool a = pf_snap_is(d->o->a), b = pf_snap_is(d->o->b);
   if (!a && !b)
     return pf_fail(PF_EINPUT, "%s, %s: neither is a snapshot (personaflow snap makes them)",
                    d->o->a, d->o->b);
   d->foreign = !a || !b;
   d->swapped = !a;
-  int rc = pf_snap_open(&d->a, a ? d->o->a : d->o->b);
+  rc = pf_snap_open(&d->a, a ? d->o->a : d->o->b);
   if (rc == PF_OK && !d->foreign)
     rc = pf_snap_open(&d->b, d->o->b);
   if (rc != PF_OK)
@@ -291,9 +304,9 @@ static int open_sides(diff *d) {
   bool values = d->a.full && (d->foreign || d->b.full);
   if (d->foreign && !values)
     return pf_fail(PF_EUSAGE,
-                   "%s: holds digests only: compare values with a snapshot made with "
-                   "--full",
-                   d->a.dir);
+                   "%s: holds digests only, and %s is no snapshot: compare values with a snapshot "
+                   "made with --full",
+                   d->a.dir, a ? d->o->b : d->o->a);
   if (pf_tolerance_given(&d->tolerance) && !values)
     return pf_fail(PF_EUSAGE, "a tolerance needs values: make both snapshots with --full");
   if (!d->foreign && d->a.block != d->b.block && !values)

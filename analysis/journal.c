@@ -218,9 +218,11 @@ static bool holds(const pf_journal *j, const char *name) {
   return faccessat(j->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static int prepare(pf_journal *j, pf_journal_mode mode, const char *const *outputs) {
+static int prepare(pf_journal *j, pf_journal_mode mode, const char *kind,
+                   const char *const *outputs) {
+  int rc = pf_folder_guard(j->dir, kind);
   bool lost = mode == PF_JOURNAL_RESUME && !holds(j, JOURNAL);
-  for (size_t i = 0; outputs[i]; i++) {
+  for (size_t i = 0; outputs[i] && rc == PF_OK; i++) {
     if (lost && holds(j, outputs[i]))
       return pf_fail(PF_EEXIST,
                      "%s: holds results (%s) without their journal: choose another folder, or "
@@ -234,7 +236,7 @@ static int prepare(pf_journal *j, pf_journal_mode mode, const char *const *outpu
     if (mode == PF_JOURNAL_FORCE && unlinkat(j->dir_fd, outputs[i], 0) != 0 && errno != ENOENT)
       return pf_fail(PF_EIO, "%s/%s: cannot remove: %s", j->dir, outputs[i], strerror(errno));
   }
-  return PF_OK;
+  return rc;
 }
 
 static int open_file(pf_journal *j, const json_t *head) {
@@ -245,8 +247,8 @@ static int open_file(pf_journal *j, const json_t *head) {
   return rc == PF_OK && j->size == 0 ? begin(j, head) : rc;
 }
 
-int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const json_t *head,
-                    const char *const *outputs) {
+int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
+                    const json_t *head, const char *const *outputs) {
   *out = NULL;
   if (!*dir || strlen(dir) > 4096)
     return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
@@ -260,7 +262,7 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
   if (rc == PF_OK)
     rc = lock_dir(j);
   if (rc == PF_OK)
-    rc = prepare(j, mode, outputs);
+    rc = prepare(j, mode, kind, outputs);
   if (rc == PF_OK)
     rc = open_file(j, head);
   if (rc != PF_OK)
@@ -270,7 +272,8 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
   return rc;
 }
 
-int pf_journal_look(const char *dir, pf_journal_mode mode, const char *const *outputs) {
+int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
+                    const char *const *outputs) {
   pf_journal j = {.fd = -1, .lock_fd = -1, .dir = (char *)dir};
   bool there = access(dir, F_OK) == 0;
   int rc = make_dirs(dir);
@@ -279,7 +282,7 @@ int pf_journal_look(const char *dir, pf_journal_mode mode, const char *const *ou
   j.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   rc = j.dir_fd < 0 || access(dir, W_OK) != 0
            ? pf_fail(PF_EIO, "%s: cannot write there: %s", dir, strerror(errno))
-           : prepare(&j, mode, outputs);
+           : prepare(&j, mode, kind, outputs);
   if (j.dir_fd >= 0)
     close(j.dir_fd);
   if (!there)

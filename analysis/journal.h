@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "analysis/folder.h"
 #include "personaflow/types.h"
 
 typedef struct pf_journal pf_journal;
@@ -21,12 +22,14 @@ typedef enum pf_journal_mode {
 } pf_journal_mode;
 
 /* Makes dir, locks it against other runs, opens or begins the journal. outputs: names of the files
- * that a run leaves in dir, NULL-terminated, the journal's own included. head: flat object. */
-int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const json_t *head,
-                    const char *const *outputs);
+ * that a run leaves in dir, NULL-terminated, the journal's own included. head: flat object. kind:
+ * PF_FOLDER_...; PF_EEXIST where dir holds another. */
+int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
+                    const json_t *head, const char *const *outputs);
 /* The part of it that needs no head (and removes nothing unless mode is PF_JOURNAL_FORCE):
  * PF_EEXIST as above; PF_EIO if dir cannot be made or written to. For a look before long work. */
-int pf_journal_look(const char *dir, pf_journal_mode mode, const char *const *outputs);
+int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
+                    const char *const *outputs);
 /* The data of a finished unit (the journal's), NULL if it is not there. */
 const json_t *pf_journal_get(const pf_journal *j, const char *unit);
 /* Takes the reference `data`. PF_EINCOMPLETE when the disk is full: the journal stays valid. */

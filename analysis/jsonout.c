@@ -138,19 +138,6 @@ int pf_js_write(const char *dir, const char *name, const json_t *v) {
   return rc;
 }
 
-int pf_result_folder(const char *dir, const char *name, const char *what, int force) {
-  char path[4400];
-  if (!*dir || strlen(dir) > 4000)
-    return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  if (access(path, F_OK) == 0 && !force)
-    return pf_fail(PF_EEXIST, "%s: holds a %s already: choose another folder, or --force", dir,
-                   what);
-  if (mkdir(dir, 0777) != 0 && access(dir, W_OK) != 0)
-    return pf_fail(PF_EIO, "%s: cannot write there", dir);
-  return PF_OK;
-}
-
 json_t *pf_js_ints(const int32_t *v, size_t n) {
   json_t *a = json_array();
   for (size_t i = 0; i < n; i++)

@@ -17,9 +17,6 @@ json_t *pf_js_num(double x);
 void pf_js_dump(const json_t *v, int indent, pf_buf *b);
 /* DIR/NAME: the value over lines. v NULL: PF_ENOMEM. */
 int pf_js_write(const char *dir, const char *name, const json_t *v);
-/* Makes the folder `dir` of a result if it is not there. PF_EEXIST where it has the file `name` and
- * force is 0; `what` the line calls it. */
-int pf_result_folder(const char *dir, const char *name, const char *what, int force);
 /* A new array of n integers. */
 json_t *pf_js_ints(const int32_t *v, size_t n);
 

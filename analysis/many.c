@@ -265,7 +265,7 @@ static int open_journal(run *g) {
   if (!g->o->out_dir)
     return PF_OK;
   json_t *head = make_head(g->f, g->info, &g->o->gen);
-  int rc = head ? pf_journal_open(&g->journal, g->o->out_dir, mode, head, outputs) : PF_ENOMEM;
+  int rc = head ? pf_journal_open(&g->journal, g->o->out_dir, mode, PF_FOLDER_TEXTS, head, outputs) : PF_ENOMEM;
   json_decref(head);
   g->flushed = pf_seconds();
   return rc;
@@ -359,7 +359,7 @@ static void end_batch(run *g) {
 }
 
 int pf_batch_look(const char *out_dir) {
-  return pf_journal_look(out_dir, PF_JOURNAL_NEW, outputs);
+  return pf_journal_look(out_dir, PF_JOURNAL_NEW, PF_FOLDER_TEXTS, outputs);
 }
 
 int pf_batch_run(const pf_batch *b, const pf_model *m, const pf_batch_opts *o,

@@ -46,7 +46,7 @@ static int join(const char *out, const char *const *dirs, size_t n) {
   pf_journal *j = NULL;
   int rc = pf_journal_head(dirs[0], &head);
   if (rc == PF_OK)
-    rc = pf_journal_open(&j, out, PF_JOURNAL_RESUME, head, pf_study_outputs);
+    rc = pf_journal_open(&j, out, PF_JOURNAL_RESUME, PF_FOLDER_STUDY, head, pf_study_outputs);
   for (size_t i = 0; i < n && rc == PF_OK; i++)
     rc = pf_journal_join(j, dirs[i], head);
   pf_journal_close(j);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "analysis/feed.h"
+#include "analysis/folder.h"
 #include "analysis/jsonout.h"
 #include "analysis/profile.h"
 #include "analysis/snapshot.h"
@@ -280,8 +281,7 @@ static json_t *load_json(const prof *f) {
     double seconds;
   } parts[] = {{"load.read", t->read},
                {"load.check", t->check},
-               {"load.pack", t->pack},
-               {"load.hash", t->hash}};
+               {"load.pack", t->pack}}; /* a profile opens its model without checksums */
   json_t *rows = json_array();
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
     json_array_append_new(rows,
@@ -457,12 +457,17 @@ static int give(prof *f, char **json) {
   return rc;
 }
 
+static int make_folder(const pf_profile_opts *o) {
+  static const char *const others[] = {"profile.csv", "trace.json", "report.html", NULL};
+  return pf_folder_make(o->out_dir, PF_FOLDER_PROFILE, "profile.json", others, o->force);
+}
+
 int pf_profile_run(const pf_profile_opts *o, char **json) {
   prof f = {.o = o, .total = 2 * (uint64_t)(o->repeats > 0 ? o->repeats : 0) + 1};
   *json = NULL;
   int rc = check(o);
   if (rc == PF_OK)
-    rc = o->out_dir ? pf_result_folder(o->out_dir, "profile.json", "profile", o->force) : PF_OK;
+    rc = o->out_dir ? make_folder(o) : PF_OK;
   if (rc == PF_OK)
     rc = open_all(&f);
   if (rc == PF_OK)

@@ -508,12 +508,17 @@ static void put_pair(pf_buf *b, const pf_profile_line *x, const pf_profile_line 
        more = judged && fabs(change) > fmax(NOISE_FACTOR * noise, LEAST_CHANGE);
   pf_profile_line_name(x, name);
   pf_buf_printf(b, "%-26s %10.3f %10.3f", name, 1e3 * p, 1e3 * q);
-  if (y && p > 0)
-    pf_buf_printf(b, " %+9.1f%% %9.1f%%  %s\n", 100 * change, 100 * noise,
+  if (y && p > 0) {
+    pf_buf_printf(b, " %+9.1f%% ", 100 * change);
+    if (isnan(noise))
+      pf_buf_puts(b, "         -");
+    else
+      pf_buf_printf(b, "%9.1f%%", 100 * noise);
+    pf_buf_printf(b, "  %s\n",
                   more     ? (change > 0 ? "slower" : "faster")
                   : judged ? ""
                            : "not judged");
-  else
+  } else
     pf_buf_puts(b, "          -          -  in A only\n");
   *changed += more;
 }

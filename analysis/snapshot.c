@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "analysis/folder.h"
 #include "analysis/jsonout.h"
 #include "base/io.h"
 #include "base/js.h"
@@ -59,10 +60,12 @@ static bool ours(const char *name) {
 
 /* One of those in a folder that holds no snapshot belongs to somebody else. */
 static int check_foreign(const char *dir) {
-  DIR *d = opendir(dir);
-  int rc = d ? PF_OK : pf_fail(PF_EIO, "%s: cannot read: %s", dir, strerror(errno));
+  int rc = pf_folder_guard(dir, PF_FOLDER_SNAPSHOT);
+  DIR *d = rc == PF_OK ? opendir(dir) : NULL;
+  if (rc == PF_OK && !d)
+    rc = pf_fail(PF_EIO, "%s: cannot read: %s", dir, strerror(errno));
   for (struct dirent *e; rc == PF_OK && (e = readdir(d));)
-    if (ours(e->d_name))
+    if (ours(e->d_name) || !strcmp(e->d_name, PARTIAL))
       rc = pf_fail(PF_EEXIST, "%s: holds %s, but no snapshot: choose another folder", dir,
                    e->d_name);
   if (d)
@@ -86,12 +89,7 @@ static int clear(const snap *s) {
 }
 
 bool pf_snap_is(const char *dir) {
-  char path[4400];
-  snprintf(path, sizeof path, "%s/" MANIFEST, dir);
-  if (access(path, F_OK) == 0)
-    return true;
-  snprintf(path, sizeof path, "%s/" PARTIAL, dir);
-  return access(path, F_OK) == 0;
+  return pf_folder_is(dir, PF_FOLDER_SNAPSHOT);
 }
 
 static int make_folder(snap *s) {

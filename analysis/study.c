@@ -700,7 +700,7 @@ static int write_results(const study *s, double load, double t, size_t cells) {
 }
 
 static int compute(study *s, double load) {
-  int rc = pf_journal_open(&s->d.journal, s->o->out_dir, mode_of(s->o), s->d.plan.head,
+  int rc = pf_journal_open(&s->d.journal, s->o->out_dir, mode_of(s->o), PF_FOLDER_STUDY, s->d.plan.head,
                            pf_study_outputs);
   if (rc != PF_OK)
     return rc;
@@ -728,7 +728,7 @@ static int check_opts(const pf_study_opts *o) {
   if (o->shards < 0 || o->shard < 0 || (o->shards > 0 && o->shard >= o->shards))
     return pf_fail(PF_EUSAGE, "a study has no shard %d of %d", o->shard + 1, o->shards);
   if (!o->dry_run && !o->force)
-    return pf_journal_look(o->out_dir, mode_of(o), pf_study_outputs);
+    return pf_journal_look(o->out_dir, mode_of(o), PF_FOLDER_STUDY, pf_study_outputs);
   return PF_OK;
 }
 

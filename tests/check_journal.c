@@ -38,7 +38,7 @@ static void teardown(void) {
 
 static int open_it(pf_journal **j, pf_journal_mode mode, const char *model) {
   json_t *head = json_pack("{s:s,s:s}", "schema", "test/1", "model", model);
-  int rc = pf_journal_open(j, dir, mode, head, outputs);
+  int rc = pf_journal_open(j, dir, mode, PF_FOLDER_STUDY, head, outputs);
   json_decref(head);
   return rc;
 }
@@ -147,10 +147,10 @@ END_TEST
 START_TEST(no_place) {
   pf_journal *j;
   json_t *head = json_object();
-  ck_assert_int_eq(pf_journal_open(&j, "/proc/nowhere/out", PF_JOURNAL_NEW, head, outputs), PF_EIO);
-  ck_assert_int_eq(pf_journal_open(&j, "", PF_JOURNAL_NEW, head, outputs), PF_EUSAGE);
+  ck_assert_int_eq(pf_journal_open(&j, "/proc/nowhere/out", PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs), PF_EIO);
+  ck_assert_int_eq(pf_journal_open(&j, "", PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs), PF_EUSAGE);
   make_two();
-  ck_assert_int_eq(pf_journal_open(&j, file, PF_JOURNAL_NEW, head, outputs), PF_EIO);
+  ck_assert_int_eq(pf_journal_open(&j, file, PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs), PF_EIO);
   json_decref(head);
 }
 END_TEST
