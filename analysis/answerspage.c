@@ -228,10 +228,18 @@ static void texts_of_cell(const texts *t, size_t c) {
   pf_free(of);
 }
 
+/* Of --markers, or the grid's own; else shipped ones. */
+static const char *lists_of(const texts *t) {
+  const char *own = pf_js_str(json_object_get(t->g->r.manifest, "markers"), "name");
+  return *own ? own : t->full ? "full" : "paper";
+}
+
 static void texts_head(const texts *t) {
+  pf_buf_puts(t->g->b, "<h2>What the model says under each value</h2>\n<p>Lists of markers: ");
+  pf_page_text(t->g, lists_of(t));
   pf_buf_printf(
       t->g->b,
-      "<h2>What the model says under each value</h2>\n<p>80 greedy tokens with a value put at the "
+      ". 80 greedy tokens with a value put at the "
       "layer of the paper&rsquo;s test: %s. Markers are signs of the persona; not verbatim: not "
       "words of the prompt itself.%s</p>\n"
       "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">value</th><th "

@@ -84,9 +84,8 @@ typedef struct work {
   size_t n_t;
   text **said; /* that others of the same prompt take over: those without a persona of the grid */
   size_t n_said, cap_said;
-  float *logits;                         /* (texts, V) */
-  pf_markers grid_markers, task_markers; /* the grid's own, or the paper's; those of `full` */
-  bool own_lists;                        /* the grid brings its own */
+  float *logits;         /* (texts, V) */
+  pf_markers shipped[2]; /* for those that bring none: `paper`, `full` */
 } work;
 
 /* ---- values ---------------------------------------------------------------------------------- */
@@ -476,7 +475,8 @@ static int put_markers(const work *w, const text *t, const pf_markers *lists, co
 
 static int put_task_markers(const work *w, const text *t, const char *z, json_t *row) {
   const pf_grid_item *task = &w->p->grid.tasks[task_of(w, t)];
-  const pf_marker_list *l = pf_markers_task(&w->task_markers, task->key);
+  const pf_markers *lists = w->p->markers.n_tasks ? &w->p->markers : &w->shipped[1];
+  const pf_marker_list *l = pf_markers_task(lists, task->key);
   pf_marker_score score;
   if (!l)
     return PF_OK;
@@ -538,7 +538,7 @@ static int text_row(const work *w, const text *t, bool full, json_t *rows) {
                           schedule_names[t->s], "ids", pf_js_ints(t->out.v, t->out.n), "text",
                           json_stringn(z, n), "finish", t->finish, "least_margin",
                           pf_js_num((double)t->least_margin));
-  const pf_markers *lists = full && !w->own_lists ? &w->task_markers : &w->grid_markers;
+  const pf_markers *lists = w->p->markers.n_personas ? &w->p->markers : &w->shipped[full];
   rc = row ? put_markers(w, t, lists, z, row) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = put_task_markers(w, t, z, row);
@@ -654,14 +654,8 @@ static int run_group(work *w, const size_t *cells, size_t n) {
 }
 
 static int open_markers(work *w) {
-  pf_markers_of_grid(&w->grid_markers, &w->p->grid);
-  int rc = PF_OK;
-  w->own_lists = w->grid_markers.n_personas > 0;
-  if (!w->own_lists) {
-    pf_markers_free(&w->grid_markers);
-    rc = pf_markers_open(&w->grid_markers, "paper");
-  }
-  return rc == PF_OK ? pf_markers_open(&w->task_markers, "full") : rc;
+  int rc = pf_markers_open(&w->shipped[0], "paper");
+  return rc == PF_OK ? pf_markers_open(&w->shipped[1], "full") : rc;
 }
 
 /* ---- what it takes --------------------------------------------------------------------------- */
@@ -784,8 +778,8 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
   pf_bases_drop(&w.b, true);
   pf_free(w.t);
   pf_free(w.logits);
-  pf_markers_free(&w.grid_markers);
-  pf_markers_free(&w.task_markers);
+  pf_markers_free(&w.shipped[0]);
+  pf_markers_free(&w.shipped[1]);
   return rc;
 }
 

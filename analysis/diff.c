@@ -279,9 +279,8 @@ static int compare_foreign(diff *d, json_t *ignored) {
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static int check_side(const char *path) {
-  return access(path, R_OK) == 0
-             ? PF_OK
-             : pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
+  return access(path, R_OK) == 0 ? PF_OK
+                                 : pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
 }
 
 static int open_sides(diff *d) {

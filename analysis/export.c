@@ -326,7 +326,7 @@ static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
   const char *family = pf_chat_family(p->tok);
   json_t *arguments = json_pack("{s:s,s:s,s:o}", "model", o->model, "grid", o->grid, "layers",
                                 o->layers ? json_string(o->layers) : json_null());
-  return json_pack(
+  json_t *m = json_pack(
       "{s:s,s:{s:s,s:i},s:O,s:s,s:O,s:O,s:i,s:i,s:o,s:{s:O,s:s},s:o,s:{s:s,s:s},s:o,s:o}", "schema",
       "personaflow-manifest/1", "program", "version", pf_version(), "contract",
       pf_contract_version(), "protocol", json_object_get(p->head, "protocol"), "precision",
@@ -335,6 +335,10 @@ static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
       "model", model_json(p->info), "tokenizer", "sha256", json_object_get(p->head, "tokenizer"),
       "chat", family ? family : "", "grid", grid_json(p), "cpu", "name", pf_cpu_name(), "features",
       pf_cpu_features(), "kernels", kernels_json(), "arguments", arguments);
+  if (m && (p->markers.n_personas || p->markers.n_tasks))
+    json_object_set_new(
+        m, "markers", json_pack("{s:s,s:s}", "name", p->markers.name, "sha256", p->markers.sha256));
+  return m;
 }
 
 /* ---- all of it

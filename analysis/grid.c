@@ -37,9 +37,19 @@ static const struct {
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
-static int check_keys(const json_t *root, const char *name) {
+/* Before the keys: those of another kind of file would only puzzle. */
+static int check_schema(const json_t *root, const char *name) {
+  const char *schema = json_string_value(json_object_get(root, "schema"));
   if (!json_is_object(root))
     return pf_fail(PF_EINPUT, "%s: a grid file holds one JSON object", name);
+  if (!schema || !strcmp(schema, "personaflow-grid/1"))
+    return PF_OK;
+  return pf_fail(
+      PF_EINPUT, "%s: schema \"%s\": this version reads \"personaflow-grid/1\"%s", name, schema,
+      strncmp(schema, "personaflow-markers/", 20) ? "" : "; study --markers takes this file");
+}
+
+static int check_keys(const json_t *root, const char *name) {
   for (size_t i = 0; i < N_KEYS; i++) {
     const json_t *v = json_object_get(root, keys[i].name);
     if (!v && keys[i].needed)
@@ -231,10 +241,6 @@ static int check_controls(const pf_grid *g, const char *name) {
 }
 
 static int take_head(pf_grid *g, const char *name) {
-  const char *schema = json_string_value(json_object_get(g->root, "schema"));
-  if (strcmp(schema, "personaflow-grid/1") != 0)
-    return pf_fail(PF_EINPUT, "%s: schema \"%s\": this version reads \"personaflow-grid/1\"", name,
-                   schema);
   const json_t *b = json_object_get(g->root, "baseline");
   g->name = json_string_value(json_object_get(g->root, "name"));
   g->description = json_string_value(json_object_get(g->root, "description"));
@@ -254,7 +260,9 @@ static int take_head(pf_grid *g, const char *name) {
 }
 
 static int take_all(pf_grid *g, const char *name) {
-  int rc = check_keys(g->root, name);
+  int rc = check_schema(g->root, name);
+  if (rc == PF_OK)
+    rc = check_keys(g->root, name);
   if (rc == PF_OK)
     rc = take_head(g, name);
   if (rc == PF_OK)

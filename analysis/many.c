@@ -265,7 +265,8 @@ static int open_journal(run *g) {
   if (!g->o->out_dir)
     return PF_OK;
   json_t *head = make_head(g->f, g->info, &g->o->gen);
-  int rc = head ? pf_journal_open(&g->journal, g->o->out_dir, mode, PF_FOLDER_TEXTS, head, outputs) : PF_ENOMEM;
+  int rc = head ? pf_journal_open(&g->journal, g->o->out_dir, mode, PF_FOLDER_TEXTS, head, outputs)
+                : PF_ENOMEM;
   json_decref(head);
   g->flushed = pf_seconds();
   return rc;

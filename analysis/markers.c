@@ -235,7 +235,8 @@ static int check_head(const json_t *root, const char *name) {
   const char *schema = json_string_value(json_object_get(root, "schema")), *key;
   json_t *v;
   if (!schema || strcmp(schema, "personaflow-markers/1") != 0)
-    return pf_fail(PF_EINPUT, "%s: want {\"schema\": \"personaflow-markers/1\", ...}", name);
+    return pf_fail(PF_EINPUT, "%s: schema \"%s\": marker lists have \"personaflow-markers/1\"",
+                   name, schema ? schema : "");
   if (!json_string_length(json_object_get(root, "name")))
     return pf_fail(PF_EINPUT, "%s: the key \"name\" is missing", name);
   json_object_foreach((json_t *)root, key, v) {

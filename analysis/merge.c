@@ -33,6 +33,7 @@ static int read_run(const char *dir, json_t **run, pf_study_opts *o) {
   o->only = text(*run, "only");
   o->baseline = text(*run, "baseline");
   o->paraphrase = text(*run, "paraphrase");
+  o->markers = text(*run, "markers");
   o->conflicts = json_is_true(json_object_get(*run, "conflicts"));
   o->all_draws = json_is_true(json_object_get(*run, "all_draws"));
   const char *precision = text(*run, "precision");

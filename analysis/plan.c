@@ -168,6 +168,22 @@ static int take_conflicts(pf_plan *p, bool on) {
   return personas && tasks ? PF_OK : PF_ENOMEM;
 }
 
+static int take_markers(pf_plan *p, const char *what) {
+  if (!what)
+    return pf_markers_of_grid(&p->markers, &p->grid);
+  size_t n = 0;
+  int rc = pf_markers_open(&p->markers, what);
+  for (size_t i = 0; i < p->grid.n_personas; i++)
+    n += pf_markers_persona(&p->markers, p->grid.personas[i].key) != NULL;
+  for (size_t i = 0; i < p->grid.n_tasks; i++)
+    n += pf_markers_task(&p->markers, p->grid.tasks[i].key) != NULL;
+  return rc != PF_OK || n ? rc
+                          : pf_fail(PF_EINPUT,
+                                    "markers '%s': no key is that of a persona or a task of the "
+                                    "grid %s",
+                                    what, p->grid.name);
+}
+
 /* The names of the members stand in the line that refuses to mix runs ("differs in grid"). */
 static json_t *make_head(const pf_plan *p, const pf_study_opts *o) {
   json_t *head =
@@ -181,6 +197,8 @@ static json_t *make_head(const pf_plan *p, const pf_study_opts *o) {
     json_object_set_new(head, "baseline", json_string(o->baseline));
   if (head && o->paraphrase)
     json_object_set_new(head, "paraphrase", json_string(o->paraphrase));
+  if (head && o->markers)
+    json_object_set_new(head, "markers", json_string(p->markers.sha256));
   if (head && p->conflicts)
     json_object_set_new(head, "conflicts", json_true());
   return head;
@@ -255,6 +273,8 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
   if (rc == PF_OK)
     rc = take_conflicts(p, o->conflicts);
   if (rc == PF_OK)
+    rc = take_markers(p, o->markers);
+  if (rc == PF_OK)
     rc = pf_model_resolve(o->model, dir, sizeof dir);
   if (rc == PF_OK)
     rc = pf_model_open_config(&config, dir);
@@ -292,6 +312,7 @@ void pf_plan_free(pf_plan *p) {
   free_prompts(p->xb, p->grid.n_personas);
   free_prompts(p->by, p->grid.n_tasks);
   free_prompts(p->xy, p->n_cells);
+  pf_markers_free(&p->markers);
   pf_controls_free(&p->controls);
   json_decref(p->head);
   pf_ids_free(&p->layers);

@@ -666,12 +666,12 @@ static pf_journal_mode mode_of(const pf_study_opts *o) {
 /* What was asked for, for `merge`. */
 static int write_run(const study *s) {
   const pf_study_opts *o = s->o;
-  json_t *run = json_pack("{s:s,s:s,s:s,s:s?,s:s,s:s?,s:b,s:s,s:s?,s:s?,s:b}", "schema",
-                          "personaflow-run/1", "model", o->model, "grid", o->grid, "layers",
-                          o->layers, "protocol", pf_protocol_names[s->d.plan.protocol], "only",
-                          o->only, "all_draws", o->all_draws != 0, "precision",
-                          pf_precision_name(s->d.plan.info->precision), "baseline", o->baseline,
-                          "paraphrase", o->paraphrase, "conflicts", o->conflicts != 0);
+  json_t *run = json_pack(
+      "{s:s,s:s,s:s,s:s?,s:s,s:s?,s:b,s:s,s:s?,s:s?,s:s?,s:b}", "schema", "personaflow-run/1",
+      "model", o->model, "grid", o->grid, "layers", o->layers, "protocol",
+      pf_protocol_names[s->d.plan.protocol], "only", o->only, "all_draws", o->all_draws != 0,
+      "precision", pf_precision_name(s->d.plan.info->precision), "baseline", o->baseline,
+      "paraphrase", o->paraphrase, "markers", o->markers, "conflicts", o->conflicts != 0);
   int rc = pf_js_write(o->out_dir, "run.json", run);
   json_decref(run);
   return rc;
@@ -700,8 +700,8 @@ static int write_results(const study *s, double load, double t, size_t cells) {
 }
 
 static int compute(study *s, double load) {
-  int rc = pf_journal_open(&s->d.journal, s->o->out_dir, mode_of(s->o), PF_FOLDER_STUDY, s->d.plan.head,
-                           pf_study_outputs);
+  int rc = pf_journal_open(&s->d.journal, s->o->out_dir, mode_of(s->o), PF_FOLDER_STUDY,
+                           s->d.plan.head, pf_study_outputs);
   if (rc != PF_OK)
     return rc;
   const pf_experiment *additive = pf_experiment_find("additive");

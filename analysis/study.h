@@ -5,6 +5,7 @@
 
 #include "analysis/controls.h"
 #include "analysis/grid.h"
+#include "analysis/markers.h"
 #include "analysis/journal.h"
 
 /* The paper's protocol: tokens of y that are scored at a site, and the tokens before them at g2. */
@@ -40,8 +41,9 @@ typedef struct pf_plan {
   pf_grid grid;
   pf_controls controls;
   const pf_paraphrase *paraphrase; /* in place of the grid's template; NULL: that */
-  bool conflicts;                  /* the grid is that of the controls' conflicting cells */
-  pf_ids layers;                   /* tested, ascending */
+  pf_markers markers; /* of --markers, else the grid's own; without lists: shipped ones */
+  bool conflicts;     /* the grid is that of the controls' conflicting cells */
+  pf_ids layers;      /* tested, ascending */
   pf_model *model;
   pf_tok *tok;
   const pf_model_info *info;

@@ -147,10 +147,14 @@ END_TEST
 START_TEST(no_place) {
   pf_journal *j;
   json_t *head = json_object();
-  ck_assert_int_eq(pf_journal_open(&j, "/proc/nowhere/out", PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs), PF_EIO);
-  ck_assert_int_eq(pf_journal_open(&j, "", PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs), PF_EUSAGE);
+  ck_assert_int_eq(
+      pf_journal_open(&j, "/proc/nowhere/out", PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs),
+      PF_EIO);
+  ck_assert_int_eq(pf_journal_open(&j, "", PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs),
+                   PF_EUSAGE);
   make_two();
-  ck_assert_int_eq(pf_journal_open(&j, file, PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs), PF_EIO);
+  ck_assert_int_eq(pf_journal_open(&j, file, PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs),
+                   PF_EIO);
   json_decref(head);
 }
 END_TEST

@@ -757,6 +757,57 @@ START_TEST(answer_tasks) {
 }
 END_TEST
 
+/* ---- marker lists ---- */
+
+#define LISTS(personas, tasks)                                                                     \
+  "{\"schema\":\"personaflow-markers/1\",\"name\":\"mine\",\"personas\":{" personas                \
+  "},\"tasks\":{" tasks "}}"
+#define ANY "[{\"pattern\":\".\"}]"
+
+/* Counts of a field in the paper's texts. */
+static double marks(const char *name, const char *field) {
+  pf_buf b;
+  double sum = 0;
+  read_file(name, "markers.jsonl", &b);
+  for (char *p = b.s, *end; *p; p = end + 1) {
+    json_t *line;
+    end = strchr(p, '\n');
+    ck_assert(pf_js_text("markers.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+    sum += value(line, field);
+    json_decref(line);
+  }
+  pf_buf_free(&b);
+  return sum;
+}
+
+/* Lists of the grid, of a file in their place, of a file for something else; a run is not gone on
+ * with under others. */
+START_TEST(marker_lists) {
+  char path[400];
+  pf_buf page;
+  make_grid("{\"key\":\"pirate\",\"text\":\"a pirate\",\"markers\":[\"qqq\"]}",
+            "{\"key\":\"haiku\",\"text\":\"Write a haiku about the sea.\",\"markers\":" ANY "}");
+  pf_study_opts o = opts("grid", "3");
+  o.only = "markers";
+  run(&o);
+  ck_assert(marks("grid", "markers") == 0 && marks("grid", "task_markers") == 4);
+  tmp_text(dir, "mine.json", LISTS("\"pirate\":" ANY, "\"haiku\":[\"qqq\"]"));
+  snprintf(path, sizeof path, "%s/mine.json", dir);
+  o.markers = path;
+  ck_assert_int_eq(pf_study_run(&o), PF_EUSAGE);
+  ck_assert_msg(strstr(pf_last_error(), "differs in markers") != NULL, "%s", pf_last_error());
+  o.out_dir = out("mine");
+  run(&o);
+  ck_assert(marks("mine", "markers") == 4 && marks("mine", "task_markers") == 0);
+  read_file("mine", "report.html", &page);
+  ck_assert(strstr(page.s, "Lists of markers: mine.") != NULL);
+  pf_buf_free(&page);
+  tmp_text(dir, "mine.json", LISTS("\"nurse\":" ANY, ""));
+  ck_assert_int_eq(pf_study_run(&o), PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), "no key is that of") != NULL, "%s", pf_last_error());
+}
+END_TEST
+
 /* ---- the page ---- */
 
 /* The KL of D3's record of the persona's tokens from `lo` to `hi`, of no layer (-1) or one. */
@@ -884,6 +935,7 @@ int main(void) {
   tcase_add_test(t, wrong_options);
   tcase_add_test(t, early_eos);
   tcase_add_test(t, answer_tasks);
+  tcase_add_test(t, marker_lists);
   tcase_add_test(t, report_page);
   tcase_add_test(t, published_models);
   tcase_set_timeout(t, 600);

@@ -180,6 +180,8 @@ typedef struct pf_study_opts {
   /* Keys of the grid's controls (doc/GRIDS.md), NULL: the grid's own: "PERSONA" or "PERSONA,TASK"
    * that effects are counted from; another way to say persona and task. */
   const char *baseline, *paraphrase;
+  const char *markers; /* marker lists that texts are scored on: "paper", "full", a file
+                          (doc/GRIDS.md); NULL: the grid's own, else shipped ones */
   int conflicts; /* 1: the personas and tasks of the controls' conflicting cells, crossed, take the
                     place of the grid's */
   const char *out_dir;

@@ -103,6 +103,10 @@ static const cli_opt opts[] = {
      "another way to say persona and task: you-are, system, respond-as, or the grid's own "
      "(personaflow grid lists both)",
      CLI_TEXT, AT(o.paraphrase)},
+    {"markers", 0, "M",
+     "marker lists that texts are scored on: paper, full, or a marker file; default: the grid's "
+     "own, else paper for the paper's texts and full for C2",
+     CLI_TEXT, AT(o.markers)},
     {"conflicts", 0, NULL,
      "the personas and tasks of the grid's conflicting cells, crossed, in place of its own",
      CLI_FLAG, AT(o.conflicts)},
