@@ -69,13 +69,23 @@ static double all_bytes(const pf_model *m) {
   return bytes;
 }
 
-/* Operations of rows at positions [from, from + n) of one branch, `logits` of them through the
- * unembedding. A multiplication and its addition are two. */
+/* Keys that the rows at positions [from, from + n) see. */
+static double keys_of(size_t from, size_t n) {
+  return (double)n * ((double)from + 0.5 * (double)(n + 1));
+}
+
+/* Operations of rows at positions [from, from + n) of one branch, the last `logits` of them through
+ * the unembedding; of the others the last layer makes K,V only. A multiplication and its addition
+ * are two. */
 static double forward_ops(const pf_model *m, size_t from, size_t n, size_t logits) {
   const pf_model_info *i = &m->cfg.info;
-  double bytes = 0, keys = (double)n * ((double)from + 0.5 * (double)(n + 1));
-  double heads = (double)i->n_heads * (double)i->d_head * (double)i->n_layers;
-  return 2 * (double)n * layer_values(m, &bytes) + 4 * keys * heads +
+  const pf_layer *last = &m->layers[i->n_layers - 1];
+  double bytes = 0, skipped = 0, heads = 4 * (double)i->n_heads * (double)i->d_head;
+  const pf_mat *w;
+  for (size_t k = 0; (w = mats_of(last, k)); k++)
+    skipped += w == &last->k || w == &last->v ? 0 : (double)w->n * (double)w->k;
+  return 2 * (double)n * layer_values(m, &bytes) + heads * i->n_layers * keys_of(from, n) -
+         2 * (double)(n - logits) * skipped - heads * keys_of(from, n - logits) +
          2 * (double)logits * (double)i->vocab_size * (double)i->d_model;
 }
 

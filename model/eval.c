@@ -178,7 +178,8 @@ typedef struct call {
   uint8_t *used;
   int32_t *bad;
   const pf_sink *sink;
-  pf_row *sorted; /* (PF_STEP_ROWS); NULL: all rows enter at layer 0 */
+  pf_row *sorted; /* (PF_STEP_ROWS) */
+  bool late;      /* some rows enter above layer 0 */
 } call;
 
 /* A step's rows in the order of the layers at which they enter, else in their own: at each layer
@@ -186,13 +187,63 @@ typedef struct call {
  * stand in any order, since all K,V of a layer are stored before its attention. */
 static const pf_row *by_layer(const call *k, const pf_row *rows, size_t n) {
   size_t at = 0;
-  if (!k->sorted)
-    return rows;
+  if (!k->late) {
+    memcpy(k->sorted, rows, n * sizeof *rows);
+    return k->sorted;
+  }
   for (int32_t l = 0; l <= k->c->model->cfg.info.n_layers; l++)
     for (size_t r = 0; r < n; r++)
       if (rows[r].layer == l)
         k->sorted[at++] = rows[r];
   return k->sorted;
+}
+
+/* Points of a row that only its K,V are made from: the others stand behind them. */
+static bool before_kv(int hook) {
+  return hook == PF_HOOK_RESID_PRE || hook == PF_HOOK_LN1_SCALE || hook == PF_HOOK_LN1_NORM ||
+         hook == PF_HOOK_LN1_OUT || hook == PF_HOOK_K || hook == PF_HOOK_V || hook == PF_HOOK_ROT_K;
+}
+
+/* Is what the last layer makes of row r wanted by anybody? */
+static bool is_read(const pf_step *t, size_t r, const uint8_t *last) {
+  const pf_row *row = &t->rows[r];
+  if (row->out >= 0 || row->score)
+    return true;
+  for (int h = 0; h < PF_N_HOOKS; h++)
+    if ((last[h] && !before_kv(h) &&
+         pf_tapset_hits(&row->seq->taps, h, t->cfg->info.n_layers - 1, row->pos)) ||
+        (t->used[h] && h != PF_HOOK_EMBED && pf_tapset_hits(&row->seq->taps, h, -1, row->pos)))
+      return true;
+  return false;
+}
+
+static void swap_floats(float *a, float *b, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    float x = a[i];
+    a[i] = b[i];
+    b[i] = x;
+  }
+}
+
+/* Brings the rows that somebody reads to the front, in their order, before the last layer: of the
+ * others it owes K,V to what follows, and nothing else. */
+static void readers_first(pf_step *t, pf_row *rows) {
+  size_t d = (size_t)t->cfg->info.d_model, half = (size_t)t->cfg->info.d_head / 2;
+  const uint8_t *last = t->used + (size_t)t->cfg->info.n_layers * PF_N_HOOKS;
+  t->read = 0;
+  for (size_t r = 0; r < t->n; r++) {
+    if (!is_read(t, r, last))
+      continue;
+    size_t to = t->read++;
+    if (to == r)
+      continue;
+    pf_row row = rows[to];
+    rows[to] = rows[r];
+    rows[r] = row;
+    swap_floats(t->s->x + to * d, t->s->x + r * d, d);
+    swap_floats(t->s->cos + to * half, t->s->cos + r * half, half);
+    swap_floats(t->s->sin + to * half, t->s->sin + r * half, half);
+  }
 }
 
 static int run_step(const call *k, const pf_row *rows, size_t n) {
@@ -220,6 +271,9 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
     if (t.n == 0)
       continue;
     t.w = &m->layers[t.layer];
+    t.read = t.n;
+    if (t.layer == m->cfg.info.n_layers - 1)
+      readers_first(&t, k->sorted);
     pf_step_layer(&t);
     c->row_layers += t.n;
     int rc = check_scores(&t);
@@ -233,7 +287,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
 static int prepare(call *k, const pf_row *rows, size_t n) {
   pf_ctx *c = k->c;
   size_t layers = (size_t)c->model->cfg.info.n_layers, n_blk = 1, n_out = 0, n_logits = 0;
-  bool swaps = false, late = false;
+  bool swaps = false;
   k->used = pf_calloc(layers + 1, PF_N_HOOKS);
   k->bad = pf_alloc(PF_STEP_ROWS, sizeof *k->bad);
   if (!k->used || !k->bad)
@@ -244,7 +298,7 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
     swaps |= rows[r].seq->n_swaps > 0;
     n_out += rows[r].out >= 0;
     n_logits += rows[r].out >= 0 || rows[r].score;
-    late |= rows[r].layer > 0;
+    k->late |= rows[r].layer > 0;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
   if (n_out && !k->sink)
@@ -255,7 +309,8 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
       (n_logits &&
        pf_scratch_logits(c, n_logits < PF_FINAL_ROWS ? n_logits : PF_FINAL_ROWS) != PF_OK))
     return PF_ENOMEM;
-  if (late && !(k->sorted = pf_alloc(PF_STEP_ROWS, sizeof *k->sorted)))
+  k->sorted = pf_alloc(n < PF_STEP_ROWS ? n : PF_STEP_ROWS, sizeof *k->sorted);
+  if (!k->sorted)
     return PF_ENOMEM;
   for (size_t l = 1; l <= layers; l++)
     if (k->used[l * PF_N_HOOKS + PF_HOOK_RESULT] && pf_scratch_results(c) != PF_OK)

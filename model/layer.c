@@ -202,12 +202,14 @@ static void rotate_and_store(const pf_step *t, size_t r, const pf_lane *lane) {
         *rq = t->s->rot_q + r * nq * d;
   const float *c = t->s->cos + r * (d / 2), *s = t->s->sin + r * (d / 2);
   pf_kvblock *blk = pf_seq_block(row->seq, t->layer, (size_t)row->pos / PF_KBLK);
-  pf_step_tap(t, r, PF_HOOK_Q, t->layer, q, nq, d);
+  if (r < t->read)
+    pf_step_tap(t, r, PF_HOOK_Q, t->layer, q, nq, d);
   pf_step_tap(t, r, PF_HOOK_K, t->layer, k, nk, d);
   pf_step_tap(t, r, PF_HOOK_V, t->layer, v, nk, d);
-  for (size_t h = 0; h < nq; h++)
+  for (size_t h = 0; h < nq && r < t->read; h++)
     pf_step_rope(t, d, q + h * d, c, s, rq + h * d);
-  pf_step_tap(t, r, PF_HOOK_ROT_Q, t->layer, rq, nq, d);
+  if (r < t->read)
+    pf_step_tap(t, r, PF_HOOK_ROT_Q, t->layer, rq, nq, d);
   float *rot_k = t->s->rot_k + r * nk * d;
   for (size_t h = 0; h < nk; h++)
     pf_step_rope(t, d, k + h * d, c, s, rot_k + h * d);
@@ -308,40 +310,56 @@ static void add_mlp(const pf_step *t, size_t r, const pf_lane *lane) {
   pf_step_lap(t, PF_ROLE_RESID);
 }
 
-/* What the element-wise work of a layer reads and writes. */
-static void row_work(const pf_step *t) {
+/* What the element-wise work of a layer reads and writes: up to K,V, and behind them. */
+static void kv_work(const pf_step *t) {
   const pf_model_info *m = &t->cfg->info;
-  double n = (double)t->n, dm = (double)m->d_model, f = (double)m->d_ff,
-         q = (double)(m->n_heads * m->d_head), kv = (double)(m->n_kv_heads * m->d_head);
-  int norms = t->cfg->post_norms ? 4 : 2;
+  double n = (double)t->n, dm = (double)m->d_model, q = (double)(m->n_heads * m->d_head),
+         kv = (double)(m->n_kv_heads * m->d_head);
+  pf_step_work(t, PF_ROLE_NORM, 0, n * 8 * dm);
+  pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * dm + operand_bytes(t, &t->w->q)));
+  pf_step_work(t, PF_ROLE_ROPE, 0, 8 * ((double)t->read * q + n * kv));
+  pf_step_work(t, PF_ROLE_STORE, 0, n * kv * (8 + 2.0 * (double)pf_kv_ops(t->c)->size));
+}
+
+static void read_work(const pf_step *t) {
+  const pf_model_info *m = &t->cfg->info;
+  double n = (double)t->read, dm = (double)m->d_model, f = (double)m->d_ff,
+         q = (double)(m->n_heads * m->d_head);
+  int norms = t->cfg->post_norms ? 3 : 1;
   for (int i = 0; i < norms; i++)
     pf_step_work(t, PF_ROLE_NORM, 0, n * 8 * dm);
-  pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * dm + operand_bytes(t, &t->w->q)));
   pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * q + operand_bytes(t, &t->w->o)));
   pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * dm + operand_bytes(t, &t->w->gate)));
   pf_step_work(t, PF_ROLE_OPERAND, 0, n * (4 * f + operand_bytes(t, &t->w->down)));
-  pf_step_work(t, PF_ROLE_ROPE, 0, n * 8 * (q + kv));
-  pf_step_work(t, PF_ROLE_STORE, 0, n * kv * (8 + 2.0 * (double)pf_kv_ops(t->c)->size));
   pf_step_work(t, PF_ROLE_RESID, 0, n * 12 * dm);
   pf_step_work(t, PF_ROLE_RESID, 0, n * 12 * dm);
   pf_step_work(t, PF_ROLE_ACT, 0, n * 12 * f);
 }
 
-void pf_step_layer(pf_step *t) {
-  const pf_model_info *m = &t->cfg->info;
+/* q of the rows that are read, K,V of all. */
+static void project(pf_step *t) {
+  const pf_layer *w = t->w;
+  size_t d = (size_t)t->cfg->info.d_head, nq = (size_t)t->cfg->info.n_heads * d,
+         nk = (size_t)t->cfg->info.n_kv_heads * d;
+  const pf_product p[] = {{&w->q, w->bq, t->s->q, nq, PF_ROLE_Q},
+                          {&w->k, w->bk, t->s->k, nk, PF_ROLE_K},
+                          {&w->v, w->bv, t->s->v, nk, PF_ROLE_V}};
+  if (t->read == t->n) {
+    pf_step_products(t, PF_STAGE_QKV, p, 3, t->n);
+    return;
+  }
+  if (t->read)
+    pf_step_products(t, PF_STAGE_QKV, p, 1, t->read);
+  pf_step_products(t, PF_STAGE_QKV, p + 1, 2, t->n);
+}
+
+/* From K,V to what leaves the layer, of the rows that are read. */
+static void read_rows(pf_step *t) {
   pf_scratch *s = t->s;
   const pf_layer *w = t->w;
-  size_t d = (size_t)m->d_head, nq = (size_t)m->n_heads * d, nk = (size_t)m->n_kv_heads * d,
-         f = (size_t)m->d_ff;
+  size_t f = (size_t)t->cfg->info.d_ff;
   if (t->prof)
-    row_work(t);
-  each_row(t, PF_STAGE_ATTN_IN, before_attention);
-  pf_step_products(t, PF_STAGE_QKV,
-                   (pf_product[]){{&w->q, w->bq, s->q, nq, PF_ROLE_Q},
-                                  {&w->k, w->bk, s->k, nk, PF_ROLE_K},
-                                  {&w->v, w->bv, s->v, nk, PF_ROLE_V}},
-                   3, t->n);
-  each_row(t, PF_STAGE_ROTATE, rotate_and_store);
+    read_work(t);
   pf_step_attend(t);
   each_row(t, PF_STAGE_ATTN_OUT, after_attention);
   pf_step_products(t, PF_STAGE_O_PROJ, &(pf_product){&w->o, NULL, s->out, dim(t), PF_ROLE_O}, 1,
@@ -357,4 +375,17 @@ void pf_step_layer(pf_step *t) {
   pf_step_products(t, PF_STAGE_DOWN, &(pf_product){&w->down, NULL, s->out, dim(t), PF_ROLE_DOWN}, 1,
                    t->n);
   each_row(t, PF_STAGE_MLP_OUT, add_mlp);
+}
+
+void pf_step_layer(pf_step *t) {
+  size_t n = t->n;
+  if (t->prof)
+    kv_work(t);
+  each_row(t, PF_STAGE_ATTN_IN, before_attention);
+  project(t);
+  each_row(t, PF_STAGE_ROTATE, rotate_and_store);
+  t->n = t->read;
+  if (t->n)
+    read_rows(t);
+  t->n = n;
 }

@@ -80,6 +80,8 @@ typedef struct pf_step {
   const pf_simd *f;
   const pf_row *rows;
   size_t n;
+  size_t read; /* rows whose output of this layer is read: the first ones; of the others, K,V alone
+                */
   int32_t layer;
   const pf_layer *w;
   const uint8_t

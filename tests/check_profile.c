@@ -129,7 +129,8 @@ START_TEST(operations_are_those_of_the_kernels) {
 }
 END_TEST
 
-/* The closed forms, for a model without windows and a run without gaps. */
+/* The closed forms, for a model without windows and a run without gaps of which the last row alone
+ * is read. */
 START_TEST(operations_are_the_closed_form) {
   fix f = open_fix(1);
   const pf_model_info *i = pf_model_get_info(f.m);
@@ -137,10 +138,12 @@ START_TEST(operations_are_the_closed_form) {
   tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
   pf_profile_stop(f.p);
   double n = LEN, d = i->d_model, heads = (double)i->n_heads * i->d_head, layers = i->n_layers,
-         pairs = n * (n + 1) / 2 * i->n_heads * layers;
+         read = n * (layers - 1) + 1, /* rows behind K,V, of all layers */
+      pairs = (n * (n + 1) / 2 * (layers - 1) + n) * i->n_heads;
   size_t at = offsetof(pf_profile_row, flops);
-  ck_assert(sum(&f, "attn.q_proj", at) == 2 * n * d * heads * layers);
-  ck_assert(sum(&f, "mlp.down_proj", at) == 2 * n * d * i->d_ff * layers);
+  ck_assert(sum(&f, "attn.q_proj", at) == 2 * read * d * heads);
+  ck_assert(sum(&f, "attn.k_proj", at) == 2 * n * d * i->n_kv_heads * i->d_head * layers);
+  ck_assert(sum(&f, "mlp.down_proj", at) == 2 * read * d * i->d_ff);
   ck_assert(sum(&f, "attn.scores", at) == 2 * i->d_head * pairs);
   ck_assert(sum(&f, "attn.pv", at) == 2 * i->d_head * pairs);
   ck_assert(sum(&f, "unembed", at) == 2 * d * i->vocab_size);

@@ -110,9 +110,9 @@ START_TEST(files_of_a_run) {
   const json_t *phases = json_object_get(r, "phases");
   const json_t *load = json_array_get(phases, 0);
   ck_assert_str_eq(json_string_value(json_object_get(load, "name")), "load");
-  ck_assert_uint_eq(json_array_size(json_object_get(load, "rows")), 4);
+  ck_assert_uint_eq(json_array_size(json_object_get(load, "rows")), 3);
   size_t rows = check_phase(json_array_get(phases, 1), "prefill", 20) +
-                check_phase(json_array_get(phases, 2), "decode", 6) + 4;
+                check_phase(json_array_get(phases, 2), "decode", 6) + 3;
   text = contents(in("p/profile.json"));
   ck_assert_str_eq(text, json);
   pf_text_free(text);

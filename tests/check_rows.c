@@ -260,6 +260,52 @@ START_TEST(entry_layers_mix_in_a_call) {
 END_TEST
 
 /* A fork at (1, 33) writes the block of positions 32..63 of the layers from 1 on, no other. */
+/* Of rows that nobody reads the last layer makes K,V alone: what is read keeps its bits, whoever
+ * reads it, and so does what follows. */
+START_TEST(rows_that_nobody_reads) {
+  static const char *const points[] = {"hook_resid_pre",    "attn.hook_q",    "attn.hook_rot_k",
+                                       "attn.hook_pattern", "hook_resid_mid", "hook_resid_post"};
+  enum { N_POINTS = sizeof points / sizeof *points, FROM = 11, TO = 17 };
+  fix f = open_fix(_i);
+  size_t most = (size_t)f.i->n_heads * LEN + 4096;
+  for (int k = -1; k <= N_POINTS; k++) { /* -1: no action; N_POINTS: at the final norm */
+    pf_seq *s = tu_seq(f.c), *w = tu_seq(f.c);
+    float *a = calloc(2 * most * (TO - FROM), sizeof *a), *b = a + most * (TO - FROM);
+    pf_row rows[LEN + 1], all[LEN + 1];
+    char name[64];
+    snprintf(name, sizeof name, k < N_POINTS ? "blocks.0.%s" : "ln_final.hook_out",
+             k < 0          ? points[0]
+             : k < N_POINTS ? points[k]
+                            : "");
+    pf_tap t = {.hook = tu_hook(f.m, name), .layer = k < N_POINTS ? f.i->n_layers - 1 : -1};
+    t.head = -1, t.pos_lo = FROM, t.pos_hi = TO, t.op = PF_OP_CAPTURE, t.out_stride = most;
+    t.n_keys = LEN;
+    pf_tap u = t;
+    t.out = a, u.out = b;
+    ck_assert_int_eq(pf_seq_set_taps(s, &t, k >= 0), PF_OK);
+    ck_assert_int_eq(pf_seq_set_taps(w, &u, k >= 0), PF_OK);
+    for (int32_t p = 0; p <= LEN; p++) {
+      rows[p] = row_at(&f, s, p, 0);
+      all[p] = row_at(&f, w, p, 0);
+      if (p % 7 && p < LEN)
+        rows[p].out = -1;
+    }
+    eval(&f, rows, LEN, f.x);
+    eval(&f, rows + LEN, 1, f.x); /* sees the K,V of them all */
+    eval(&f, all, LEN + 1, f.y);
+    for (int32_t p = 0; p <= LEN; p++)
+      if (p % 7 == 0 || p == LEN)
+        same_row(&f, p, "a row that is read");
+    ck_assert_msg(!memcmp(a, b, most * (TO - FROM) * sizeof *a), "%s", name);
+    ck_assert(k < 0 || t.fired == TO - FROM);
+    free(a);
+    pf_seq_free(s);
+    pf_seq_free(w);
+  }
+  close_fix(&f);
+}
+END_TEST
+
 START_TEST(a_fork_owns_the_blocks_it_changes) {
   fix f = open_fix(_i);
   int32_t layers[LEN], n_layers = f.i->n_layers;
@@ -503,6 +549,7 @@ int main(void) {
   tcase_add_loop_test(t, cuts_reach_their_queries, 0, n);
   tcase_add_loop_test(t, swaps_reach_what_follows, 0, n);
   tcase_add_loop_test(t, entry_layers_mix_in_a_call, 0, n);
+  tcase_add_loop_test(t, rows_that_nobody_reads, 0, n);
   tcase_add_loop_test(t, a_fork_owns_the_blocks_it_changes, 0, n);
   tcase_add_loop_test(t, a_failed_call_leaves_forks_unfinished, 0, n);
   tcase_add_loop_test(t, scores_equal_full_logits, 0, n);
