@@ -200,20 +200,52 @@ static int finish_set(final_set *s) {
   return PF_OK;
 }
 
+/* Does row r go on to logits, or to the final norm? */
+static bool has_logits(const pf_step *t, size_t r) {
+  static const int hooks[] = {PF_HOOK_LOGITS_PRECAP, PF_HOOK_LOGITS};
+  return t->rows[r].out >= 0 || t->rows[r].score || wants(t, r, hooks, 2);
+}
+
+static bool goes_on(const pf_step *t, size_t r) {
+  static const int hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
+  return has_logits(t, r) || wants(t, r, hooks, 3);
+}
+
+static const pf_ref *reference(const pf_step *t, size_t r) {
+  const pf_score *s = t->rows[r].score;
+  return s && (s->what & DIVERGENCES) ? s->ref : NULL;
+}
+
+/* The rows that go on, those of one reference together: its exponentials are computed once for the
+ * rows of a set that share it. */
+static size_t in_order(const pf_step *t, size_t row[PF_STEP_ROWS]) {
+  bool done[PF_STEP_ROWS] = {false};
+  size_t n = 0;
+  for (size_t r = 0; r < t->n; r++) {
+    if (done[r] || !goes_on(t, r))
+      continue;
+    row[n++] = r;
+    const pf_ref *ref = reference(t, r);
+    for (size_t k = r + 1; ref && k < t->n; k++)
+      if (!done[k] && reference(t, k) == ref) {
+        done[k] = true;
+        row[n++] = k;
+      }
+  }
+  return n;
+}
+
 int pf_step_finish(const pf_step *t, const pf_sink *sink) {
-  static const int norm_hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
-  static const int logit_hooks[] = {PF_HOOK_LOGITS_PRECAP, PF_HOOK_LOGITS};
   final_set s = {.t = t, .y = t->s->logits, .sink = sink};
+  size_t row[PF_STEP_ROWS], n = in_order(t, row);
   int rc = PF_OK;
-  for (size_t r = 0; r < t->n && rc == PF_OK; r++) {
-    bool logit = t->rows[r].out >= 0 || t->rows[r].score || wants(t, r, logit_hooks, 2);
-    if (logit || wants(t, r, norm_hooks, 3)) {
-      s.at[s.n] = logit ? s.n_logits : NO_LOGITS;
-      s.row[s.n++] = r;
-      if (logit)
-        s.logit_row[s.n_logits++] = r;
-    }
-    if (s.n == PF_FINAL_ROWS || r + 1 == t->n) {
+  for (size_t i = 0; i < n && rc == PF_OK; i++) {
+    bool logit = has_logits(t, row[i]);
+    s.at[s.n] = logit ? s.n_logits : NO_LOGITS;
+    s.row[s.n++] = row[i];
+    if (logit)
+      s.logit_row[s.n_logits++] = row[i];
+    if (s.n == PF_FINAL_ROWS || i + 1 == n) {
       rc = finish_set(&s);
       s.n = s.n_logits = 0;
     }
