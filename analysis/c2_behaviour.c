@@ -528,6 +528,18 @@ static void put_course(const work *w, const text *t, json_t *row) {
   json_object_set_new(row, "repetition", pf_js_num(repetition(&t->out)));
 }
 
+/* Of --markers or the grid; else the shipped ones, of which the paper's have its long grid's
+ * personas alone. */
+static const pf_markers *persona_lists(const work *w, bool full) {
+  const pf_grid *g = &w->p->grid;
+  if (w->p->markers.n_personas)
+    return &w->p->markers;
+  for (size_t i = 0; i < g->n_personas && !full; i++)
+    if (pf_markers_persona(&w->shipped[0], g->personas[i].key))
+      return &w->shipped[0];
+  return &w->shipped[1];
+}
+
 static int text_row(const work *w, const text *t, bool full, json_t *rows) {
   char *z = NULL;
   size_t n;
@@ -538,7 +550,7 @@ static int text_row(const work *w, const text *t, bool full, json_t *rows) {
                           schedule_names[t->s], "ids", pf_js_ints(t->out.v, t->out.n), "text",
                           json_stringn(z, n), "finish", t->finish, "least_margin",
                           pf_js_num((double)t->least_margin));
-  const pf_markers *lists = w->p->markers.n_personas ? &w->p->markers : &w->shipped[full];
+  const pf_markers *lists = persona_lists(w, full);
   rc = row ? put_markers(w, t, lists, z, row) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = put_task_markers(w, t, z, row);

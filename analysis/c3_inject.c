@@ -181,12 +181,13 @@ static int tap_layer(c3 *c, pf_line *x, const plan *p, int32_t layer, bool *ther
   return pf_line_tap(&c->s, x, tap);
 }
 
-/* What a condition has by construction, whatever the model: not evidence. */
+/* What a condition has by construction, whatever the model: not evidence. What is put in the place
+ * of the final norm's input makes that token's logits alone, and the host no part of them. */
 static const char *degenerate(const c3 *c, const plan *p) {
   bool last = p->n_layers > 0 && p->layers[p->n_layers - 1] == c->layers;
   if (p->what == IN_OWN || p->what == IN_NONE)
     return "all";
-  if (p->what != IN_ORACLE || !last || p->from > 0)
+  if (p->alpha != 0 || !last || p->from > 0)
     return NULL;
   return p->to >= (int32_t)pf_lab_n_y(c->s.l) ? "all" : "t0";
 }

@@ -136,15 +136,26 @@ static pf_verdict verdict_of(const json_t *finding) {
   return PF_INCONCLUSIVE; /* not run */
 }
 
-/* H9 counts each model once: its study in f32. */
+/* A study in the grid's own words goes before those with another baseline or paraphrase. */
+static int in_other_words(const study *s) {
+  const json_t *g = json_object_get(s->manifest, "grid"),
+               *a = json_object_get(s->manifest, "arguments");
+  return (json_object_get(g, "paraphrase") != NULL) + (json_object_get(g, "conflicts") != NULL) +
+         json_is_string(json_object_get(a, "baseline"));
+}
+
+/* H9 counts each model once: its study in f32, whatever the order they are named in. */
 static bool counts(const comparison *c, size_t i) {
   if (strcmp(precision_of(&c->s[i]), "f32") != 0)
     return false;
-  for (size_t k = 0; k < i; k++)
-    if (!strcmp(precision_of(&c->s[k]), "f32") &&
+  for (size_t k = 0; k < c->n; k++) {
+    int less = in_other_words(&c->s[k]) - in_other_words(&c->s[i]);
+    if (k != i && !strcmp(precision_of(&c->s[k]), "f32") &&
         !strcmp(pf_js_str(model_of(&c->s[k]), "weights_sha256"),
-                pf_js_str(model_of(&c->s[i]), "weights_sha256")))
+                pf_js_str(model_of(&c->s[i]), "weights_sha256")) &&
+        (less < 0 || (less == 0 && k < i)))
       return false;
+  }
   return true;
 }
 

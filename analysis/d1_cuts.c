@@ -108,33 +108,50 @@ static int cut_some(pf_flow *f, pf_line *x, int32_t lo, int32_t hi, int32_t n, u
   return rc;
 }
 
-/* The reads of K1 from as many other keys: of the task; of what stands before the persona, without
- * the first token, on which attention rests. */
+/* Keys that a control takes away. */
+typedef struct region {
+  const char *name, *as_many_as;
+  int32_t lo, hi, n;
+} region;
+
+static int control(pf_flow *f, const pf_trial *floor, const region *r, uint64_t kind) {
+  int rc = PF_OK;
+  for (uint64_t draw = 0; draw < CONTROL_DRAWS && rc == PF_OK; draw++) {
+    pf_line *x;
+    if (draw && r->n == r->hi - r->lo)
+      break; /* all of them: every draw is the same */
+    rc = pf_sheet_add(&f->s, f->xy, r->name, &x);
+    if (rc != PF_OK)
+      return rc;
+    if (r->as_many_as)
+      json_object_set_new(x->row, "as_many_as", json_string(r->as_many_as));
+    json_object_set_new(x->row, "draw", json_integer((json_int_t)draw));
+    json_object_set_new(x->row, "n_keys", json_integer(r->n));
+    x->base = floor;
+    rc = cut_some(f, x, r->lo, r->hi, r->n,
+                  kind << 56 ^ (uint64_t)pf_lab_index(f->s.l) << 16 ^ draw);
+  }
+  return rc;
+}
+
+/* The reads of K1 from other keys, as many or all there are: of the task; of what stands before the
+ * persona, without the first token, on which attention rests. Beside each, as many of the persona's
+ * own. */
 static int other_keys(pf_flow *f, const pf_trial *floor) {
   const pf_track *t = f->xy;
-  const struct {
-    const char *name;
-    int32_t lo, hi;
-  } regions[] = {{"Kc_task", t->pos[t->y.lo], t->pos[t->y.hi]}, {"Kc_before", 1, f->x_lo}};
+  const region regions[] = {{"Kc_task", NULL, t->pos[t->y.lo], t->pos[t->y.hi], 0},
+                            {"Kc_before", NULL, 1, f->x_lo, 0}};
   int rc = PF_OK;
-  for (int r = 0; r < 2; r++)
-    for (uint64_t draw = 0; draw < CONTROL_DRAWS && rc == PF_OK; draw++) {
-      int32_t there = regions[r].hi - regions[r].lo, n = f->x_hi - f->x_lo;
-      pf_line *x;
-      if (there <= 0)
-        break;
-      n = n < there ? n : there;
-      rc = pf_sheet_add(&f->s, t, regions[r].name, &x);
-      if (rc != PF_OK)
-        return rc;
-      json_object_set_new(x->row, "draw", json_integer((json_int_t)draw));
-      json_object_set_new(x->row, "n_keys", json_integer(n));
-      x->base = floor;
-      rc = cut_some(f, x, regions[r].lo, regions[r].hi, n,
-                    (uint64_t)(r + 1) << 56 ^ (uint64_t)pf_lab_index(f->s.l) << 16 ^ draw);
-      if (n == there)
-        break; /* all of them: every draw is the same */
-    }
+  for (uint64_t i = 0; i < 2 && rc == PF_OK; i++) {
+    region r = regions[i], own = {"K1_some", r.name, f->x_lo, f->x_hi, 0};
+    int32_t there = r.hi - r.lo, n = f->x_hi - f->x_lo;
+    if (there <= 0)
+      continue;
+    r.n = own.n = n < there ? n : there;
+    rc = control(f, floor, &r, i + 1);
+    if (rc == PF_OK)
+      rc = control(f, floor, &own, i + 3);
+  }
   return rc;
 }
 

@@ -139,49 +139,60 @@ static int another_persona(d2 *d) {
 
 /* ---- T5: random keys and values -------------------------------------------------------------- */
 
-/* Values at a hook of every layer at the persona's positions of the cell's own prompt: (L, n,
- * width).
- */
-static int persona_values(d2 *d, int hook, size_t width, float **out) {
+/* A persona's keys or values, before RoPE, in every layer. */
+typedef struct kv_values {
+  size_t n, width;
+  float *v; /* (layers, n, width) */
+} kv_values;
+
+static int persona_values(d2 *d, const pf_track *t, int hook, size_t width, kv_values *out) {
   pf_lab *l = d->f.s.l;
-  int32_t layers = layers_of(d);
-  size_t n = (size_t)(d->f.x_hi - d->f.x_lo);
+  int32_t layers = layers_of(d), lo = t->pos[t->x.lo], hi = t->pos[t->x.hi - 1] + 1;
+  size_t n = (size_t)(hi - lo);
   const pf_seq *s;
   pf_tap *taps = pf_lab_alloc(l, (size_t)layers, sizeof *taps);
-  *out = pf_lab_alloc(l, (size_t)layers * n, width * sizeof **out);
-  if (!taps || !*out)
+  *out = (kv_values){n, width, pf_lab_alloc(l, (size_t)layers * n, width * sizeof *out->v)};
+  if (!taps || !out->v)
     return PF_ENOMEM;
   for (int32_t k = 0; k < layers; k++)
     taps[k] = (pf_tap){.hook = hook,
                        .layer = k,
                        .head = -1,
-                       .pos_lo = d->f.x_lo,
-                       .pos_hi = d->f.x_hi,
+                       .pos_lo = lo,
+                       .pos_hi = hi,
                        .op = PF_OP_CAPTURE,
-                       .out = *out + (size_t)k * n * width,
+                       .out = out->v + (size_t)k * n * width,
                        .out_stride = width};
-  return pf_lab_donor(l, d->f.xy, d->f.xy->x.hi, taps, (size_t)layers, &s);
+  return pf_lab_donor(l, t, t->x.hi, taps, (size_t)layers, &s);
 }
 
-/* Taps that put draws with the mean and covariance of the persona's own values at its positions. */
-static int random_taps(d2 *d, int hook, size_t width, const float *v, uint64_t stream,
+/* The values of a layer, one by one. */
+static void list_values(const kv_values *v, int32_t layer, const float **at) {
+  for (size_t i = 0; i < v->n; i++)
+    at[i] = v->v + ((size_t)layer * v->n + i) * v->width;
+}
+
+/* Taps that put draws at the persona's positions, with the mean of `of` and the covariance of
+ * `own`. */
+static int random_taps(d2 *d, int hook, const kv_values *own, const kv_values *of, uint64_t stream,
                        pf_tap *taps) {
   pf_lab *l = d->f.s.l;
-  size_t n = (size_t)(d->f.x_hi - d->f.x_lo);
+  size_t n = own->n, width = own->width;
   double *u = pf_lab_alloc(l, width, sizeof *u);
   float *mean = pf_lab_alloc(l, width, sizeof *mean);
-  const float **at = pf_lab_alloc(l, n, sizeof *at);
-  if (!u || !mean || !at)
+  const float **at = pf_lab_alloc(l, n, sizeof *at),
+              **centre = pf_lab_alloc(l, of->n, sizeof *centre);
+  if (!u || !mean || !at || !centre)
     return PF_ENOMEM;
   for (int32_t k = 0; k < layers_of(d); k++) {
     float *value = pf_lab_alloc(l, n, width * sizeof *value);
     if (!value)
       return PF_ENOMEM;
-    for (size_t i = 0; i < n; i++)
-      at[i] = v + ((size_t)k * n + i) * width;
-    pf_mean_vector(at, n, width, mean);
+    list_values(own, k, at);
+    list_values(of, k, centre);
+    pf_mean_vector(centre, of->n, width, mean);
     for (size_t i = 0; i < n; i++) {
-      pf_covariance_draw(at, n, stream ^ (uint64_t)k << 24 ^ (uint64_t)i << 8, width, u);
+      pf_covariance_draw(at, n, stream ^ (uint64_t)k << 20 ^ (uint64_t)i << 8, width, u);
       pf_add_scaled(mean, u, 1 / sqrt((double)n), width, value + i * width);
     }
     taps[k] = (pf_tap){.hook = hook,
@@ -196,27 +207,33 @@ static int random_taps(d2 *d, int hook, size_t width, const float *v, uint64_t s
   return PF_OK;
 }
 
+/* T5: random keys and values that lie about the neutral persona's mean as the persona's own lie
+ * about theirs: a null. T5_own: about the persona's own mean, which is not one: how much of the
+ * persona is in the mean of its keys and values? */
 static int random_kv(d2 *d) {
+  static const char *const names[2] = {"T5", "T5_own"};
   pf_lab *l = d->f.s.l;
   const pf_model_info *info = pf_lab_plan(l)->info;
   size_t width = (size_t)info->n_kv_heads * (size_t)info->d_head, n = (size_t)layers_of(d);
   int hooks[2] = {pf_lab_hook(l, "blocks.0.attn.hook_k"), pf_lab_hook(l, "blocks.0.attn.hook_v")};
-  float *v[2];
+  kv_values v[2][2]; /* (host's, own), (k, v) */
   int rc = hooks[0] < 0 ? hooks[0] : hooks[1] < 0 ? hooks[1] : PF_OK;
-  for (int h = 0; h < 2 && rc == PF_OK; h++)
-    rc = persona_values(d, hooks[h], width, &v[h]);
-  for (uint64_t draw = 0; draw < RANDOM_KV && rc == PF_OK; draw++) {
+  for (int i = 0; i < 4 && rc == PF_OK; i++)
+    rc = persona_values(d, i / 2 ? d->f.xy : d->host, hooks[i % 2], width, &v[i / 2][i % 2]);
+  for (uint64_t i = 0; i < 2 * RANDOM_KV && rc == PF_OK; i++) {
+    uint64_t draw = i / 2, of = i % 2;
     const pf_seq *s = NULL;
     pf_line *x;
     pf_tap *taps = pf_lab_alloc(l, 2 * n, sizeof *taps);
-    uint64_t stream = 7ull << 56 ^ (uint64_t)pf_lab_index(l) << 44 ^ draw << 36;
     rc = taps ? PF_OK : PF_ENOMEM;
     for (int h = 0; h < 2 && rc == PF_OK; h++)
-      rc = random_taps(d, hooks[h], width, v[h], stream ^ (uint64_t)h << 35, taps + (size_t)h * n);
+      rc = random_taps(d, hooks[h], &v[1][h], &v[of][h],
+                       7ull << 56 ^ (uint64_t)pf_lab_index(l) << 44 ^ draw << 1 ^ (uint64_t)h,
+                       taps + (size_t)h * n);
     if (rc == PF_OK)
       rc = pf_lab_donor(l, d->f.xy, d->f.xy->x.hi, taps, 2 * n, &s);
     if (rc == PF_OK)
-      rc = add(d, "T5", &x);
+      rc = add(d, names[of], &x);
     if (rc == PF_OK) {
       json_object_set_new(x->row, "draw", json_integer((json_int_t)draw));
       rc = splice(d, x, s, d->f.x_lo, d->f.x_hi, 0, layers_of(d));

@@ -72,7 +72,7 @@ void pf_covariance_draw(const float *const *v, size_t n, uint64_t stream, size_t
     }
     for (size_t k = 0; k < n; k++) {
       double z[2];
-      pf_normals(stream ^ (uint64_t)(k + 1) << 40, 2, z);
+      pf_normals(stream ^ (uint64_t)(k + 1) << 32, 2, z);
       for (size_t e = lo; e < hi; e++)
         out[e] = out[e] + z[0] * (double)v[k][e] - z[0] * mean[e - lo];
     }

@@ -16,7 +16,8 @@ double pf_distance(const float *a, const float *b, size_t d);
 void pf_add_scaled(const float *x, const double *u, double scale, size_t d, float *out);
 /* Standard normal numbers (Box and Muller 1958). */
 void pf_normals(uint64_t stream, size_t d, double *out);
-/* A normal vector with the covariance of n vectors about their mean: sum_k z_k (v_k - mean). */
+/* A normal vector with the covariance of n vectors about their mean: sum_k z_k (v_k - mean).
+ * Bits 32 to 43 of the stream are its own: they count the vectors. */
 void pf_covariance_draw(const float *const *v, size_t n, uint64_t stream, size_t d, double *out);
 /* u * (length / |u|); left alone where it is 0. */
 void pf_set_length(double *u, double length, size_t d);

@@ -324,8 +324,9 @@ static json_t *grid_json(const pf_plan *p) {
 
 static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
   const char *family = pf_chat_family(p->tok);
-  json_t *arguments = json_pack("{s:s,s:s,s:o}", "model", o->model, "grid", o->grid, "layers",
-                                o->layers ? json_string(o->layers) : json_null());
+  json_t *arguments =
+      json_pack("{s:s,s:s,s:o,s:s?}", "model", o->model, "grid", o->grid, "layers",
+                o->layers ? json_string(o->layers) : json_null(), "baseline", o->baseline);
   json_t *m = json_pack(
       "{s:s,s:{s:s,s:i},s:O,s:s,s:O,s:O,s:i,s:i,s:o,s:{s:O,s:s},s:o,s:{s:s,s:s},s:o,s:o}", "schema",
       "personaflow-manifest/1", "program", "version", pf_version(), "contract",

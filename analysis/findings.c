@@ -215,7 +215,19 @@ static void additivity(work *w, const spot *s) {
     put(w, &f, where_of(s));
 }
 
-/* R_X of a site over the tested layers, mean; sites outside the transition for comparison. */
+/* R_X of a cell where dropping the persona costs it something (H1a's limit, of the cell): elsewhere
+ * it is a ratio of noise, without a lower end. */
+static double *relevant_ratio(work *w, const spot *s) {
+  double *a = c1(w, s, "A1"), *b = c1(w, s, "S_X"), *r = w->rc == PF_OK ? ratio(w, a, b) : NULL,
+         floor = pf_records_floor(&w->r, s->site, s->layer, &w->rc),
+         limit = fmax(pf_threshold.relevant_kl, pf_threshold.relevant_floors * floor);
+  for (size_t c = 0; r && c < w->n; c++)
+    r[c] = b[c] >= limit ? r[c] : (double)NAN;
+  return r;
+}
+
+/* R_X over the tested layers and sites that are relevant to a cell, mean; sites outside the
+ * transition for comparison. */
 static void band(work *w) {
   static const char *const inside[] = {SITES}, *const outside[] = {"task_mid", "p_user_last", "g8"};
   double *x[2];
@@ -227,8 +239,7 @@ static void band(work *w) {
       for (size_t k = 0; k < json_array_size(layers) && w->rc == PF_OK; k++) {
         spot s = {.site = side ? outside[i] : inside[i],
                   .layer = (int)json_integer_value(json_array_get(layers, k))};
-        double *a = c1(w, &s, "A1"), *b = c1(w, &s, "S_X"),
-               *r = w->rc == PF_OK ? ratio(w, a, b) : NULL;
+        double *r = relevant_ratio(w, &s);
         for (size_t c = 0; r && c < w->n; c++)
           if (!isnan(r[c])) {
             x[side][c] += r[c];
@@ -561,11 +572,13 @@ static void routes(work *w) {
   put(w, &both, json_pack("{s:s}", "ablation", "both"));
 }
 
-/* The smallest tested share of the persona's tokens whose transplant closes .8; 1 where not even
- * all of them do. */
-static double *n80_share(work *w) {
+/* The smallest tested share of the persona's tokens whose transplant closes .8. No number where one
+ * token is as large a share as the limit, so that no share could miss it (*few: such cells), nor
+ * where all tokens do not close it (*never), as nothing is said about how few would. */
+static double *n80_share(work *w, size_t *few, size_t *never) {
   double *x = blank(w);
   size_t i;
+  *few = *never = 0;
   const json_t *rows = pf_records_of(&w->r, "D2", &w->rc), *row;
   json_array_foreach(rows, i, row) {
     size_t c = pf_record_cell(&w->r, row);
@@ -574,9 +587,13 @@ static double *n80_share(work *w) {
     double n = json_number_value(json_object_get(row, "n")),
            k = json_number_value(json_object_get(row, "k")),
            closure = json_number_value(json_object_get(row, "closure"));
-    x[c] = isnan(x[c]) ? 1 : x[c];
-    if (closure >= 0.8 && k / n < x[c])
+    bool all = k == n, closes = closure >= pf_threshold.enough_closure;
+    if (n * pf_threshold.many_tokens <= 1)
+      *few += all;
+    else if (closes && !(x[c] <= k / n))
       x[c] = k / n;
+    if (all && n * pf_threshold.many_tokens > 1)
+      *never += isnan(x[c]);
   }
   return x;
 }
@@ -636,8 +653,9 @@ static double *top_heads(work *w, double *p) {
 static void distributed(work *w) {
   pf_finding f;
   double p[2];
-  double *n80 = n80_share(w), *heads = w->rc == PF_OK ? top_heads(w, &p[1]) : NULL;
-  if (w->rc != PF_OK || !numbers(w, n80) || !numbers(w, heads))
+  size_t few, never;
+  double *n80 = n80_share(w, &few, &never), *heads = w->rc == PF_OK ? top_heads(w, &p[1]) : NULL;
+  if (w->rc != PF_OK || !numbers(w, heads))
     return;
   p[0] = p_tokens(w);
   pf_crossed a = crossed(w, n80), b = crossed(w, heads);
@@ -645,15 +663,9 @@ static void distributed(work *w) {
   if (w->rc == PF_OK)
     w->rc = pf_h6(&a, &b, p[0], p[1], NULL, &f);
   if (w->rc == PF_OK)
-    put(w, &f, NULL);
-}
-
-static double tail_of(const json_t *row) {
-  const json_t *steps = json_object_get(row, "kl_steps");
-  double sum = 0;
-  for (size_t t = LATE; t < json_array_size(steps); t++)
-    sum += json_number_value(json_array_get(steps, t));
-  return json_array_size(steps) > LATE ? sum : (double)NAN;
+    put(w, &f,
+        json_pack("{s:I,s:I}", "cells of too few tokens", (json_int_t)few, "cells never closed",
+                  (json_int_t)never));
 }
 
 /* KL from step LATE on of the cut from there, and of the cut from the first. */
@@ -666,13 +678,13 @@ static void persistence(work *w) {
     if (w->rc != PF_OK || c >= w->n)
       continue;
     if (pf_record_is(row, "condition=late tau=16"))
-      x[0][c] = tail_of(row);
+      x[0][c] = pf_record_tail(row, LATE);
     if (pf_record_is(row, "condition=late tau=0"))
-      x[1][c] = tail_of(row);
+      x[1][c] = pf_record_tail(row, LATE);
   }
   if (w->rc != PF_OK || !numbers(w, x[0]))
     return;
-  double *share = blank(w), floor = 0;
+  double *share = blank(w), floor = has(w, "C1") ? 0 : (double)NAN; /* nothing is above no floor */
   for (size_t c = 0; share && c < w->n; c++)
     if (x[1][c] > 0)
       share[c] = x[0][c] / x[1][c];
@@ -680,7 +692,7 @@ static void persistence(work *w) {
   for (size_t k = 0; k < json_array_size(layers); k++) {
     double one = pf_records_floor(&w->r, "p_last",
                                   (int)json_integer_value(json_array_get(layers, k)), &w->rc);
-    floor = one > floor ? one : floor;
+    floor = isnan(floor) || one < floor ? floor : one;
   }
   pf_finding f;
   pf_crossed kl = crossed(w, x[0]), t = crossed(w, share);
@@ -802,6 +814,18 @@ static bool is_first(const json_t *list, size_t at) {
   return true;
 }
 
+/* The line with what tells it from others of its hypothesis: "H5 direct reading, ablation mask". */
+static void print_line(const char *line, const json_t *where, pf_buf *b) {
+  const char *dash = strstr(line, " \xe2\x80\x94 "), *key;
+  json_t *v;
+  pf_buf_add(b, line, dash ? (size_t)(dash - line) : strlen(line));
+  json_object_foreach((json_t *)where, key, v) {
+    if (json_is_string(v))
+      pf_buf_printf(b, ", %s %s", key, json_string_value(v));
+  }
+  pf_buf_puts(b, dash ? dash : "");
+}
+
 int pf_findings_print(const char *dir, void (*log)(void *user, const char *line), void *user) {
   char path[4400];
   json_t *all;
@@ -821,7 +845,7 @@ int pf_findings_print(const char *dir, void (*log)(void *user, const char *line)
     if (json_object_get(where, "site"))
       print_site(list, i, &b);
     else
-      pf_buf_puts(&b, json_string_value(json_object_get(f, "line")));
+      print_line(pf_js_str(f, "line"), where, &b);
     log(user, pf_buf_str(&b));
     pf_buf_free(&b);
   }

@@ -92,13 +92,15 @@ static void route_table(pf_page *g) {
 static void other_cuts(pf_page *g) {
   static const pf_asked rows[] = {
       {"the persona's (K1)", "condition=K1 ablation=mask !profile"},
-      {"as many of the task's", "condition=Kc_task"},
-      {"as many before the persona, not the first", "condition=Kc_before"},
+      {"of the task's, as many or all", "condition=Kc_task"},
+      {"so many of the persona's", "condition=K1_some as_many_as=Kc_task"},
+      {"before the persona, not the first, as many or all", "condition=Kc_before"},
+      {"so many of the persona's", "condition=K1_some as_many_as=Kc_before"},
       {"a neutral persona's, in its own prompt", "condition=Kc_neutral"}};
-  static const char *const fields[] = {"kl", "kl10", "kl_0"};
+  static const char *const fields[] = {"kl", "kl10", "kl_0", "n_keys"};
   pf_buf_puts(g->b, "<h3>Reads of other keys</h3>\n<table class=\"num\"><tr><th class=\"t\">not "
                     "read from p_last on</th><th>KL, all scored tokens</th><th>10 tokens</th><th>t "
-                    "= 0</th></tr>\n");
+                    "= 0</th><th>keys</th></tr>\n");
   pf_page_asked(g, "D1", rows, PF_COUNT(rows), fields, PF_COUNT(fields), NULL);
   pf_buf_puts(g->b, "</table>\n<p class=\"sub\">Nats, medians over cells [25 %, 75 %]: how special "
                     "is the cut? Of random keys the mean of several draws in each cell.</p>\n");
@@ -127,19 +129,42 @@ static void layer_profile(pf_page *g) {
             "where those layers do the reading.");
 }
 
+/* KL of the steps from `from` on, of the cut that begins at tau. */
+static void tails(pf_page *g, int tau, int from, double *x) {
+  char q[PF_QUERY];
+  const json_t *rows = pf_records_of(&g->r, "D1", &g->rc), *row;
+  size_t i;
+  snprintf(q, sizeof q, "condition=late tau=%d", tau);
+  for (size_t c = 0; c < g->n; c++)
+    x[c] = NAN;
+  json_array_foreach(rows, i, row) {
+    size_t c = pf_record_cell(&g->r, row);
+    if (c < g->n && pf_record_is(row, q))
+      x[c] = pf_record_tail(row, (size_t)from);
+  }
+}
+
+/* Of the steps that a cut acts on alone: those before it have no loss, and would make any late cut
+ * look harmless. */
 static void time_profile(pf_page *g) {
   static const int taus[] = {0, 1, 2, 4, 8, 16, 32};
   pf_series s = {.name = "reads cut from this step on"};
-  for (int i = 0; i < 7; i++) {
-    char q[PF_QUERY];
-    snprintf(q, sizeof q, "condition=late tau=%d", taus[i]);
-    pf_stats v = pf_page_stats(g, "D1", "closure", q);
+  double *x = pf_alloc(2 * g->n + 1, sizeof *x);
+  for (int i = 0; i < 7 && x && g->rc == PF_OK; i++) {
+    tails(g, taus[i], taus[i], x);
+    tails(g, 0, taus[i], x + g->n);
+    for (size_t c = 0; c < g->n; c++)
+      x[c] = x[g->n + c] > 0 ? 1 - x[c] / x[g->n + c] : (double)NAN;
+    pf_stats v = pf_stats_of(x, g->n);
     pf_series_add(&s, taus[i], &v);
   }
+  g->rc = x ? g->rc : PF_ENOMEM;
+  pf_free(x);
   pf_page_chart(
-      g, "How long is the persona read?", "step of the answer", &s, 1, 0, 1, false,
-      "Closure when the persona may not be read from a step on: near 1 once the answer carries "
-      "the style by itself.");
+      g, "How long is the persona read?", "step of the answer", &s, 1, -0.25, 1, false,
+      "What the answer keeps from a step on when the persona may not be read from there on: 1 "
+      "&minus; KL of those steps / their KL with the cut from the first step on. Near 1 once the "
+      "answer carries the style by itself.");
 }
 
 void pf_page_routes(pf_page *g) {
@@ -177,7 +202,8 @@ void pf_page_transplants(pf_page *g) {
       {"those of p_last (T6)", "condition=T6"},
       {"another persona's (T4)", "condition=T4"},
       {"the same, towards that persona's own answer", "condition=T4_towards_other"},
-      {"random ones, same covariance (T5)", "condition=T5"}};
+      {"random ones about the neutral persona's mean (T5)", "condition=T5"},
+      {"random ones about the persona's own mean (T5_own)", "condition=T5_own"}};
   static const char *const fields[] = {"closure", "closure_0"}, *const series[] = {
                                                                     "all scored tokens",
                                                                     "the first token"};

@@ -93,7 +93,7 @@ static void finding_rows(pf_page *g, const json_t *list, bool of_sites) {
   const json_t *f;
   pf_buf_puts(g->b, "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th><th class=\"t\">"
                     "verdict</th><th class=\"t\">what decided (95 % intervals over personas x "
-                    "tasks)</th></tr>\n");
+                    "tasks; of H4c 90 %: two one-sided tests)</th></tr>\n");
   json_array_foreach(list, i, f) {
     if ((json_object_get(json_object_get(f, "where"), "site") != NULL) == of_sites)
       finding_row(g, f);
@@ -171,8 +171,9 @@ static void verdicts(pf_page *g) {
   pf_buf_puts(g->b,
               "<p>A hypothesis is supported if the interval of every criterion lies on the "
               "required side, not supported if one lies wholly on the other side, else "
-              "inconclusive. The rules and their limits were fixed before any run and stand in "
-              "<code>findings.json</code>.</p>\n");
+              "inconclusive. The rules and their limits stand in <code>findings.json</code>; they "
+              "were fixed before any run on published weights, and what was changed after the demo "
+              "models had been seen is in doc/STUDY.md.</p>\n");
   finding_rows(g, json_object_get(all, "findings"), false);
   pf_buf_puts(g->b,
               "<details><summary>By site and layer: relevance, additivity, geometry (a site at "
@@ -185,7 +186,20 @@ static void verdicts(pf_page *g) {
 
 /* ---- C1 -------------------------------------------------------------------------------------- */
 
-/* KL of A1, S_X, S_Y, S_0 in each cell, and the three ratios. Nothing without A1. */
+/* Of how many cells, where it is not all of them. */
+static void ratio_cell(pf_page *g, size_t n, size_t all, const pf_stats *s) {
+  if (n == all) {
+    pf_page_spread(g, s);
+    return;
+  }
+  pf_buf_puts(g->b, "<td>");
+  if (n)
+    pf_buf_printf(g->b, "%.3g [%.3g, %.3g], ", s->median, s->q25, s->q75);
+  pf_buf_printf(g->b, "%zu of %zu</td>", n, all);
+}
+
+/* KL of A1, S_X, S_Y, S_0 in each cell, and the three ratios where dropping costs something.
+ * Nothing without A1. */
 static void site_row(pf_page *g, const char *name, double *const x[4]) {
   double *r = pf_alloc(g->n, sizeof *r);
   size_t there = 0;
@@ -200,10 +214,13 @@ static void site_row(pf_page *g, const char *name, double *const x[4]) {
   pf_page_label(g, name);
   for (int k = 0; k < 7; k++) {
     const double *kl = x[k < 4 ? k : k - 3];
-    for (size_t c = 0; c < g->n; c++)
-      r[c] = k < 4 ? kl[c] : kl[c] > 0 ? 1 - x[0][c] / kl[c] : (double)NAN;
+    size_t n = 0;
+    for (size_t c = 0; c < g->n; c++) {
+      r[c] = k < 4 ? kl[c] : kl[c] >= pf_threshold.relevant_kl ? 1 - x[0][c] / kl[c] : (double)NAN;
+      n += !isnan(r[c]);
+    }
     pf_stats s = pf_stats_of(r, g->n);
-    pf_page_spread(g, &s);
+    ratio_cell(g, k < 4 ? there : n, there, &s);
   }
   pf_buf_puts(g->b, "</tr>\n");
   pf_free(r);
@@ -262,7 +279,7 @@ static void by_site(pf_page *g) {
               {"g8", "g8"},
               {"p_user_last", "end of the task (p_user_last)"},
               {"task_mid", "middle of the task (task_mid)"},
-              {"persona_last", "last token of the persona"}};
+              {"persona_last", "last token of the persona (the task comes later: A1 is h_XY)"}};
   static const char *const conditions[] = {"A1", "S_X", "S_Y", "S_0"};
   int layer = middle_layer(g);
   pf_buf_printf(g->b,
@@ -282,10 +299,12 @@ static void by_site(pf_page *g) {
     for (int k = 0; k < 4; k++)
       pf_free(x[k]);
   }
-  pf_buf_puts(g->b,
-              "</table></div>\n<p class=\"sub\">Medians over cells [25 %, 75 %]; R = 1 &minus; "
-              "KL(A1) / KL(dropped), in each cell: 1 where the additive value loses nothing "
-              "of what dropping loses.</p>\n");
+  pf_buf_printf(g->b,
+                "</table></div>\n<p class=\"sub\">Medians over cells [25 %%, 75 %%]; R = 1 &minus; "
+                "KL(A1) / KL(dropped), in each cell: 1 where the additive value loses nothing "
+                "of what dropping loses. R of the cells in which dropping costs %.2g nats or more: "
+                "elsewhere it would be a ratio of noise.</p>\n",
+                pf_threshold.relevant_kl);
 }
 
 static void local(pf_page *g) {
@@ -355,7 +374,7 @@ static void part_of_cells(pf_page *g, const char *query, const char *field, bool
 static void conflicts(pf_page *g) {
   static const struct {
     const char *name, *condition, *field;
-  } rows[] = {{"interaction / |h_XY|", "geometry", "inter_over_xy"},
+  } rows[] = {{"interaction / |D_XY|", "geometry", "inter_over_xy"},
               {"cos(D_XY, D_X + D_Y)", "geometry", "cos_xy_sum"},
               {"KL, additive value (A1)", "A1", "kl10"},
               {"KL, persona dropped (S_X)", "S_X", "kl10"},

@@ -38,7 +38,8 @@ void pf_paper_free(pf_paper *p);
 /* NULL if the paper has no such table. */
 const pf_paper_table *pf_paper_find(const pf_paper *p, pf_experiment e, const char *condition);
 
-/* How a replica was run. bf16: floor is the noise floor of a KL10, nats (0 where not measured). */
+/* How a replica was run. bf16: it, or what was published, was computed in bf16; floor is the noise
+ * floor of a KL10, nats (0 where not measured). */
 typedef struct pf_replica {
   bool bf16;
   double floor;

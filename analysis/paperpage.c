@@ -181,15 +181,22 @@ static int read_rows(page *g, const char *dir) {
 }
 
 static void rule(page *g) {
+  char floor[48] = "";
+  if (g->r->bf16 && g->r->floor > 0)
+    snprintf(floor, sizeof floor, " of %.2g nats (I1)", g->r->floor);
+  else if (g->r->bf16)
+    snprintf(floor, sizeof floor, ", which C1 measures and was not run");
   pf_buf_printf(
       g->b,
-      "<p class=\"sub\">A value agrees %s. A table agrees when its medians do%s; of markers, when "
+      "<p class=\"sub\">A value agrees %s%s. A table agrees when its medians do%s; of markers, "
+      "when "
       "%.0f %% of the "
       "cells have the same answer to: any marker?</p>\n",
       g->r->bf16
-          ? "when one is at most 1.5 times the other, or they differ by at most the noise floor"
+          ? "when one is at most 1.5 times the other (one of the two runs is in bf16), or they "
+            "differ by at most the noise floor"
           : "when it is within 10 % of the published one, or of .01 where that is less",
-      g->r->bf16 ? "" : " and the cells' rank correlation is over .95",
+      floor, g->r->bf16 ? "" : " and the cells' rank correlation is over .95",
       100 * pf_threshold.replica_markers);
 }
 

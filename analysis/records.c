@@ -111,6 +111,14 @@ int pf_record_is(const json_t *row, const char *query) {
   return 1;
 }
 
+double pf_record_tail(const json_t *row, size_t from) {
+  const json_t *steps = json_object_get(row, "kl_steps");
+  double sum = 0;
+  for (size_t t = from; t < json_array_size(steps); t++)
+    sum += json_number_value(json_array_get(steps, t));
+  return json_array_size(steps) > from ? sum : (double)NAN;
+}
+
 double pf_records_floor(pf_records *r, const char *site, int layer, int *rc) {
   double floor = 0;
   char q[96];

@@ -562,8 +562,30 @@ static void published_row(page *g, const char *probe, int layer) {
   pf_buf_printf(&g->b, "</td><td>%.2f</td></tr>\n", a / b);
 }
 
+/* What keeps a study of one of the paper's models from being held against its values: NULL where
+ * nothing does. y is the paper's where it has the generation config's penalty. */
+static const char *in_other_words(const page *g) {
+  const json_t *grid = json_object_get(g->manifest, "grid"),
+               *m = json_object_get(g->manifest, "model");
+  if (json_object_get(grid, "paraphrase"))
+    return "the prompts are worded in another way";
+  if (json_object_get(grid, "conflicts"))
+    return "the cells are others";
+  if (json_is_string(json_object_get(json_object_get(g->manifest, "arguments"), "baseline")))
+    return "effects are counted from another baseline";
+  if (pf_js_real(m, "repetition_penalty") != 1 &&
+      strcmp(pf_js_str(g->manifest, "protocol"), "paper") != 0)
+    return "the answers are made without the repetition penalty";
+  return NULL;
+}
+
 static void published_table(page *g) {
   const json_t *m = json_object_get(g->manifest, "model");
+  if (*pf_js_str(m, "shaped_as_key") && in_other_words(g))
+    pf_buf_printf(&g->b,
+                  "<p>The model has the shape of one of the paper&rsquo;s, but %s: nothing here is "
+                  "set beside the published values.</p>\n",
+                  in_other_words(g));
   if (!g->published)
     return;
   puts_(g, "<h2>Next to the paper</h2>\n<p>The configuration and every tensor shape are those of ");
@@ -656,7 +678,8 @@ static void run_table(page *g) {
   row(g, "grid, SHA-256", pf_js_str(json_object_get(g->manifest, "grid"), "sha256"));
   pf_buf_free(&b);
   char number[32];
-  pf_format_double(pf_js_real(m, "repetition_penalty"), number, sizeof number);
+  bool paper = !strcmp(pf_js_str(g->manifest, "protocol"), "paper");
+  pf_format_double(paper ? pf_js_real(m, "repetition_penalty") : 1, number, sizeof number);
   pf_buf_printf(&b, "%s (in the clean continuation; not in the scored log-probabilities)", number);
   row(g, "repetition penalty", pf_buf_str(&b));
   pf_buf_free(&b);
@@ -718,7 +741,7 @@ static int read_all(page *g) {
   if (rc == PF_OK)
     rc = check_parts(g);
   const json_t *m = json_object_get(g->manifest, "model");
-  if (rc == PF_OK && *pf_js_str(m, "shaped_as_key") &&
+  if (rc == PF_OK && *pf_js_str(m, "shaped_as_key") && !in_other_words(g) &&
       pf_published_load(pf_js_str(m, "shaped_as_key"),
                         pf_js_str(json_object_get(g->manifest, "grid"), "sha256"),
                         &g->published) != PF_OK)
@@ -738,14 +761,31 @@ static int sweep(page *g) {
   return rc;
 }
 
+/* The largest KL10 of I1 at the sweep's places; 0 where C1 was not run. */
+static int noise_floor(const page *g, double *floor) {
+  pf_records r;
+  *floor = 0;
+  if (!has_file(g, "C1.jsonl"))
+    return PF_OK;
+  int rc = pf_records_open(&r, g->dir);
+  for (size_t i = 0; i < json_array_size(g->probes) && rc == PF_OK; i++)
+    for (size_t k = 0; k < json_array_size(g->layers) && rc == PF_OK; k++)
+      *floor = fmax(*floor, pf_records_floor(&r, probe_at(g, i), layer_at(g, k), &rc));
+  pf_records_close(&r);
+  return rc;
+}
+
 /* Of a model that has the shape of one of the paper's. */
 static int paper_tables(page *g) {
   const char *key = pf_js_str(json_object_get(g->manifest, "model"), "shaped_as_key"),
              *precision = pf_js_str(g->manifest, "precision");
-  pf_replica r = {.bf16 = strcmp(precision, "f32") != 0};
-  if (!*key)
+  /* the paper ran Qwen in bf16 */
+  pf_replica r = {.bf16 = strcmp(precision, "f32") != 0 || !strncmp(key, "qwen", 4)};
+  if (!*key || !g->published)
     return PF_OK;
-  int rc = pf_paper_page(g->dir, key, &r, &g->b);
+  int rc = noise_floor(g, &r.floor);
+  if (rc == PF_OK)
+    rc = pf_paper_page(g->dir, key, &r, &g->b);
   return rc == PF_EINPUT ? PF_OK
                          : rc; /* the data files are not here: the page stands without them */
 }

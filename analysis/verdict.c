@@ -190,8 +190,13 @@ int pf_h1b(const pf_crossed *rx, const pf_crossed *r0, const pf_crossed *kl_a1, 
 
 int pf_h1c(const pf_crossed *rx_difference, const pf_boot *o, pf_finding *out) {
   *out = begin("H1c", "band", cells_of(rx_difference));
-  return end(out, add_table(out, "R_X(p_last,g1,g2) - R_X(others)", rx_difference, PF_MEDIAN,
-                            PF_OVER, 0, o));
+  int rc =
+      add_table(out, "R_X(p_last,g1,g2) - R_X(others)", rx_difference, PF_MEDIAN, PF_OVER, 0, o);
+  double share =
+      (double)out->n_cells / (double)(rx_difference->n_personas * rx_difference->n_tasks);
+  add(out, "cells relevant on both sides", (pf_interval){share, share, share}, PF_CONTROL,
+      pf_threshold.band_cells, pf_threshold.band_cells);
+  return end(out, rc);
 }
 
 int pf_h2(const pf_crossed *cos_sum, double null_q95, const pf_additivity *r2,
@@ -218,7 +223,7 @@ int pf_h2b(const pf_crossed *ratio, const pf_crossed *kl_a1, const pf_crossed *n
 }
 
 static int add_difference(pf_finding *f, const char *name, const pf_crossed *a, const pf_crossed *b,
-                          double limit, const pf_boot *o) {
+                          pf_statistic what, pf_rule rule, double limit, const pf_boot *o) {
   size_t n = a->n_personas * a->n_tasks;
   if (b->n_personas != a->n_personas || b->n_tasks != a->n_tasks)
     return pf_fail(PF_EUSAGE, "%s: tables of different shape", name);
@@ -228,7 +233,7 @@ static int add_difference(pf_finding *f, const char *name, const pf_crossed *a, 
   for (size_t c = 0; c < n; c++)
     x[c] = a->x[c] - b->x[c];
   pf_crossed t = {x, a->n_personas, a->n_tasks};
-  int rc = add_table(f, name, &t, PF_MEAN, PF_AT_LEAST, limit, o);
+  int rc = add_table(f, name, &t, what, rule, limit, o);
   pf_free(x);
   return rc;
 }
@@ -236,12 +241,14 @@ static int add_difference(pf_finding *f, const char *name, const pf_crossed *a, 
 int pf_h3(const pf_crossed *clean, const pf_crossed *additive, const pf_crossed *remove_x,
           const pf_crossed *sx, const pf_boot *o, pf_finding *out) {
   *out = begin("H3", "behaviour", cells_of(clean));
-  int rc = add_difference(out, "additive - clean", additive, clean, -pf_threshold.markers_kept, o);
+  int rc = add_difference(out, "additive - clean", additive, clean, PF_MEAN, PF_AT_LEAST,
+                          -pf_threshold.markers_kept, o);
   if (rc == PF_OK)
-    rc = add_difference(out, "additive - remove-X", additive, remove_x,
+    rc = add_difference(out, "additive - remove-X", additive, remove_x, PF_MEAN, PF_AT_LEAST,
                         pf_threshold.markers_specific, o);
   if (rc == PF_OK && sx)
-    rc = add_difference(out, "additive - S_X", additive, sx, pf_threshold.markers_specific, o);
+    rc = add_difference(out, "additive - S_X", additive, sx, PF_MEAN, PF_AT_LEAST,
+                        pf_threshold.markers_specific, o);
   return end(out, rc);
 }
 
@@ -341,7 +348,7 @@ int pf_h5(const pf_crossed *direct, const pf_crossed *indirect, const pf_crossed
   if (rc == PF_OK)
     rc = add_table(out, "T2", t2, PF_MEDIAN, PF_SHOW, 0, o);
   if (rc == PF_OK)
-    rc = add_difference(out, "T1 - T2", t1, t2, 0, o);
+    rc = add_difference(out, "T1 - T2", t1, t2, PF_MEDIAN, PF_OVER, 0, o);
   if (rc == PF_OK)
     rc = add_control(out, t3, o);
   rc = end(out, rc);
@@ -403,13 +410,14 @@ int pf_h8(const pf_interval *mass, const pf_interval *value_weighted, size_t n_c
 }
 
 void pf_h9(const pf_verdict *v, size_t n, pf_finding *out) {
-  size_t count[4] = {0}, most = 0;
-  for (size_t i = 0; i < n; i++)
-    count[v[i]]++;
-  for (size_t k = 0; k < 4; k++)
-    if (k != PF_INCONCLUSIVE && count[k] > most)
-      most = count[k];
-  double open = fmax(pf_threshold.models, (double)n) - (double)(n - count[PF_INCONCLUSIVE]);
+  size_t yes = 0,
+         no = 0; /* an uninformative site decides nothing: it is open, as is inconclusive */
+  for (size_t i = 0; i < n; i++) {
+    yes += v[i] == PF_SUPPORTED;
+    no += v[i] == PF_NOT_SUPPORTED;
+  }
+  size_t most = yes > no ? yes : no;
+  double open = fmax(pf_threshold.models, (double)n) - (double)(yes + no);
   double limit = pf_threshold.models_agree;
   *out = begin("H9", "generality", n);
   /* what the open ones may still bring is the upper end */

@@ -164,6 +164,28 @@ START_TEST(one_table) {
 }
 END_TEST
 
+/* Cells in which a place is relevant on one side alone do not count, and too few that do decide
+ * nothing; nothing lies above a floor that was not measured. */
+START_TEST(what_cannot_decide) {
+  cells c = around(.5, NARROW);
+  pf_crossed t = as_table(&c);
+  for (size_t k = 0; k < P * T / 2 + 1; k++)
+    c.x[k] = NAN;
+  expect(h1c(&t), PF_INCONCLUSIVE, "H1c few cells");
+  ck_assert(f.control_failed && f.n_cells == P * T - P * T / 2 - 1);
+  c = around(.5, NARROW);
+  c.x[1] = NAN;
+  expect(h1c(&t), PF_SUPPORTED, "H1c enough cells");
+  c = around(.5, NARROW);
+  expect(pf_h7(&t, &t, NAN, &quick, &f), PF_INCONCLUSIVE, "H7 without a floor");
+  for (size_t k = 0; k < P * T; k++)
+    c.x[k] = NAN;
+  cells low = around(.2, NARROW);
+  pf_crossed heads = as_table(&low);
+  expect(pf_h6(&t, &heads, .01, .01, &quick, &f), PF_INCONCLUSIVE, "H6 without a cell that tells");
+}
+END_TEST
+
 START_TEST(geometry_r2) {
   cells c = around(.9, NARROW);
   pf_crossed t = as_table(&c);
@@ -303,9 +325,10 @@ START_TEST(models) {
     pf_verdict v[3];
     size_t n;
     pf_verdict want;
-  } t[] = {{{Y, Y, X}, 3, PF_SUPPORTED},     {{X, Q, X}, 3, PF_SUPPORTED},
-           {{Y, X, U}, 3, PF_NOT_SUPPORTED}, {{Y, X, Q}, 3, PF_INCONCLUSIVE},
-           {{Y, X}, 2, PF_INCONCLUSIVE},     {{Y}, 1, PF_INCONCLUSIVE},
+  } t[] = {{{Y, Y, X}, 3, PF_SUPPORTED},    {{X, Q, X}, 3, PF_SUPPORTED},
+           {{Y, X, U}, 3, PF_INCONCLUSIVE}, {{Y, X, Q}, 3, PF_INCONCLUSIVE},
+           {{U, U, Y}, 3, PF_INCONCLUSIVE}, {{Y, U, Y}, 3, PF_SUPPORTED},
+           {{Y, X}, 2, PF_INCONCLUSIVE},    {{Y}, 1, PF_INCONCLUSIVE},
            {{Q, Q, Q}, 3, PF_INCONCLUSIVE}};
   for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
     pf_h9(t[i].v, t[i].n, &f);
@@ -393,7 +416,7 @@ START_TEST(lines) {
   ck_assert_str_eq(line, "H5 direct reading \xe2\x80\x94 Gemma-2-2B-IT, 48 cells: "
                          "c_D = .90 [.90, .90] (lower end > .20: yes), c_I = .20 [.20, .20], "
                          "T1 = .80 [.80, .80], T2 = .25 [.25, .25], "
-                         "T1 - T2 = .55 [.55, .55] (lower end >= .00: yes), "
+                         "T1 - T2 = .55 [.55, .55] (lower end > .00: yes), "
                          "T3 = 1.00 [1.00, 1.00] (control >= .99: yes) "
                          "\xe2\x86\x92 supported / direct");
   pf_free(line);
@@ -430,6 +453,7 @@ int main(void) {
   tcase_add_test(t, relevance);
   tcase_add_test(t, additivity);
   tcase_add_test(t, one_table);
+  tcase_add_test(t, what_cannot_decide);
   tcase_add_test(t, geometry_r2);
   tcase_add_test(t, norm_and_kl);
   tcase_add_test(t, behaviour);
