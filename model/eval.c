@@ -198,19 +198,13 @@ static const pf_row *by_layer(const call *k, const pf_row *rows, size_t n) {
   return k->sorted;
 }
 
-/* Points of a row that only its K,V are made from: the others stand behind them. */
-static bool before_kv(int hook) {
-  return hook == PF_HOOK_RESID_PRE || hook == PF_HOOK_LN1_SCALE || hook == PF_HOOK_LN1_NORM ||
-         hook == PF_HOOK_LN1_OUT || hook == PF_HOOK_K || hook == PF_HOOK_V || hook == PF_HOOK_ROT_K;
-}
-
 /* Is what the last layer makes of row r wanted by anybody? */
 static bool is_read(const pf_step *t, size_t r, const uint8_t *last) {
   const pf_row *row = &t->rows[r];
   if (row->out >= 0 || row->score)
     return true;
   for (int h = 0; h < PF_N_HOOKS; h++)
-    if ((last[h] && !before_kv(h) &&
+    if ((last[h] && !pf_hook_before_kv(h) &&
          pf_tapset_hits(&row->seq->taps, h, t->cfg->info.n_layers - 1, row->pos)) ||
         (t->used[h] && h != PF_HOOK_EMBED && pf_tapset_hits(&row->seq->taps, h, -1, row->pos)))
       return true;

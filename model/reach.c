@@ -14,11 +14,6 @@ static int64_t below(int64_t p, int32_t n) {
   return p < n ? p : n;
 }
 
-/* K or V of the same layer are made from the value. */
-static bool before_kv(int hook) {
-  return hook <= PF_HOOK_LN1_OUT || hook == PF_HOOK_K || hook == PF_HOOK_V || hook == PF_HOOK_ROT_K;
-}
-
 void pf_reach_taps(const pf_tap *taps, size_t n_taps, int32_t n, int32_t *layers) {
   for (size_t i = 0; i < n_taps; i++) {
     const pf_tap *t = &taps[i];
@@ -28,7 +23,7 @@ void pf_reach_taps(const pf_tap *taps, size_t n_taps, int32_t n, int32_t *layers
     int32_t at = t->layer < 0 ? 0 : t->layer;
     lower(layers, lo, hi, at);
     if (t->op != PF_OP_CAPTURE)
-      lower(layers, lo + 1, n, at + !before_kv(t->hook));
+      lower(layers, lo + 1, n, at + !pf_hook_before_kv(t->hook));
   }
 }
 

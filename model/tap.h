@@ -15,6 +15,12 @@ typedef enum pf_hook_id {
   PF_N_HOOKS
 } pf_hook_id;
 
+/* Are K or V of the same layer made from the value? The other points of a layer stand behind them.
+ */
+static inline bool pf_hook_before_kv(int hook) {
+  return hook <= PF_HOOK_LN1_OUT || hook == PF_HOOK_K || hook == PF_HOOK_V || hook == PF_HOOK_ROT_K;
+}
+
 /* A sequence's actions sorted by (layer, hook), list order kept within one point. */
 typedef struct pf_tapset {
   pf_tap *taps; /* the caller's */

@@ -133,6 +133,34 @@ static void fork_equals_whole(fix *f, void (*set)(const fix *f, pf_seq *s, void 
   pf_seq_free(w);
 }
 
+/* What is said to be reached is: of the positions from p on, entered one layer later with what the
+ * base has there, one has other logits than in the whole run. (Not each: a softmax may leave a key
+ * nothing.) */
+static void one_layer_less(fix *f, void (*set)(const fix *f, pf_seq *s, void *arg), void *arg,
+                           const int32_t *reached, int32_t p, const char *what) {
+  size_t v = (size_t)f->i->vocab_size, n, differ = 0;
+  int32_t layers[LEN];
+  pf_row rows[2 * LEN];
+  pf_seq *w = tu_seq(f->c);
+  set(f, w, arg);
+  whole(f, w, f->y);
+  for (int32_t k = 0; k < LEN; k++)
+    layers[k] = reached[k] + (k >= p && reached[k] < f->i->n_layers);
+  pf_seq *s = fork_layers(f, layers);
+  set(f, s, arg);
+  n = rows_of(f, s, layers, rows);
+  for (int32_t k = p; k < LEN; k++)
+    if (layers[k] == f->i->n_layers)
+      rows[n++] = row_at(f, s, k, layers[k]);
+  eval(f, rows, n, f->x);
+  for (size_t k = (size_t)p; k < LEN; k++)
+    differ += memcmp(f->x + k * v, f->y + k * v, v * sizeof *f->x) != 0;
+  ck_assert_msg(differ > 0, "%s: positions from %d on could enter at layer %d", what, (int)p,
+                (int)layers[p]);
+  pf_seq_free(s);
+  pf_seq_free(w);
+}
+
 static void all_layers(const fix *f, int32_t *layers) {
   for (int32_t p = 0; p < LEN; p++)
     layers[p] = f->i->n_layers;
@@ -143,9 +171,23 @@ static void set_tap(const fix *f, pf_seq *s, void *arg) {
   ck_assert_int_eq(pf_seq_set_taps(s, arg, 1), PF_OK);
 }
 
-/* Every point of a layer, halved at one position: what pf_reach_taps leaves is enough. */
+/* Half of a residual has the same norms as all of it, so that nothing would arrive: it gets another
+ * direction. */
+enum { RAMP = 1 << 16 };
+static pf_tap *add_ramp(pf_tap *t, const float *ramp) {
+  t->op = PF_OP_ADD;
+  t->value = ramp;
+  t->n_keys = LEN;
+  return t;
+}
+
+/* Every point of a layer, halved at one position: what pf_reach_taps leaves is enough, and no more
+ * than is needed. */
 START_TEST(every_hook_reaches_what_is_said) {
   fix f = open_fix(_i);
+  float *ramp = calloc(RAMP, sizeof *ramp);
+  for (size_t k = 0; k < RAMP; k++)
+    ramp[k] = (float)(k % 7) * .25f - .5f;
   size_t n;
   const pf_hook_info *h = pf_hooks(f.m, &n);
   int32_t layers[LEN], changed = 0;
@@ -162,9 +204,12 @@ START_TEST(every_hook_reaches_what_is_said) {
     pf_reach_taps(&t, 1, LEN, layers);
     ck_assert_int_eq(layers[at - 1], f.i->n_layers);
     fork_equals_whole(&f, set_tap, &t, layers, h[i].name);
+    if (t.pos_hi < LEN && layers[t.pos_hi] < f.i->n_layers)
+      one_layer_less(&f, set_tap, add_ramp(&t, ramp), layers, t.pos_hi, h[i].name);
     changed += layers[LEN - 1] < f.i->n_layers && layers[LEN - 1] > 0;
   }
   ck_assert_int_gt(changed, 5);
+  free(ramp);
   close_fix(&f);
 }
 END_TEST
@@ -177,7 +222,7 @@ static void set_cut(const fix *f, pf_seq *s, void *arg) {
 START_TEST(cuts_reach_their_queries) {
   fix f = open_fix(_i);
   int32_t layers[LEN], last = f.i->n_layers - 1;
-  const pf_cut cuts[] = {{0, 1, -1, 20, 21, 3, 9},
+  const pf_cut cuts[] = {{0, 1, -1, 20, 21, 14, 19},
                          {1, last + 1, 0, 20, 25, 0, 19},
                          {last, last + 1, -1, 33, 36, 30, 36}};
   for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
@@ -185,6 +230,9 @@ START_TEST(cuts_reach_their_queries) {
     all_layers(&f, layers);
     pf_reach_cuts(&c, 1, LEN, layers);
     fork_equals_whole(&f, set_cut, &c, layers, "cut");
+    if (layers[c.q_hi] < f.i->n_layers)
+      one_layer_less(&f, set_cut, &c, layers, c.q_hi, "cut");
+    one_layer_less(&f, set_cut, &c, layers, c.q_lo, "queries of a cut");
   }
   close_fix(&f);
 }
