@@ -757,6 +757,35 @@ START_TEST(answer_tasks) {
 }
 END_TEST
 
+/* ---- every experiment, shared and not ---- */
+
+/* Of the other demo model: one thread and what memory it likes, against three threads, little
+ * memory and whole passes. D3 and C1 in the big tier alone. */
+START_TEST(every_experiment) {
+  static const char *const keys[] = {"C3", "D4", "D5", "D1", "D2", "markers", "C2", "C1", "D3"};
+  size_t n = tu_tier("small") ? 3 : tu_tier("big") ? 9 : 5;
+  char only[64] = "", qwen[1024];
+  for (size_t i = 0; i < n; i++)
+    snprintf(only + strlen(only), sizeof only - strlen(only), "%s%s", i ? "," : "", keys[i]);
+  snprintf(qwen, sizeof qwen, "%s/data/models/demo-qwen2", tu_srcdir());
+  make_grid(n < 9 ? PIRATE : PIRATE "," COOK, HAIKU_TASK);
+  pf_study_opts o = opts("one thread", "3"), p = opts("three", "3");
+  o.protocol = p.protocol = "full";
+  o.only = p.only = only;
+  o.model = p.model = qwen;
+  run(&o);
+  p.threads = 3;
+  p.no_sharing = 1;
+  p.memory = (uint64_t)100e6;
+  run(&p);
+  for (size_t i = 0; i < n; i++) {
+    char file[32];
+    snprintf(file, sizeof file, "%s.jsonl", keys[i]);
+    same_file("one thread", "three", file);
+  }
+}
+END_TEST
+
 /* ---- marker lists ---- */
 
 #define LISTS(personas, tasks)                                                                     \
@@ -936,6 +965,7 @@ int main(void) {
   tcase_add_test(t, early_eos);
   tcase_add_test(t, answer_tasks);
   tcase_add_test(t, marker_lists);
+  tcase_add_test(t, every_experiment);
   tcase_add_test(t, report_page);
   tcase_add_test(t, published_models);
   tcase_set_timeout(t, 600);
