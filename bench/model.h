@@ -60,6 +60,7 @@ typedef struct pf_mb_line {
   double mean_s, best_s, mean_ts;
   double stddev; /* of tokens a second */
   double ops, peak, peak_now;
+  bool amx; /* the products are AMX's */
   /* Weights or file bytes of a repetition; a second: the best that they are compared with, and what
    * was measured beside the line (between the steps of one branch: the median). */
   double bytes, read, read_now;

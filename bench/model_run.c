@@ -91,20 +91,20 @@ static double forward_ops(const pf_model *m, size_t from, size_t n, size_t logit
 
 /* The peak of the instruction of the layers' products; the operations of it for each that counts.
  */
-static int unit_of(const run *r, double *share) {
+static int unit_of(const run *r, double *share, bool *amx) {
   const pf_kernel_choice *k;
   size_t n;
   int kind = pf_modes[pf_model_get_info(r->m)->precision].kind[r->m->layers->gate.type];
   *share = (double)pf_products[kind].parts;
   for (size_t i = 0; pf_kernels(&k, &n) == PF_OK && i < n; i++)
     if (!strcmp(k[i].op, pf_products[kind].names[1]))
-      return pf_peak_of(k[i].isa, kind == PF_K_S8);
+      return *amx = !strcmp(k[i].isa, "amx"), pf_peak_of(k[i].isa, kind == PF_K_S8);
   return -1;
 }
 
 static void beside(run *r, pf_mb_line *l) {
   double share;
-  int unit = unit_of(r, &share);
+  int unit = unit_of(r, &share, &l->amx);
   l->peak_now = unit < 0 ? 0 : pf_peak_now(&r->b->peaks, (pf_peak_id)unit) / share;
   l->read_now = pf_read_now(&r->b->peaks, &r->b->arena);
   l->peak = unit < 0 ? 0 : r->b->peaks.ops[unit] / share;

@@ -45,11 +45,33 @@ static void against(const pf_mb_line *l, const char *what, double factor, double
   say(l, what, target, value, rate >= factor * theirs);
 }
 
+/* Without AMX the machine's own bound is the target, and what that is beside llama.cpp is said. */
+static void of_bound(const pf_mb_line *l, const reference *r) {
+  char value[128];
+  double share = pf_mb_ops(l) / l->peak, rate = pf_mb_rate(l);
+  int n = snprintf(value, sizeof value, "%.1f %% (%.1f tokens/s", 100 * share, rate);
+  if (r)
+    n += snprintf(value + n, sizeof value - (size_t)n, ", %.2f x llama.cpp BF16 with AMX",
+                  rate / r->bf16_pp);
+  snprintf(value + n, sizeof value - (size_t)n, ")");
+  say(l, l->name,
+      l->info.precision == PF_PRECISION_F32 ? "70 % of a third of the multiply-add peak"
+                                            : "70 % of the multiply-add peak",
+      value, share >= 0.7);
+}
+
 static void prefill(const pf_mb *b, const pf_mb_line *l) {
   (void)b;
   const reference *r = reference_of(l);
   pf_precision p = l->info.precision;
-  if (!r || l->test != PF_MB_PP || l->p != PROMPT || l->depth)
+  if (l->test != PF_MB_PP || l->p != PROMPT || l->depth)
+    return;
+  if (!l->amx && p != PF_PRECISION_INT8) {
+    if (l->peak > 0) /* of the scalar kernels none is measured */
+      of_bound(l, r);
+    return;
+  }
+  if (!r)
     return;
   if (p == PF_PRECISION_INT8)
     against(l, l->name, 4, r->q8_pp, "Q8_0");

@@ -134,6 +134,46 @@ static void print(const pf_study_opts *o, const char *out, const pf_model_info *
          1e-9 * c[0].memory);
 }
 
+static double weights_of(const char *out) {
+  char path[4200];
+  snprintf(path, sizeof path, "%s/on/manifest.json", out);
+  json_t *m = json_load_file(path, 0, NULL);
+  double n = number_of(json_object_get(m, "model"), "weight_bytes");
+  json_decref(m);
+  return n;
+}
+
+/* What the project set out to reach on the paper's grids, met or not. */
+static const struct {
+  const char *grid;
+  double rows, memory; /* row-layers less by; bytes beside the weights, 0: no target */
+} targets[] = {{"short", 6, 0}, {"long", 14, 1.5e9}};
+#define OF_OPERATIONS 0.8
+
+static void judge(const char *what, double value, double limit, const char *unit, bool met) {
+  printf("| %s | %.4g%s | %.4g%s | %s |\n", what, limit, unit, value, unit,
+         met ? "met" : "**not met**");
+}
+
+static void print_targets(const pf_study_opts *o, const char *out, const pf_model_info *i,
+                          const cost c[2]) {
+  size_t k = 0, n = sizeof targets / sizeof *targets;
+  double rows = c[1].rows / c[0].rows, unembed = (double)i->d_model * i->vocab_size,
+         scored = scored_rows(out) * unembed, layer = (double)pf_layer_units(i),
+         work = (c[1].rows * layer + scored) / (c[0].rows * layer + scored),
+         share = c[1].seconds / c[0].seconds / work, more = c[0].memory - weights_of(out);
+  while (k < n && strcmp(targets[k].grid, o->grid) != 0)
+    k++;
+  printf("\n| what | target | measured | |\n|---|---|---|---|\n");
+  if (k < n)
+    judge("row-layers, off / on: at least", rows, targets[k].rows, "", rows >= targets[k].rows);
+  judge("seconds, off / on, of the ratio of operations: at least", 100 * share, 100 * OF_OPERATIONS,
+        " %", share >= OF_OPERATIONS);
+  if (k < n && targets[k].memory > 0)
+    judge("peak of memory beside the weights, GB: at most", 1e-9 * more, 1e-9 * targets[k].memory,
+          "", more <= targets[k].memory);
+}
+
 static int parse(int argc, char **argv, pf_study_opts *o, const char **out) {
   int k;
   while ((k = getopt_long(argc, argv, "m:t:", options, NULL)) != -1) {
@@ -183,6 +223,8 @@ static int measure(const pf_study_opts *o, const char *out) {
     rc = run(*o, out, off, &c[off]);
   if (rc == PF_OK)
     print(o, out, pf_model_get_info(m), c);
+  if (rc == PF_OK)
+    print_targets(o, out, pf_model_get_info(m), c);
   pf_model_close(m);
   return rc;
 }

@@ -24,6 +24,11 @@ if command -v python3 >/dev/null; then
 fi
 bench --precision int8 -p 8 -n 2 -r 1 --targets >"$out/targets"
 [ "$(grep -cE '^\| demo-qwen2 int8, .*\| (met|\*\*not met\*\*) \|$' "$out/targets")" -eq 7 ] || fail "not seven targets"
+for isa in avx2 neon; do
+  PERSONAFLOW_ISA=$isa bench --precision bf16 --only prefill -p 512 -n 0 -r 1 --no-warmup --targets >"$out/targets" 2>/dev/null && break
+done
+grep -qE '^\| demo-qwen2 bf16, pp512 \| 70 % of the multiply-add peak \| [0-9.]+ % .*\| (met|\*\*not met\*\*) \|$' "$out/targets" ||
+  fail "no target of the prompt without AMX"
 bench --precision int8 --only decode -n 2 -r 1 --targets >"$out/targets"
 [ "$(grep -cE '\| (met|\*\*not met\*\*) \|$' "$out/targets")" -eq 1 ] || fail "other targets than that of decode"
 for bad in '-p x' '-n -1' '-npl 99999' '-b 0' '-t 0' '-r 0' '-o xml' '--precision half' '--only all' 'more'; do

@@ -17,6 +17,8 @@ G
 grep -q '^results.jsonl of both: the same bytes$' "$out/table" || fail "the results differ"
 read -r off on < <(sed -n 's/^| row-layers of the substitutions | \([0-9]*\) | \([0-9]*\) .*/\1 \2/p' "$out/table")
 [ "$on" -gt 0 ] && [ "$off" -gt $((3 * on)) ] || fail "row-layers $off and $on"
+grep -qE '^\| seconds, off / on, of the ratio of operations: at least \| 80 % \| [0-9.]+ % \| (met|\*\*not met\*\*) \|$' "$out/table" ||
+  fail "no target of the time"
 for bad in '' '-m x' "-m $srcdir/data/models/demo-qwen2 --out $out/s" '--precision half' '-t x' 'more'; do
   # shellcheck disable=SC2086
   if "${emulator[@]}" ./bench/study $bad >/dev/null 2>&1; then fail "accepted '$bad'"; else [ $? -eq 2 ] || fail "'$bad': wrong exit code"; fi
