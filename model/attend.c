@@ -4,8 +4,8 @@
  * cut) is masked: it adds +0 and its value is read as +0; a block without visible keys is skipped.
  *
  * Consecutive rows of a branch and the query heads of a K,V head go together, so that K and V are
- * read once for all of them. A row with swaps, cuts of single heads or actions on scores goes head
- * by head. */
+ * read once for all of them. Rows of which some see a swap and others do not go apart; a row with
+ * actions on scores goes head by head. */
 #include <string.h>
 
 #include "base/dmath.h"
@@ -79,8 +79,9 @@ static void drop_unseen(const item *i, size_t n) {
   }
 }
 
-/* The operation over n rows x heads [head, head + heads), as the kernels take it. */
-static pf_attn operation(const item *i, size_t n, int32_t head, size_t heads) {
+/* The operation over n rows x heads [head, head + heads), as the kernels take it; `masks` of them
+ * for each row, 1 or one a head. */
+static pf_attn operation(const item *i, size_t n, int32_t head, size_t heads, size_t masks) {
   const pf_step *t = i->t;
   const pf_model_info *m = &t->cfg->info;
   pf_lane *l = i->lane;
@@ -89,7 +90,7 @@ static pf_attn operation(const item *i, size_t n, int32_t head, size_t heads) {
     size_t at = ((i->r + j / heads) * (size_t)m->n_heads + (size_t)head + j % heads) * d;
     l->q[j] = t->s->rot_q + at;
     l->y[j] = t->s->z + at;
-    l->seen[j] = l->mask + j / heads * i->n_blk;
+    l->seen[j] = l->mask + (masks > 1 ? j : j / heads) * i->n_blk;
   }
   return (pf_attn){.d = d,
                    .nq = n * heads,
@@ -155,17 +156,17 @@ static void scores_bad(const pf_step *t, size_t r) {
   __atomic_store_n(&t->bad[r], t->layer + 1, __ATOMIC_RELAXED);
 }
 
-/* Of n heads for each of `rows` rows, whose masks stand: a query takes the product with each key
- * that it sees, and as much for the values; K and V come in whole blocks. */
-static void attend_work(const item *i, size_t rows, size_t heads) {
+/* Of n heads for each of `rows` rows, whose masks stand (`masks` a row): a query takes the product
+ * with each key that it sees, and as much for the values; K and V come in whole blocks. */
+static void attend_work(const item *i, size_t rows, size_t heads, size_t masks) {
   const pf_step *t = i->t;
   const pf_ctx *c = t->c;
   double pairs = 0, blocks = 0, d = (double)t->cfg->info.d_head;
   for (size_t b = 0; b < i->n_blk; b++)
     blocks += i->lane->k[b] != NULL;
-  for (size_t n = 0; n < rows * i->n_blk; n++)
+  for (size_t n = 0; n < rows * masks * i->n_blk; n++)
     pairs += __builtin_popcount(i->lane->mask[n]);
-  pairs *= (double)heads;
+  pairs *= (double)(heads / masks);
   double row = 4 * d * (double)(rows * heads);
   pf_step_work(t, PF_ROLE_SCORES, 2 * d * pairs,
                blocks * (double)pf_kv_k_head(c) + row + 4 * pairs);
@@ -173,30 +174,7 @@ static void attend_work(const item *i, size_t rows, size_t heads) {
   pf_step_work(t, PF_ROLE_PV, 2 * d * pairs, blocks * (double)pf_kv_v_head(c) + row + 4 * pairs);
 }
 
-static void attend_together(const item *i) {
-  const pf_step *t = i->t;
-  size_t group = group_of(t);
-  own_blocks(i);
-  for (size_t r = 0; r < i->n; r++) {
-    uint32_t *mask = i->lane->mask + r * i->n_blk;
-    own_keys(i, mask);
-    restrict_mask(i, t->rows[i->r + r].pos, -1, mask);
-  }
-  drop_unseen(i, i->n);
-  if (t->prof)
-    attend_work(i, i->n, group);
-  pf_attn a = operation(i, i->n, i->kv_head * (int32_t)group, group);
-  pf_kv_ops(t->c)->qk(t->f, &a);
-  pf_step_lap(t, PF_ROLE_SCORES);
-  for (size_t j = 0; j < a.nq; j++)
-    if (soften(t, a.nblk, a.mask[j], a.s + j * a.lds))
-      scores_bad(t, i->r + j / group);
-  pf_step_lap(t, PF_ROLE_SOFTMAX);
-  pf_kv_ops(t->c)->pv(t->f, &a);
-  pf_step_lap(t, PF_ROLE_PV);
-}
-
-/* ---- head by head ---------------------------------------------------------------------------- */
+/* ---- swaps ---- */
 
 /* The lane's private copy of a head's K and V of block b, so that single keys can be exchanged. */
 static void own_copy(const item *i, size_t b, void **k, void **v) {
@@ -261,14 +239,78 @@ static bool sees(const pf_swap *w, int32_t pos) {
   return pos >= w->pos_hi && pos >= w->q_lo && (!w->q_hi || pos < w->q_hi);
 }
 
+static bool in_layer(const pf_step *t, const pf_swap *w) {
+  return t->layer >= w->layer_lo && t->layer < w->layer_hi;
+}
+
+/* Exchanges keys and values for the item's rows, which see the same swaps; the first mask has the
+ * keys that are there now. */
 static void apply_swaps(const item *i) {
+  if (!i->seq->n_swaps)
+    return;
+  pf_step_lap(i->t, PF_ROLE_SCORES);
   for (size_t n = 0; n < i->seq->n_swaps; n++) {
     const pf_swap *w = &i->seq->swaps[n];
-    if (i->t->layer >= w->layer_lo && i->t->layer < w->layer_hi && sees(w, i->pos) &&
-        (w->head < 0 || w->head == i->kv_head))
+    if (in_layer(i->t, w) && sees(w, i->pos) && (w->head < 0 || w->head == i->kv_head))
       swap_span(i, w);
   }
+  pf_step_work(i->t, PF_ROLE_SWAP, 0, 0);
+  pf_step_lap(i->t, PF_ROLE_SWAP);
 }
+
+/* Do rows r and o of a branch see the same swaps? */
+static bool same_swaps(const pf_step *t, size_t r, size_t o) {
+  const pf_seq *s = t->rows[r].seq;
+  for (size_t n = 0; n < s->n_swaps; n++)
+    if (in_layer(t, &s->swaps[n]) &&
+        sees(&s->swaps[n], t->rows[r].pos) != sees(&s->swaps[n], t->rows[o].pos))
+      return false;
+  return true;
+}
+
+/* ---- together ---- */
+
+/* Do cuts of single heads act on the item's rows? */
+static bool cut_by_head(const item *i) {
+  int32_t first = i->t->rows[i->r].pos;
+  for (size_t n = 0; n < i->seq->n_cuts; n++) {
+    const pf_cut *c = &i->seq->cuts[n];
+    if (c->head >= 0 && i->t->layer >= c->layer_lo && i->t->layer < c->layer_hi &&
+        i->pos >= c->q_lo && first < c->q_hi)
+      return true;
+  }
+  return false;
+}
+
+static void attend_together(const item *i) {
+  const pf_step *t = i->t;
+  size_t group = group_of(t);
+  own_blocks(i);
+  own_keys(i, i->lane->mask);
+  apply_swaps(i);
+  size_t masks = cut_by_head(i) ? group : 1;
+  int32_t first = i->kv_head * (int32_t)group;
+  for (size_t q = i->n * masks; q-- > 0;) {
+    uint32_t *mask = i->lane->mask + q * i->n_blk;
+    memmove(mask, i->lane->mask, i->n_blk * sizeof *mask);
+    restrict_mask(i, t->rows[i->r + q / masks].pos, masks > 1 ? first + (int32_t)(q % masks) : -1,
+                  mask);
+  }
+  drop_unseen(i, i->n * masks);
+  if (t->prof)
+    attend_work(i, i->n, group, masks);
+  pf_attn a = operation(i, i->n, first, group, masks);
+  pf_kv_ops(t->c)->qk(t->f, &a);
+  pf_step_lap(t, PF_ROLE_SCORES);
+  for (size_t j = 0; j < a.nq; j++)
+    if (soften(t, a.nblk, a.mask[j], a.s + j * a.lds))
+      scores_bad(t, i->r + j / group);
+  pf_step_lap(t, PF_ROLE_SOFTMAX);
+  pf_kv_ops(t->c)->pv(t->f, &a);
+  pf_step_lap(t, PF_ROLE_PV);
+}
+
+/* ---- head by head ---------------------------------------------------------------------------- */
 
 /* A point over keys: the row has pos + 1 of them. */
 static void tap_keys(const item *i, int32_t head, int hook) {
@@ -301,17 +343,12 @@ static void attend_head(const item *i, int32_t head) {
   const pf_step *t = i->t;
   own_blocks(i);
   own_keys(i, i->lane->mask);
-  if (i->seq->n_swaps) {
-    pf_step_lap(t, PF_ROLE_SCORES);
-    apply_swaps(i);
-    pf_step_work(t, PF_ROLE_SWAP, 0, 0);
-    pf_step_lap(t, PF_ROLE_SWAP);
-  }
+  apply_swaps(i);
   restrict_mask(i, i->pos, head, i->lane->mask);
   drop_unseen(i, 1);
   if (t->prof)
-    attend_work(i, 1, 1);
-  pf_attn a = operation(i, 1, head, 1);
+    attend_work(i, 1, 1, 1);
+  pf_attn a = operation(i, 1, head, 1, 1);
   pf_kv_ops(t->c)->qk(t->f, &a);
   pf_step_lap(t, PF_ROLE_SCORES);
   mask_scores(i, 0.0f);
@@ -331,12 +368,6 @@ static void attend_head(const item *i, int32_t head) {
 static bool by_head(const pf_step *t, size_t r) {
   static const int hooks[] = {PF_HOOK_SCORES_RAW, PF_HOOK_SCORES, PF_HOOK_PATTERN};
   const pf_seq *s = t->rows[r].seq;
-  for (size_t n = 0; n < s->n_swaps; n++)
-    if (t->layer >= s->swaps[n].layer_lo && t->layer < s->swaps[n].layer_hi)
-      return true;
-  for (size_t n = 0; n < s->n_cuts; n++)
-    if (s->cuts[n].head >= 0 && t->layer >= s->cuts[n].layer_lo && t->layer < s->cuts[n].layer_hi)
-      return true;
   for (size_t n = 0; n < sizeof hooks / sizeof *hooks; n++)
     if (t->used[((size_t)t->layer + 1) * PF_N_HOOKS + (size_t)hooks[n]] &&
         pf_tapset_hits(&s->taps, hooks[n], t->layer, t->rows[r].pos))
@@ -350,7 +381,8 @@ static bool by_head(const pf_step *t, size_t r) {
  * are a multiple of their size, so that few blocks are seen in part. */
 static size_t rows_together(const pf_step *t, size_t r, size_t end) {
   size_t most = pf_attend_rows(group_of(t), (size_t)t->rows[end - 1].pos / PF_KBLK + 1), n = 1;
-  while (n < most && r + n < end && (size_t)t->rows[r + n].pos % most != 0 && !by_head(t, r + n))
+  while (n < most && r + n < end && (size_t)t->rows[r + n].pos % most != 0 && !by_head(t, r + n) &&
+         same_swaps(t, r, r + n))
     n++;
   return n;
 }

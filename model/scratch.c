@@ -100,7 +100,7 @@ static size_t lane_bytes(const pf_model_info *i, size_t n_blk, size_t swapped) {
   size_t group = group_of(i), rows = pf_attend_rows(group, 1);
   return pf_round_up(
       PF_GEMM_WORK + act_bytes(i) + swapped + lane_scores(group, n_blk) * sizeof(float) +
-          (2 * n_blk + 3 * rows * group) * sizeof(void *) + rows * n_blk * sizeof(uint32_t),
+          (2 * n_blk + 3 * rows * group) * sizeof(void *) + rows * group * n_blk * sizeof(uint32_t),
       64);
 }
 

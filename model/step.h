@@ -17,7 +17,7 @@ typedef struct pf_lane {
   float *s;            /* (queries, 32 n_blk) scores, then probabilities */
   const void **k, **v; /* (n_blk) blocks of the head, NULL = nothing visible */
   void *work;          /* PF_GEMM_WORK bytes, of products and of attention */
-  uint32_t *mask;      /* (rows, n_blk) visible keys */
+  uint32_t *mask;      /* (queries, n_blk) visible keys; of rows where their heads see the same */
   const float **q;     /* (queries), as are the next two */
   float **y;
   const uint32_t **seen; /* of their rows */

@@ -266,6 +266,51 @@ START_TEST(swaps_reach_what_follows) {
 }
 END_TEST
 
+/* Rows that see the same swaps go together, and heads that are cut with those that are not; a
+ * captured pattern makes them go head by head. */
+START_TEST(swaps_together_and_apart) {
+  fix f = open_fix(_i);
+  size_t v = (size_t)f.i->vocab_size, heads = (size_t)f.i->n_heads;
+  float *pattern = calloc(heads * (LEN + 1) * (LEN + 1), sizeof *pattern);
+  pf_seq *other = tu_seq(f.c), *a = tu_seq(f.c), *b = tu_seq(f.c), *plain = tu_seq(f.c);
+  tu_run(f.c, other, f.m, 2, 0, LEN, NULL);
+  pf_swap w[] = {
+      {0, f.i->n_layers, -1, 8, 14, 3, PF_SWAP_K | PF_SWAP_V, other, 0, 0},
+      {0, 1, f.i->n_kv_heads - 1, 15, 17, 15, PF_SWAP_V, other, 0, 0},
+      {1, f.i->n_layers, -1, 18, 20, 18, PF_SWAP_K, other, 26, 31}}; /* rows 26 to 30 alone */
+  pf_tap t = {.hook = tu_hook(f.m, "blocks.0.attn.hook_pattern"), .head = -1, .pos_hi = LEN + 1};
+  t.op = PF_OP_CAPTURE, t.out = pattern, t.n_keys = LEN + 1;
+  t.out_stride = heads * (LEN + 1);
+  pf_tap taps[8];
+  ck_assert(f.i->n_layers <= 8);
+  for (int32_t l = 0; l < f.i->n_layers; l++) {
+    taps[l] = t;
+    taps[l].layer = l;
+  }
+  pf_cut cuts[] = {{0, f.i->n_layers, f.i->n_heads - 1, 20, 33, 4, 12},
+                   {1, f.i->n_layers, 0, 9, 12, 0, 9},
+                   {0, 1, -1, 21, 22, 13, 20}};
+  for (int k = 0; k < 2; k++) {
+    ck_assert_int_eq(pf_seq_set_swaps(k ? b : a, w, 3), PF_OK);
+    ck_assert_int_eq(pf_seq_set_cuts(k ? b : a, cuts, 3), PF_OK);
+  }
+  ck_assert_int_eq(pf_seq_set_taps(b, taps, (size_t)f.i->n_layers), PF_OK);
+  whole(&f, a, f.x);
+  whole(&f, b, f.y);
+  for (int32_t p = 0; p <= LEN; p++)
+    same_row(&f, p, "swaps");
+  whole(&f, plain, f.y);
+  for (int32_t p = 0; p <= LEN; p++)
+    ck_assert((memcmp(f.x + (size_t)p * v, f.y + (size_t)p * v, v * sizeof *f.x) != 0) >= (p > 15));
+  free(pattern);
+  pf_seq_free(a);
+  pf_seq_free(b);
+  pf_seq_free(plain);
+  pf_seq_free(other);
+  close_fix(&f);
+}
+END_TEST
+
 /* Forks at several (layer, position), a new branch and finished rows in one call, in order of
  * positions, so that branches and layers mix; each has the bits it has alone. */
 START_TEST(entry_layers_mix_in_a_call) {
@@ -596,6 +641,7 @@ int main(void) {
   tcase_add_loop_test(t, every_hook_reaches_what_is_said, 0, n);
   tcase_add_loop_test(t, cuts_reach_their_queries, 0, n);
   tcase_add_loop_test(t, swaps_reach_what_follows, 0, n);
+  tcase_add_loop_test(t, swaps_together_and_apart, 0, n);
   tcase_add_loop_test(t, entry_layers_mix_in_a_call, 0, n);
   tcase_add_loop_test(t, rows_that_nobody_reads, 0, n);
   tcase_add_loop_test(t, a_fork_owns_the_blocks_it_changes, 0, n);
