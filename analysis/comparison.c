@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "analysis/findings.h"
 #include "analysis/folder.h"
 #include "analysis/jsonout.h"
 #include "analysis/pageparts.h"
@@ -29,6 +30,7 @@ typedef struct study {
 typedef struct comparison {
   study s[MOST];
   size_t n;
+  json_t *pools;
   json_t *rows; /* key -> {"id", "title", "where", "cells": [finding or null, ...]} */
 } comparison;
 
@@ -230,6 +232,60 @@ static json_t *depends_on(const comparison *c, const json_t *row) {
   return out;
 }
 
+/* ---- wordings together ---- */
+
+/* Whether two studies differ in the paraphrase at most: the same cells of one model. */
+static bool same_but_words(const study *a, const study *b) {
+  return !strcmp(pf_js_str(model_of(a), "weights_sha256"),
+                 pf_js_str(model_of(b), "weights_sha256")) &&
+         !strcmp(precision_of(a), precision_of(b)) && !strcmp(grid_sha(a), grid_sha(b)) &&
+         same_wording(a, b, 0) &&
+         json_object_get(json_object_get(a->manifest, "grid"), "conflicts") == NULL &&
+         json_object_get(json_object_get(b->manifest, "grid"), "conflicts") == NULL;
+}
+
+/* Studies of one model that say the same cells in other words, and what they find together. Two of
+ * one wording are one study twice: the first counts. */
+static int add_pool(const comparison *c, size_t first, json_t *pools) {
+  const char *dirs[PF_POOLED];
+  size_t at[PF_POOLED], n = 0;
+  for (size_t i = first; i < c->n && n < PF_POOLED; i++) {
+    bool there = !same_but_words(&c->s[first], &c->s[i]);
+    for (size_t k = 0; k < n; k++)
+      there |= same_wording(&c->s[at[k]], &c->s[i], 1);
+    if (!there) {
+      at[n] = i;
+      dirs[n++] = c->s[i].dir;
+    }
+  }
+  json_t *found, *folders = json_array();
+  for (size_t k = 0; k < n; k++)
+    json_array_append_new(folders, json_string(dirs[k]));
+  int rc = n > 1 ? pf_findings_pooled(dirs, n, &found) : PF_OK;
+  if (n > 1 && rc == PF_OK && json_array_size(found))
+    json_array_append_new(pools, json_pack("{s:s,s:s,s:O,s:O}", "model",
+                                           pf_js_str(model_of(&c->s[first]), "name"), "precision",
+                                           precision_of(&c->s[first]), "folders", folders,
+                                           "findings", found));
+  if (n > 1)
+    json_decref(found);
+  json_decref(folders);
+  return rc;
+}
+
+static int pools_json(const comparison *c, json_t **out) {
+  int rc = PF_OK;
+  *out = json_array();
+  for (size_t i = 0; i < c->n && rc == PF_OK; i++) {
+    size_t k = 0;
+    while (k < i && !same_but_words(&c->s[k], &c->s[i]))
+      k++;
+    if (k == i)
+      rc = add_pool(c, i, *out);
+  }
+  return rc;
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
 static json_t *study_json(const study *s) {
@@ -288,8 +344,8 @@ static json_t *result_of(const comparison *c) {
     json_object_set_new(o, "depends_on", depends_on(c, row));
     json_array_append_new(rows, o);
   }
-  return json_pack("{s:s,s:o,s:o,s:o}", "schema", "personaflow-comparison/1", "studies", studies,
-                   "rows", rows, "sweep", sweep_json(c));
+  return json_pack("{s:s,s:o,s:o,s:O,s:o}", "schema", "personaflow-comparison/1", "studies",
+                   studies, "rows", rows, "pooled", c->pools, "sweep", sweep_json(c));
 }
 
 /* ---- the page -------------------------------------------------------------------------------- */
@@ -470,6 +526,44 @@ static void verdicts(const comparison *c, const json_t *result, pf_buf *b) {
   puts_(b, "</details>\n");
 }
 
+/* "H5 direct reading, ablation mask" and what decided. */
+static void pooled_row(const json_t *f, pf_buf *b) {
+  const char *line = pf_js_str(f, "line"), *from = strstr(line, ": "), *key;
+  const json_t *v;
+  puts_(b, "<tr><td class=\"t\"><b>");
+  pf_html_text(b, pf_js_str(f, "id"));
+  puts_(b, "</b> ");
+  pf_html_text(b, pf_js_str(f, "title"));
+  json_object_foreach(json_object_get(f, "where"), key, v) {
+    puts_(b, ", ");
+    pf_html_text(b, json_is_string(v) ? json_string_value(v) : key);
+  }
+  puts_(b, "</td><td class=\"t\"><b>");
+  pf_html_text(b, pf_js_str(f, "verdict"));
+  puts_(b, "</b></td><td class=\"t\"><small>");
+  pf_html_text(b, from ? from + 2 : line);
+  puts_(b, "</small></td></tr>\n");
+}
+
+static void pooled_tables(const json_t *result, pf_buf *b) {
+  const json_t *pools = json_object_get(result, "pooled"), *p, *f;
+  size_t i, k;
+  json_array_foreach(pools, i, p) {
+    puts_(b, "<h2>Wordings together: ");
+    pf_html_text(b, pf_js_str(p, "model"));
+    puts_(b, ", ");
+    pf_html_text(b, pf_js_str(p, "precision"));
+    pf_buf_printf(b,
+                  "</h2>\n<p>Each cell&rsquo;s mean over %zu ways to say it; intervals over "
+                  "personas and tasks. What a wording brings by chance weighs less here.</p>\n"
+                  "<div class=\"wide\"><table><tr><th class=\"t\">hypothesis</th><th "
+                  "class=\"t\">verdict</th><th class=\"t\">what decided</th></tr>\n",
+                  json_array_size(json_object_get(p, "folders")));
+    json_array_foreach(json_object_get(p, "findings"), k, f) pooled_row(f, b);
+    puts_(b, "</table></div>\n");
+  }
+}
+
 /* Is a small KL that of the rounding? The same sweep in several precisions says. */
 static void sweep_table(const comparison *c, const json_t *result, pf_buf *b) {
   const json_t *sweep = json_object_get(result, "sweep"), *row, *x;
@@ -538,6 +632,7 @@ static void page_of(const comparison *c, const json_t *result, pf_buf *b) {
   studies_table(c, b);
   if (json_object_size(c->rows))
     verdicts(c, result, b);
+  pooled_tables(result, b);
   sweep_table(c, result, b);
   puts_(b, "</main></body></html>\n");
 }
@@ -575,8 +670,11 @@ int pf_report_compare(const char *const *dirs, size_t n, const char *out, int fo
   if (rc == PF_OK)
     rc = collect(&c);
   if (rc == PF_OK)
+    rc = pools_json(&c, &c.pools);
+  if (rc == PF_OK)
     rc = write_all(&c, out);
   json_decref(c.rows);
+  json_decref(c.pools);
   for (size_t i = 0; i < c.n; i++) {
     json_decref(c.s[i].manifest);
     json_decref(c.s[i].findings);

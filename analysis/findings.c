@@ -23,7 +23,8 @@ enum { N_SITES = sizeof sites / sizeof *sites };
 
 /* Tables live until the end. */
 typedef struct work {
-  pf_records r;
+  pf_records r, more[PF_POOLED]; /* more: of the same cells in other words */
+  size_t n_more;
   size_t n; /* cells */
   double *tables[4096];
   size_t n_tables;
@@ -59,6 +60,27 @@ static pf_crossed crossed(const work *w, const double *x) {
   return pf_records_crossed(&w->r, x);
 }
 
+/* x: each cell's mean over all studies that have a number of it. */
+static void pool(work *w, const char *experiment, const char *query, const char *field, double *x) {
+  double *n = w->n_more && x ? pf_alloc(w->n, sizeof *n) : NULL;
+  for (size_t c = 0; n && c < w->n; c++)
+    n[c] = !isnan(x[c]);
+  for (size_t k = 0; n && k < w->n_more && w->rc == PF_OK; k++) {
+    double *y = pf_records_table(&w->more[k], experiment, query, field, &w->rc);
+    for (size_t c = 0; y && c < w->n; c++)
+      if (!isnan(y[c])) {
+        x[c] = n[c] > 0 ? x[c] + y[c] : y[c];
+        n[c]++;
+      }
+    pf_free(y);
+  }
+  for (size_t c = 0; n && c < w->n; c++)
+    x[c] /= n[c] > 0 ? n[c] : 1;
+  if (w->n_more && !n && w->rc == PF_OK)
+    w->rc = PF_ENOMEM;
+  pf_free(n);
+}
+
 PF_PRINTF(4, 5)
 static double *table(work *w, const char *experiment, const char *field, const char *query, ...) {
   char q[256];
@@ -68,7 +90,9 @@ static double *table(work *w, const char *experiment, const char *field, const c
   va_start(ap, query);
   vsnprintf(q, sizeof q, query, ap);
   va_end(ap);
-  return keep(w, pf_records_table(&w->r, experiment, q, field, &w->rc));
+  double *x = keep(w, pf_records_table(&w->r, experiment, q, field, &w->rc));
+  pool(w, experiment, q, field, x);
+  return w->rc == PF_OK ? x : NULL;
 }
 
 static bool has(work *w, const char *experiment) {
@@ -738,19 +762,63 @@ static int write_all(work *w) {
   return rc;
 }
 
-int pf_findings_make(const char *dir) {
+static work *open_work(const char *dir) {
   work *w = pf_calloc(1, sizeof *w);
   if (!w)
-    return PF_ENOMEM;
+    return NULL;
   w->rc = pf_records_open(&w->r, dir);
   w->out = json_array();
   if (w->rc == PF_OK) {
     w->n = w->r.n_personas * w->r.n_tasks;
     w->model = json_string_value(json_object_get(json_object_get(w->r.manifest, "model"), "name"));
     w->model = w->model ? w->model : "";
-    local(w);
-    behaviour(w);
   }
+  return w;
+}
+
+static void close_work(work *w) {
+  json_decref(w->out);
+  pf_records_close(&w->r);
+  for (size_t k = 0; k < w->n_more; k++)
+    pf_records_close(&w->more[k]);
+  for (size_t i = 0; i < w->n_tables; i++)
+    pf_free(w->tables[i]);
+  pf_free(w);
+}
+
+/* The hypotheses whose numbers are tables alone: a mean of cells says the same of any of them. */
+int pf_findings_pooled(const char *const *dirs, size_t n, json_t **out) {
+  work *w = n > 1 && n <= PF_POOLED ? open_work(dirs[0]) : NULL;
+  *out = NULL;
+  if (!w)
+    return n > 1 && n <= PF_POOLED
+               ? PF_ENOMEM
+               : pf_fail(PF_EUSAGE, "2 to %d studies can be taken together", PF_POOLED);
+  for (size_t k = 1; k < n && w->rc == PF_OK; k++) {
+    w->rc = pf_records_open(&w->more[w->n_more++], dirs[k]);
+    if (w->rc == PF_OK &&
+        (w->more[k - 1].n_personas != w->r.n_personas || w->more[k - 1].n_tasks != w->r.n_tasks))
+      w->rc = pf_fail(PF_EINPUT, "%s and %s have other cells", dirs[0], dirs[k]);
+  }
+  behaviour(w);
+  if (has(w, "C3"))
+    hosts(w);
+  if (has(w, "D1") && has(w, "D2"))
+    routes(w);
+  if (has(w, "D4"))
+    mass(w);
+  int rc = w->rc;
+  *out = rc == PF_OK ? json_incref(w->out) : NULL;
+  close_work(w);
+  return rc;
+}
+
+int pf_findings_make(const char *dir) {
+  work *w = open_work(dir);
+  if (!w)
+    return PF_ENOMEM;
+  local(w);
+  behaviour(w);
   if (has(w, "C3")) {
     one_residual(w, true);
     one_residual(w, false);
@@ -766,11 +834,7 @@ int pf_findings_make(const char *dir) {
   if (has(w, "D4"))
     mass(w);
   int rc = w->rc == PF_OK && json_array_size(w->out) ? write_all(w) : w->rc;
-  json_decref(w->out);
-  pf_records_close(&w->r);
-  for (size_t i = 0; i < w->n_tables; i++)
-    pf_free(w->tables[i]);
-  pf_free(w);
+  close_work(w);
   return rc;
 }
 

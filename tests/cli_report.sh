@@ -100,6 +100,16 @@ grep -q '"system": "You are {persona}."' "$T/howparaphrasesystem/manifest.json" 
   ok '15 cells, the manifest has which conflict' || bad "$(wc -l "$T/howconflicts/injection.jsonl")"
 pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only y,injection --out "$T/howbaselinepersontopic" --quiet
 [ $? = 2 ] && grep -q 'differs in baseline' "$T/err" && ok "$(cat "$T/err")" || bad "another baseline: $(cat "$T/err")"
+for how in '' '--paraphrase you-are'; do
+  # shellcheck disable=SC2086
+  pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only D4 $how --out "$T/pool$(tr -dc a-z <<<"$how")" --quiet || bad "study $how: $(cat "$T/err")"
+done
+pf report "$T/pool" "$T/poolparaphraseyouare" --out "$T/pooled" || bad "report: $(cat "$T/err")"
+n=$(tr -d ' \n' <"$T/pooled/comparison.json" | grep -o '"pooled":.*"sweep"' | grep -o '"id":"H8"' | wc -l)
+[ "$n" = 1 ] && grep -q 'Wordings together' "$T/pooled/comparison.html" && ok 'two wordings together: H8' || bad "wordings together: $n"
+# H8's value together lies between those of the two
+tr -d ' \n' <"$T/pooled/comparison.json" | grep -o '"name":"Spearman(cause,mass)","value":[-0-9.e]*' | sed 's/.*://' >"$T/rho"
+awk 'NR == 1 { a = $1 } NR == 2 { b = $1 } { x = $1 } END { exit !(NR == 3 && a != b && (x - a) * (x - b) <= 0) }' "$T/rho" && ok 'and its value is between theirs' || bad "$(cat "$T/rho")"
 before=$(parts)
 touch "$T/f32/figures/99-old.svg" "$T/f32/figures/mine.svg"
 pf report "$T/f32" || bad "$(cat "$T/err")"
