@@ -85,6 +85,7 @@ typedef struct work {
   text **said; /* that others of the same prompt take over: those without a persona of the grid */
   size_t n_said, cap_said;
   float *logits;         /* (texts, V) */
+  bool *seen;            /* (V) false, for penalise; NULL: y has no penalty */
   pf_markers shipped[2]; /* for those that bring none: `paper`, `full` */
 } work;
 
@@ -291,18 +292,24 @@ static int feed_sources(work *w, int32_t step) {
   return rc;
 }
 
+/* Token i of prompt and text. */
+static int32_t token_at(const text *t, size_t i) {
+  const pf_encoding *e = &t->b->q->enc;
+  return i < e->n ? e->ids[i] : t->out.v[i - e->n];
+}
+
 /* Scores as generate's: the penalty once for each token of prompt and text. */
 static void penalise(const work *w, const text *t, float *x) {
   float p = (float)w->p->repetition_penalty;
-  bool *seen = w->p->repetition_penalty == 1 ? NULL : pf_calloc(w->vocab, sizeof *seen);
-  const pf_encoding *e = &t->b->q->enc;
-  for (size_t i = 0; seen && i < e->n + t->out.n; i++) {
-    int32_t id = i < e->n ? e->ids[i] : t->out.v[i - e->n];
-    if (!seen[id])
+  size_t n = w->seen ? t->b->q->enc.n + t->out.n : 0;
+  for (size_t i = 0; i < n; i++) {
+    int32_t id = token_at(t, i);
+    if (!w->seen[id])
       x[id] = x[id] > 0 ? x[id] / p : x[id] * p;
-    seen[id] = true;
+    w->seen[id] = true;
   }
-  pf_free(seen);
+  for (size_t i = 0; i < n; i++)
+    w->seen[token_at(t, i)] = false;
 }
 
 /* Tokens of its prompt, or of one that its values come from. */
@@ -778,7 +785,9 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
     rc = open_markers(&w);
   w.t = pf_calloc(together * per, sizeof *w.t);
   w.logits = pf_alloc(together * per, w.vocab * sizeof *w.logits);
-  if (rc == PF_OK && (!w.t || !w.logits))
+  bool penalty = p->repetition_penalty != 1;
+  w.seen = penalty ? pf_calloc(w.vocab, sizeof *w.seen) : NULL;
+  if (rc == PF_OK && (!w.t || !w.logits || (penalty && !w.seen)))
     rc = PF_ENOMEM;
   for (size_t at = 0, m; at < n && rc == PF_OK; at += m) {
     m = n - at < together ? n - at : together;
@@ -790,6 +799,7 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
   pf_bases_drop(&w.b, true);
   pf_free(w.t);
   pf_free(w.logits);
+  pf_free(w.seen);
   pf_markers_free(&w.shipped[0]);
   pf_markers_free(&w.shipped[1]);
   return rc;
