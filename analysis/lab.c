@@ -165,6 +165,21 @@ void *pf_lab_alloc(pf_lab *l, size_t n, size_t size) {
   return memset(p, 0, bytes);
 }
 
+void *pf_lab_more(pf_lab *l, const void *from, size_t old, size_t bytes) {
+  block *b = l->blocks;
+  size_t had = pf_round_up(old, ALIGN), want = pf_round_up(bytes, ALIGN);
+  char *end = b ? (char *)b + b->used : NULL;
+  if (from && (const char *)from + had == end && b->size - b->used >= want - had) {
+    memset(end, 0, want - had);
+    b->used += want - had;
+    return (void *)from;
+  }
+  void *p = pf_lab_alloc(l, bytes, 1);
+  if (p && old)
+    memcpy(p, from, old);
+  return p;
+}
+
 void pf_lab_clear(pf_lab *l) {
   for (block *b; (b = l->blocks);) {
     l->blocks = b->next;

@@ -132,6 +132,9 @@ const float *pf_lab_h(const pf_lab *l, const pf_track *t, int32_t index, int32_t
 
 /* Memory that lasts until pf_lab_clear or the next cell; zero. NULL without memory. */
 void *pf_lab_alloc(pf_lab *l, size_t n, size_t size);
+/* Such memory of `bytes` that begins with the `old` bytes of `from` (NULL: 0): longer in place
+ * where `from`, of just `old` bytes, is the last that was given out, else a new piece. */
+void *pf_lab_more(pf_lab *l, const void *from, size_t old, size_t bytes);
 void pf_lab_clear(pf_lab *l);
 
 /* ---- trials -----------------------------------------------------------------------------------
