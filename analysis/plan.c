@@ -22,11 +22,15 @@ const pf_role_prompt *pf_plan_prompt(const pf_plan *p, int persona, int task) {
   return task < 0 ? &p->xb[persona] : &p->xy[(size_t)persona * p->grid.n_tasks + (size_t)task];
 }
 
+static const pf_role_prompt *longer(const pf_role_prompt *a, const pf_role_prompt *b, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    a = b[i].enc.n > a->enc.n ? &b[i] : a;
+  return a;
+}
+
 const pf_role_prompt *pf_plan_longest(const pf_plan *p) {
-  const pf_role_prompt *q = &p->bb;
-  for (size_t c = 0; c < p->n_cells; c++)
-    q = p->xy[c].enc.n > q->enc.n ? &p->xy[c] : q;
-  return q;
+  const pf_role_prompt *q = longer(&p->bb, p->xb, p->grid.n_personas);
+  return longer(longer(q, p->by, p->grid.n_tasks), p->xy, p->n_cells);
 }
 
 int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit) {

@@ -60,7 +60,7 @@ int pf_plan_say(const pf_plan *p, const char *persona, const char *task, pf_role
 int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]);
 /* The prompt of a persona and a task of the grid; below 0: of the baseline. */
 const pf_role_prompt *pf_plan_prompt(const pf_plan *p, int persona, int task);
-/* The prompt of the most tokens, of BB and all XY. */
+/* The prompt of the most tokens, of BB, all XB, BY and XY. */
 const pf_role_prompt *pf_plan_longest(const pf_plan *p);
 /* Position of a probe in a prompt. */
 int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe);
