@@ -710,7 +710,7 @@ static load load_of(const pf_desk *d, bool full, bool of_task, size_t n) {
 static uint64_t memory_of(const pf_desk *d, bool full, size_t n) {
   const pf_plan *p = &d->plan;
   size_t longest = pf_plan_longest(p)->enc.n, personas = p->grid.n_personas,
-         tasks = p->grid.n_tasks, some = full ? personas : pf_group_personas(p, n),
+         tasks = p->grid.n_tasks, some = full || n > personas ? personas : n,
          told = n < tasks ? n : tasks;
   uint64_t row = (uint64_t)p->info->vocab_size * sizeof(float);
   pf_bases_bytes b = pf_bases_memory(d);

@@ -28,7 +28,8 @@ static int32_t n_layers(const pf_work *w) {
 }
 
 size_t pf_kv_bytes(const pf_ctx *c, size_t lo, size_t hi) {
-  return hi > lo ? ((hi - 1) / 32 - lo / 32 + 1) * 32 * pf_ctx_bytes_per_position(c) : 0;
+  size_t n = hi > lo ? (hi - 1) / PF_KV_BLOCK - lo / PF_KV_BLOCK + 1 : 0;
+  return n * pf_ctx_block_bytes(c);
 }
 
 /* The same in n of the layers. */
@@ -673,13 +674,21 @@ static memory memory_of(const pf_work *w) {
   return m;
 }
 
-size_t pf_group_personas(const pf_plan *p, size_t n) {
-  size_t tasks = p->grid.n_tasks, personas = (n + tasks - 2) / tasks + 1;
-  return personas < p->grid.n_personas ? personas : p->grid.n_personas;
+/* Personas of n of the work's cells in a row, at most: without holes between them, as in a shard or
+ * after a break, they would have fewer. */
+static size_t group_personas(const pf_work *w, size_t n) {
+  size_t tasks = w->plan->grid.n_tasks, most = 1;
+  for (size_t at = 0; at + n <= w->n_cells; at++) {
+    size_t personas = 1;
+    for (size_t i = at + 1; i < at + n; i++)
+      personas += w->cells[i] / tasks != w->cells[i - 1] / tasks;
+    most = personas > most ? personas : most;
+  }
+  return most;
 }
 
 static uint64_t memory_for(const pf_work *w, const memory *m, size_t n) {
-  size_t runs = 1 + w->plan->grid.n_tasks + pf_group_personas(w->plan, n);
+  size_t runs = 1 + w->plan->grid.n_tasks + group_personas(w, n);
   return m->fixed + n * m->cell + runs * m->run;
 }
 
@@ -688,20 +697,19 @@ uint64_t pf_work_memory(const pf_work *w, size_t n) {
   return memory_for(w, &m, n) + w->in_flight;
 }
 
-int pf_work_fit(pf_work *w, uint64_t budget, size_t *n) {
+uint64_t pf_work_least(const pf_work *w) {
   memory m = memory_of(w);
-  uint64_t one = memory_for(w, &m, 1) + m.least;
-  if (budget && budget < one)
-    return pf_fail(PF_EUSAGE,
-                   "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
-                   (double)budget / 1e6, (double)one / 1e6 + 0.5);
-  budget = budget ? budget : pf_default_budget;
-  budget = budget > one ? budget : one;
-  uint64_t room = budget - memory_for(w, &m, 1);
+  return memory_for(w, &m, 1) + m.least;
+}
+
+size_t pf_work_fit(pf_work *w, uint64_t budget) {
+  memory m = memory_of(w);
+  uint64_t one = memory_for(w, &m, 1), room = budget > one ? budget - one : 0;
+  size_t n = w->n_cells ? w->n_cells : 1;
   w->in_flight = (size_t)(m.most < room ? m.most : room);
-  for (*n = w->plan->n_cells; *n > 1 && memory_for(w, &m, *n) + w->in_flight > budget;)
-    --*n;
-  return PF_OK;
+  while (n > 1 && memory_for(w, &m, n) + w->in_flight > budget)
+    n--;
+  return n;
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */

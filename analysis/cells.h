@@ -52,6 +52,8 @@ typedef struct pf_work {
   int hook_pre, hook_final, hook_logits;
   size_t d, n_h, vocab;                          /* n_h = (L+1)*d */
   pf_run bb, *xb, *by;                           /* (n_personas), (n_tasks) */
+  const size_t *cells;                           /* those that are to run, in their order; */
+  size_t n_cells;                                /* those that go together are a part of it */
   size_t in_flight;                              /* bytes of branches in a step, at most */
   pf_cost done;                                  /* computed so far */
   uint64_t counted;                              /* row-layers of the context that stand in done */
@@ -73,17 +75,17 @@ void pf_cost_base(const pf_work *w, pf_cost *cost);
 uint64_t pf_layer_units(const pf_model_info *i);
 uint64_t pf_work_units(const pf_work *w, const pf_cost *cost);
 
-/* Bytes of the K,V blocks that the positions [lo, hi) lie in. */
+/* Positions of a K,V block, and bytes of those that the positions [lo, hi) lie in. */
+enum { PF_KV_BLOCK = 32 };
 size_t pf_kv_bytes(const pf_ctx *c, size_t lo, size_t hi);
-/* Personas that n cells in a row have at most. */
-size_t pf_group_personas(const pf_plan *p, size_t n);
 /* What a study may take beside the weights where nobody says. */
 extern const uint64_t pf_default_budget;
-/* Bytes beside the weights that a study takes with n cells together; its smallest step. */
+/* Bytes beside the weights that the sweep takes with n cells together; with one at a time and the
+ * smallest step. */
 uint64_t pf_work_memory(const pf_work *w, size_t n);
-/* Cells that go together in a budget, and w->in_flight; PF_EUSAGE with the number needed if it is
- * too small for one. budget 0: 1.5 GB, more where one cell needs more. */
-int pf_work_fit(pf_work *w, uint64_t budget, size_t *n);
+uint64_t pf_work_least(const pf_work *w);
+/* Cells that go together in a budget, which holds the least; sets w->in_flight. */
+size_t pf_work_fit(pf_work *w, uint64_t budget);
 
 /* Runs the cells index[0..n). on_cell gets each when it is finished, in their order; another status
  * than PF_OK ends the run. PF_EINCOMPLETE when the study is stopped. */

@@ -67,6 +67,14 @@ int pf_continuation(pf_desk *d, const size_t *cells, size_t n) {
   return rc;
 }
 
+uint64_t pf_continuation_least(const pf_desk *d) {
+  const pf_plan *p = &d->plan;
+  const pf_ctx *c = d->work.ctx;
+  size_t n = pf_plan_longest(p)->enc.n + p->y_max;
+  return pf_ctx_scratch_bytes(c, PF_CALL_ROWS, (int32_t)n) + pf_kv_bytes(c, 0, n) +
+         2 * (uint64_t)p->info->vocab_size * sizeof(float);
+}
+
 void pf_continuation_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
   const pf_plan *p = &d->plan;
   const pf_role_prompt *q = &p->xy[cell], *first = &p->xy[cell - cell % p->grid.n_tasks];

@@ -78,6 +78,8 @@ int pf_rows_add(json_t *rows, json_t *row);
 /* continuation.c: the greedy y of every cell, on which all else is scored. */
 int pf_continuation(pf_desk *d, const size_t *cells, size_t n);
 void pf_continuation_cost(const pf_desk *d, size_t cell, pf_cost *cost);
+/* Bytes beside the weights that one cell's takes. */
+uint64_t pf_continuation_least(const pf_desk *d);
 /* The record of a generated y; NULL without memory. */
 json_t *pf_continuation_record(const pf_desk *d, const pf_branch *b);
 /* y of a cell from the journal; PF_EINTERNAL if it is not there. */

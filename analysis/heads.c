@@ -64,7 +64,6 @@ static int read_values(pf_heads *h, pf_flow *f) {
   pf_lab *l = f->s.l;
   int hook = pf_lab_hook(l, "blocks.0.attn.hook_v");
   size_t kv = h->heads / h->group, n = h->t->n_prompt, width = kv * h->d_head;
-  const pf_seq *s;
   pf_tap *taps = pf_lab_alloc(l, h->layers * n, sizeof *taps);
   h->v = pf_lab_alloc(l, h->layers * n, width * sizeof *h->v);
   if (hook < 0)
@@ -78,7 +77,7 @@ static int read_values(pf_heads *h, pf_flow *f) {
       t->out = h->v + (k * n + i) * width;
       t->out_stride = width;
     }
-  return pf_lab_donor(l, h->t, (int32_t)n, taps, h->layers * n, &s);
+  return pf_lab_donor(l, h->t, (int32_t)n, taps, h->layers * n, NULL);
 }
 
 int pf_heads_read(pf_heads *h, pf_flow *f, const pf_track *t) {

@@ -144,3 +144,19 @@ json_t *pf_js_ints(const int32_t *v, size_t n) {
     json_array_append_new(a, json_integer(v[i]));
   return a;
 }
+
+/* Of jansson's structures and of malloc: a value, a place in an array that has doubled, a member
+ * with its bucket. */
+enum { VALUE = 48, PLACE = 16, OBJECT = 256, MEMBER = 112 };
+
+size_t pf_js_bytes(const json_t *v) {
+  size_t bytes = VALUE, i;
+  const char *key;
+  json_t *x;
+  if (json_is_string(v))
+    bytes += json_string_length(v) + VALUE / 2;
+  json_array_foreach(v, i, x) bytes += PLACE + pf_js_bytes(x);
+  bytes += json_is_object(v) ? OBJECT : 0;
+  json_object_foreach((json_t *)v, key, x) bytes += MEMBER + strlen(key) + pf_js_bytes(x);
+  return bytes;
+}

@@ -15,6 +15,8 @@ void pf_format_double(double x, char *out, size_t size);
 json_t *pf_js_num(double x);
 /* indent 0: one line without spaces; else as many spaces a level. Appends to *b. */
 void pf_js_dump(const json_t *v, int indent, pf_buf *b);
+/* About what a value takes on the heap, bytes. */
+size_t pf_js_bytes(const json_t *v);
 /* DIR/NAME: the value over lines. v NULL: PF_ENOMEM. */
 int pf_js_write(const char *dir, const char *name, const json_t *v);
 /* A new array of n integers. */

@@ -6,11 +6,19 @@
 
 #include <string.h>
 
+#include "analysis/cells.h"
 #include "analysis/controls.h"
+#include "analysis/jsonout.h"
 #include "base/mem.h"
+#include "base/par.h"
 #include "base/status.h"
 
-enum { MAX_SEGMENTS = PF_N_SITES, LAST_PREFIX = 8 };
+enum {
+  MAX_SEGMENTS = PF_N_SITES,
+  LAST_PREFIX = 8,
+  TOGETHER_ROWS = 4 * PF_CALL_ROWS,
+  SMALL_THINGS = 1 << 17
+};
 
 typedef struct block {
   struct block *next;
@@ -28,9 +36,9 @@ struct pf_lab {
   pf_ids y;
   pf_track **tracks, **stems; /* stems: BB, BY and the cell's XB without y; they outlast the cell */
   size_t n_tracks, cap_tracks, n_stems, cap_stems;
-  float *clean;          /* (n_y, V) */
-  pf_ref *ref;           /* (n_y) */
-  block *blocks, *spare; /* in use, the first takes what comes next; cleared ones */
+  float *clean;  /* (n_y, V) */
+  pf_ref *ref;   /* (n_y) */
+  block *blocks; /* the first takes what comes next */
   pf_seq **donors;
   size_t n_donors, cap_donors;
   struct refs {
@@ -40,7 +48,11 @@ struct pf_lab {
   } * refs;
   size_t n_refs, cap_refs;
   pf_lab_cost cost;
-  uint64_t counted; /* row-layers of the context that stand in cost */
+  uint64_t counted;       /* row-layers of the context that stand in cost */
+  pf_lab_need need;       /* at most, so far; fixed: not in use */
+  size_t arena, kept, kv; /* bytes now; kv by count, as a dry lab has it too */
+  size_t donors_kv;       /* of it */
+  int32_t longest;        /* positions of a track */
 };
 
 #define PF_SITE_NAME(id, name, prefix) name,
@@ -122,31 +134,36 @@ int32_t pf_track_site(const pf_track *t, pf_site s) {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-enum { ALIGN = 64 };
+/* What is there now, and the most that was there. */
+static void hold(size_t *now, uint64_t *most, size_t bytes) {
+  *now += bytes;
+  *most = *now > *most ? *now : *most;
+}
+
+enum { ALIGN = 64, LEAST_BLOCK = 1 << 16 };
 #ifdef __SANITIZE_ADDRESS__
-enum { BLOCK = 0 }; /* each piece by itself, so that a read behind it is seen */
+enum { MOST_BLOCK = 0 }; /* each piece by itself, so that a read behind it is seen */
 #else
-enum { BLOCK = 8 << 20 };
+enum { MOST_BLOCK = 8 << 20 };
 #endif
 
-/* The smallest spare block with room, else a new one. Blocks stay until the lab goes: a study asks
- * for gigabytes piece by piece, and fresh pages cost more than the work that they are for. */
+/* The first block of a unit takes what units have needed so far, or will need by the plan; others
+ * double what is there. */
+static size_t block_size(const pf_lab *l, size_t bytes) {
+  uint64_t known = l->need.arena > l->o.need.arena ? l->need.arena : l->o.need.arena;
+  size_t want = l->blocks ? l->arena : known;
+  if (l->blocks && want > MOST_BLOCK)
+    want = MOST_BLOCK;
+  want = want > LEAST_BLOCK ? want : LEAST_BLOCK;
+  return MOST_BLOCK && want > bytes ? want : bytes;
+}
+
 static int next_block(pf_lab *l, size_t bytes) {
-  block **best = NULL, *b;
-  for (block **at = &l->spare; *at; at = &(*at)->next)
-    if ((*at)->size - ALIGN >= bytes && (!best || (*at)->size < (*best)->size))
-      best = at;
-  if (best) {
-    b = *best;
-    *best = b->next;
-  } else {
-    size_t size = bytes > BLOCK ? bytes : (size_t)BLOCK;
-    if (!(b = pf_alloc(1, size + ALIGN)))
-      return PF_ENOMEM;
-    b->size = size + ALIGN;
-  }
-  b->used = ALIGN;
-  b->next = l->blocks;
+  size_t size = block_size(l, bytes);
+  block *b = pf_alloc(1, size + ALIGN), *first = l->blocks;
+  if (!b)
+    return PF_ENOMEM;
+  *b = (block){.next = first, .size = size + ALIGN, .used = ALIGN};
   l->blocks = b;
   return PF_OK;
 }
@@ -162,6 +179,7 @@ void *pf_lab_alloc(pf_lab *l, size_t n, size_t size) {
     return NULL;
   char *p = (char *)l->blocks + l->blocks->used;
   l->blocks->used += bytes;
+  hold(&l->arena, &l->need.arena, bytes);
   return memset(p, 0, bytes);
 }
 
@@ -172,6 +190,7 @@ void *pf_lab_more(pf_lab *l, const void *from, size_t old, size_t bytes) {
   if (from && (const char *)from + had == end && b->size - b->used >= want - had) {
     memset(end, 0, want - had);
     b->used += want - had;
+    hold(&l->arena, &l->need.arena, want - had);
     return (void *)from;
   }
   void *p = pf_lab_alloc(l, bytes, 1);
@@ -180,25 +199,37 @@ void *pf_lab_more(pf_lab *l, const void *from, size_t old, size_t bytes) {
   return p;
 }
 
-void pf_lab_clear(pf_lab *l) {
+static void free_blocks(pf_lab *l) {
   for (block *b; (b = l->blocks);) {
     l->blocks = b->next;
-    b->next = l->spare;
-    l->spare = b;
-  }
-}
-
-static void free_blocks(pf_lab *l) {
-  pf_lab_clear(l);
-  for (block *b; (b = l->spare);) {
-    l->spare = b->next;
     pf_free(b);
   }
 }
 
-static void track_free(pf_track *t) {
+static void drop_donors(pf_lab *l) {
+  for (size_t i = 0; i < l->n_donors; i++)
+    pf_seq_free(l->donors[i]);
+  l->n_donors = 0;
+  l->kv -= l->donors_kv;
+  l->donors_kv = 0;
+}
+
+/* A block that all fits in stays: a study asks for gigabytes piece by piece, and fresh pages cost
+ * more than the work that they are for. Several make room for one. */
+void pf_lab_clear(pf_lab *l) {
+  drop_donors(l);
+  if (l->blocks && (l->blocks->next || !MOST_BLOCK))
+    free_blocks(l);
+  if (l->blocks)
+    l->blocks->used = ALIGN;
+  l->arena = 0;
+}
+
+static void track_free(pf_lab *l, pf_track *t) {
   if (!t)
     return;
+  l->kept -= t->kept;
+  l->kv -= t->kv;
   pf_role_prompt_free(&t->own);
   pf_seq_free(t->seq);
   pf_free(t->ids);
@@ -216,21 +247,24 @@ static void drop_stems(pf_lab *l, int persona) {
         (l->stems[i]->who.persona == PF_BASE || l->stems[i]->who.persona == persona))
       l->stems[kept++] = l->stems[i];
     else
-      track_free(l->stems[i]);
+      track_free(l, l->stems[i]);
   l->n_stems = kept;
+}
+
+/* Of the clean logits and what is made of them; of a track's as references. */
+static size_t refs_bytes(const pf_lab *l) {
+  return l->y.n * (l->vocab * sizeof(float) + sizeof(pf_ref));
 }
 
 static void drop_cell(pf_lab *l) {
   for (size_t i = 0; i < l->n_tracks; i++)
-    track_free(l->tracks[i]);
+    track_free(l, l->tracks[i]);
   l->n_tracks = 0;
-  for (size_t i = 0; i < l->n_donors; i++)
-    pf_seq_free(l->donors[i]);
-  l->n_donors = 0;
   for (size_t i = 0; i < l->n_refs; i++) {
     pf_free(l->refs[i].logits);
     pf_free(l->refs[i].ref);
   }
+  l->kept -= (l->n_refs + 1) * refs_bytes(l);
   l->n_refs = 0;
   pf_free(l->clean);
   pf_free(l->ref);
@@ -240,15 +274,23 @@ static void drop_cell(pf_lab *l) {
   pf_lab_clear(l);
 }
 
-uint64_t pf_lab_memory(const pf_lab *l, size_t tracks) {
-  const pf_plan *p = l->plan;
-  size_t n = pf_plan_longest(p)->enc.n + p->y_max;
-  uint64_t kv = (uint64_t)(n + 64) * pf_ctx_bytes_per_position(l->ctx),
-           h = (uint64_t)n * ((uint64_t)l->layers + 1) * l->d * sizeof(float),
-           logits = (uint64_t)(p->y_max + PF_LOGIT_ROWS) * l->vocab * sizeof(float),
-           stems = l->o.no_sharing || tracks == 0 ? 0 : p->grid.n_tasks + 2;
-  return pf_ctx_scratch_bytes(l->ctx, PF_CALL_ROWS, (int32_t)n) + logits + tracks * (kv + h) +
-         2 * kv + stems * (n - p->y_max) * (kv + h) / n;
+/* Rows of hook_result, and a copy of K,V with swaps in it for each thread, come on top of what
+ * calls take as a rule. */
+pf_lab_need pf_lab_needs(const pf_lab *l) {
+  const pf_model_info *i = l->plan->info;
+  pf_lab_need n = l->need;
+  size_t threads = (size_t)(l->o.threads > 0 ? l->o.threads : pf_par_default()),
+         swapped = pf_kv_bytes(l->ctx, 0, (size_t)l->longest * 3 / 2 + PF_KV_BLOCK) /
+                   ((size_t)l->layers * (size_t)i->n_kv_heads),
+         results = (size_t)i->n_heads * (2 * l->d + (size_t)i->d_head);
+  n.fixed = pf_ctx_scratch_bytes(l->ctx, PF_CALL_ROWS, l->longest) + threads * swapped +
+            (results + PF_LOGIT_ROWS * l->vocab) * sizeof(float) + SMALL_THINGS;
+  return n;
+}
+
+void pf_lab_count_records(pf_lab *l, const json_t *rows) {
+  uint64_t bytes = pf_js_bytes(rows);
+  l->need.records = bytes > l->need.records ? bytes : l->need.records;
 }
 
 /* ---- prompts --------------------------------------------------------------------------------- */
@@ -375,7 +417,7 @@ static int check_length(const pf_lab *l, const pf_track *t) {
                        l->plan->info->max_positions);
 }
 
-static int fill_track(const pf_lab *l, pf_track *t, size_t n_y) {
+static int fill_track(pf_lab *l, pf_track *t, size_t n_y) {
   take_spans(t);
   if (t->who.values_only && n_y > LAST_PREFIX)
     n_y = LAST_PREFIX;
@@ -393,12 +435,15 @@ static int fill_track(const pf_lab *l, pf_track *t, size_t n_y) {
     t->pos[i] = (int32_t)i + ((int32_t)i >= t->x.hi ? gap : 0);
   take_slots(t);
   t->h = pf_calloc(t->n_slots * ((size_t)l->layers + 1), l->d * sizeof *t->h);
+  t->kept = t->n_slots * ((size_t)l->layers + 1) * l->d * sizeof *t->h +
+            t->n * (sizeof *t->ids + sizeof *t->pos + sizeof *t->slot);
   t->cut = (pf_cut){.layer_hi = l->layers,
                     .head = -1,
                     .q_lo = t->x.hi,
                     .q_hi = t->pos[t->n - 1] + 1,
                     .k_lo = t->x.lo,
                     .k_hi = t->x.hi};
+  hold(&l->kept, &l->need.kept, t->kept);
   return t->h ? check_length(l, t) : PF_ENOMEM;
 }
 
@@ -415,6 +460,11 @@ static void capture(const pf_lab *l, const pf_track *t, size_t lo, size_t hi, pf
                  .op = PF_OP_CAPTURE,
                  .out = t->h + ((size_t)t->slot[lo] * ((size_t)l->layers + 1) + (size_t)k) * l->d,
                  .out_stride = ((size_t)l->layers + 1) * l->d};
+}
+
+/* Taps of a track, at most. */
+static size_t n_taps(const pf_lab *l) {
+  return MAX_SEGMENTS * ((size_t)l->layers + 1);
 }
 
 static size_t capture_all(const pf_lab *l, const pf_track *t, pf_tap *taps) {
@@ -516,21 +566,36 @@ static void make_refs(pf_lab *l) {
     pf_ref_make(&l->ref[t], l->clean + t * l->vocab, l->vocab);
 }
 
-/* Runs new tracks, or stems, in one call. */
-static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
-  size_t rows = 0, at = 0, per = MAX_SEGMENTS * ((size_t)l->layers + 1), keep;
+/* Counts the K,V that tracks which run take; returns their rows. */
+static size_t hold_kv(pf_lab *l, pf_track **t, size_t n) {
   const pf_track *stem;
-  bool clean = false;
-  for (size_t i = 0; i < n; i++)
-    rows += t[i]->n - kept_of(l, t[i], &stem);
-  if (l->o.dry) {
-    l->cost.rows += rows;
-    l->cost.base += rows * (uint64_t)l->layers;
-    return PF_OK;
+  size_t rows = 0;
+  for (size_t i = 0; i < n; i++) {
+    size_t keep = kept_of(l, t[i], &stem);
+    int32_t end = t[i]->pos[t[i]->n - 1] + 1;
+    rows += t[i]->n - keep;
+    t[i]->kv = pf_kv_bytes(l->ctx, keep, (size_t)end);
+    l->longest = end > l->longest ? end : l->longest;
+    hold(&l->kv, &l->need.kv, t[i]->kv);
   }
-  pf_row *r = pf_alloc(rows, sizeof *r);
-  pf_tap *taps = pf_alloc(n * per, sizeof *taps);
-  int rc = r && taps ? PF_OK : PF_ENOMEM;
+  return rows;
+}
+
+/* Residuals are all that is wanted of some tracks. */
+static void drop_sequences(pf_lab *l, pf_track **t, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (t[i]->who.values_only) {
+      pf_seq_free(t[i]->seq);
+      t[i]->seq = NULL;
+      l->kv -= t[i]->kv;
+      t[i]->kv = 0;
+    }
+}
+
+static int eval_tracks(pf_lab *l, pf_track **t, size_t n, pf_row *rows, pf_tap *taps) {
+  size_t at = 0, per = n_taps(l), keep;
+  bool clean = false;
+  int rc = PF_OK;
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
     bool own = is_clean(l, t[i]);
     clean |= own;
@@ -538,26 +603,39 @@ static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
     if (rc == PF_OK)
       rc = begin_seq(l, t[i], taps + i * per, &keep);
     if (rc == PF_OK)
-      at += track_rows(l, t[i], keep, r + at, own);
+      at += track_rows(l, t[i], keep, rows + at, own);
   }
   if (rc == PF_OK)
-    rc = eval(l, r, rows, l->clean, &l->cost.base);
+    rc = eval(l, rows, at, l->clean, &l->cost.base);
   for (size_t i = 0; i < n && rc == PF_OK; i++)
     rc = pf_seq_set_taps(t[i]->seq, NULL, 0);
-  for (size_t i = 0; i < n; i++)
-    if (t[i]->who.values_only) {
-      pf_seq_free(t[i]->seq);
-      t[i]->seq = NULL;
-    }
   if (rc == PF_OK && clean)
     make_refs(l);
-  pf_free(r);
-  pf_free(taps);
+  return rc;
+}
+
+/* Runs new tracks, or stems, in one call. */
+static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
+  size_t rows = hold_kv(l, t, n), bytes = rows * sizeof(pf_row) + n * n_taps(l) * sizeof(pf_tap);
+  hold(&l->kept, &l->need.kept, bytes);
+  int rc = PF_OK;
+  if (l->o.dry) {
+    l->cost.rows += rows;
+    l->cost.base += rows * (uint64_t)l->layers;
+  } else {
+    pf_row *r = pf_alloc(rows, sizeof *r);
+    pf_tap *taps = pf_alloc(n * n_taps(l), sizeof *taps);
+    rc = r && taps ? eval_tracks(l, t, n, r, taps) : PF_ENOMEM;
+    pf_free(r);
+    pf_free(taps);
+  }
+  l->kept -= bytes;
+  drop_sequences(l, t, n);
   return rc;
 }
 
 /* A track that has not run, with n_y tokens of y. */
-static int make_track(const pf_lab *l, pf_who w, size_t n_y, pf_track **out) {
+static int make_track(pf_lab *l, pf_who w, size_t n_y, pf_track **out) {
   pf_track *t = *out = pf_calloc(1, sizeof *t);
   int rc = t ? PF_OK : PF_ENOMEM;
   if (rc == PF_OK) {
@@ -567,7 +645,7 @@ static int make_track(const pf_lab *l, pf_who w, size_t n_y, pf_track **out) {
   if (rc == PF_OK)
     rc = fill_track(l, t, n_y);
   if (rc != PF_OK) {
-    track_free(t);
+    track_free(l, t);
     *out = NULL;
   }
   return rc;
@@ -604,7 +682,19 @@ static int need_stems(pf_lab *l, pf_track **t, size_t n) {
   if (rc == PF_OK && l->n_stems > had)
     rc = run_tracks(l, l->stems + had, l->n_stems - had);
   while (rc != PF_OK && l->n_stems > had)
-    track_free(l->stems[--l->n_stems]);
+    track_free(l, l->stems[--l->n_stems]);
+  return rc;
+}
+
+/* Tracks that go together: more rows than a few steps have would only take more K,V. */
+static int run_all(pf_lab *l, pf_track **t, size_t n) {
+  int rc = PF_OK;
+  for (size_t at = 0, m; at < n && rc == PF_OK; at += m) {
+    size_t rows = 0;
+    for (m = 0; at + m < n && rows < TOGETHER_ROWS; m++)
+      rows += t[at + m]->n;
+    rc = run_tracks(l, t + at, m);
+  }
   return rc;
 }
 
@@ -620,10 +710,10 @@ int pf_lab_tracks(pf_lab *l, const pf_who *who, size_t n, const pf_track **out) 
   if (rc == PF_OK && l->n_tracks > had)
     rc = need_stems(l, l->tracks + had, l->n_tracks - had);
   if (rc == PF_OK && l->n_tracks > had)
-    rc = run_tracks(l, l->tracks + had, l->n_tracks - had);
+    rc = run_all(l, l->tracks + had, l->n_tracks - had);
   if (rc != PF_OK)
     while (l->n_tracks > had)
-      track_free(l->tracks[--l->n_tracks]);
+      track_free(l, l->tracks[--l->n_tracks]);
   return rc;
 }
 
@@ -649,21 +739,33 @@ static int run_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, si
   return rc;
 }
 
+/* Counts a donor, and runs it unless the lab is dry. */
+static int make_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t n_taps,
+                      pf_seq **out) {
+  *out = NULL;
+  if (!l->o.dry)
+    return run_donor(l, t, end, taps, n_taps, out);
+  l->cost.rows += (uint64_t)end;
+  l->cost.base += (uint64_t)end * (uint64_t)l->layers;
+  return PF_OK;
+}
+
 int pf_lab_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t n_taps,
                  const pf_seq **out) {
-  *out = NULL;
-  if (l->o.dry) {
-    l->cost.rows += (uint64_t)end;
-    l->cost.base += (uint64_t)end * (uint64_t)l->layers;
-    return PF_OK;
-  }
   int rc = pf_grow((void **)&l->donors, &l->cap_donors, l->n_donors + 1, sizeof *l->donors);
+  size_t bytes = pf_kv_bytes(l->ctx, 0, (size_t)t->pos[end - 1] + 1);
+  pf_seq *s = NULL;
   if (rc != PF_OK)
     return rc;
-  pf_seq **s = &l->donors[l->n_donors++];
-  *s = NULL;
-  rc = run_donor(l, t, end, taps, n_taps, s);
-  *out = *s;
+  hold(&l->kv, &l->need.kv, bytes);
+  rc = make_donor(l, t, end, taps, n_taps, &s);
+  if (out && rc == PF_OK) {
+    *out = l->donors[l->n_donors++] = s;
+    l->donors_kv += bytes;
+    return PF_OK;
+  }
+  pf_seq_free(s);
+  l->kv -= bytes;
   return rc;
 }
 
@@ -702,6 +804,7 @@ int pf_lab_refs(pf_lab *l, const pf_track *t, const pf_ref **out) {
   if (rc != PF_OK)
     return rc;
   struct refs *r = &l->refs[l->n_refs++];
+  hold(&l->kept, &l->need.kept, refs_bytes(l));
   *r = (struct refs){t, l->o.dry ? NULL : pf_alloc(n, l->vocab * sizeof(float)),
                      pf_calloc(n, sizeof(pf_ref))};
   *out = r->ref;
@@ -748,6 +851,23 @@ static bool scored(const live *x, int32_t index) {
   return step >= x->v->from && step < x->to;
 }
 
+/* Bytes of a trial's branch over n positions: of each block of K,V the layers from the first on at
+ * which a row of it enters, the tables of its sequence, and the copies of what it does. */
+static size_t branch_bytes(const pf_lab *l, const live *x, int32_t n) {
+  const pf_trial *v = x->v;
+  size_t one = pf_kv_bytes(l->ctx, 0, 1) / (size_t)l->layers,
+         bytes = v->n_cuts * sizeof *v->cuts + v->n_swaps * sizeof *v->swaps +
+                 v->n_taps * sizeof *v->taps;
+  for (int32_t lo = 0; lo < n; lo += PF_KV_BLOCK) {
+    int32_t least = l->layers;
+    for (int32_t p = lo; p < n && p < lo + PF_KV_BLOCK; p++)
+      least = x->layers[p] < least ? x->layers[p] : least;
+    bytes += (size_t)(l->layers - least) * one + PF_KV_BLOCK * 3 * sizeof(int32_t) +
+             (size_t)l->layers * sizeof(void *);
+  }
+  return bytes;
+}
+
 /* Where each row enters. A row is run if a layer of it is new or its logits are wanted. */
 static int reach(const pf_lab *l, live *x) {
   const pf_trial *v = x->v;
@@ -763,8 +883,8 @@ static int reach(const pf_lab *l, live *x) {
   for (int32_t i = 0; i < end; i++) {
     int32_t at = x->layers[v->t->pos[i]];
     x->rows += at < l->layers || scored(x, i);
-    x->bytes += (size_t)(l->layers - at) * pf_ctx_bytes_per_position(l->ctx) / (size_t)l->layers;
   }
+  x->bytes = branch_bytes(l, x, n);
   return PF_OK;
 }
 
@@ -880,9 +1000,12 @@ static void end_step(live *x, size_t n) {
   }
 }
 
-/* Bytes of branches that a step may own. */
+/* Bytes of branches that a step may own: what the plan leaves, or what there is so far where there
+ * is no plan. */
 static size_t in_flight(const pf_lab *l) {
-  uint64_t used = pf_lab_memory(l, l->n_tracks);
+  pf_lab_need n = l->o.need.fixed ? l->o.need : pf_lab_needs(l);
+  n.kv = l->kv;
+  uint64_t used = pf_lab_bytes(&n);
   return l->o.memory == 0 ? SIZE_MAX : l->o.memory > used ? l->o.memory - used : 0;
 }
 
@@ -901,7 +1024,7 @@ static void count_trial(pf_lab *l, const live *x) {
 
 /* Trials from v[*at] on that go together, into x; returns their number. Trials that have nothing to
  * score, because y ended before, are passed over. */
-static int next_step(const pf_lab *l, const pf_trial *v, size_t n, size_t *at, live *x, size_t *m) {
+static int next_step(pf_lab *l, const pf_trial *v, size_t n, size_t *at, live *x, size_t *m) {
   size_t rows = 0, bytes = 0, limit = in_flight(l);
   for (*m = 0; *at < n && *m < PF_CALL_ROWS; ++*at) {
     live *e = &x[*m];
@@ -916,6 +1039,8 @@ static int next_step(const pf_lab *l, const pf_trial *v, size_t n, size_t *at, l
     }
     rows += e->rows;
     bytes += e->bytes;
+    if (l->kv + e->bytes > l->need.kv)
+      l->need.kv = l->kv + e->bytes;
     ++*m;
   }
   return PF_OK;
@@ -939,13 +1064,14 @@ int pf_lab_run(pf_lab *l, const pf_trial *v, size_t n) {
 /* ---- cells ----------------------------------------------------------------------------------- */
 
 int pf_lab_cell(pf_lab *l, size_t cell, const int32_t *y, size_t n_y) {
+  int rc = PF_OK;
   drop_cell(l);
   l->cell = cell;
   drop_stems(l, pf_lab_persona(l));
-  for (size_t i = 0; i < n_y; i++)
-    if (pf_ids_push(&l->y, y[i]) != PF_OK)
-      return PF_ENOMEM;
-  return PF_OK;
+  for (size_t i = 0; i < n_y && rc == PF_OK; i++)
+    rc = pf_ids_push(&l->y, y[i]);
+  hold(&l->kept, &l->need.kept, refs_bytes(l));
+  return rc;
 }
 
 int pf_lab_new(pf_lab **out, const pf_plan *p, const pf_lab_opts *o) {

@@ -50,6 +50,7 @@ typedef struct pf_track {
   size_t n_slots;
   float *h; /* (n_slots, L+1, d): the residual that enters each layer; at L the one that leaves the
                last */
+  size_t kept, kv; /* bytes: of residuals and tokens; of the K,V blocks that it may own */
 } pf_track;
 
 /* THE list of sites, and how many tokens of y stand before the first scored one. F(id, name,
@@ -86,11 +87,21 @@ static inline int32_t pf_track_row(const pf_track *t, int32_t step) {
 
 typedef struct pf_lab pf_lab;
 
+/* Bytes beside the weights that a lab has had at most, or by a dry lab's count will have. */
+typedef struct pf_lab_need {
+  uint64_t fixed;   /* scratch of the model, logits of a step */
+  uint64_t arena;   /* of pf_lab_alloc */
+  uint64_t kept;    /* residuals and tokens of tracks, logits of references */
+  uint64_t kv;      /* K,V of tracks and donors, with the largest trial's */
+  uint64_t records; /* of a unit, and their text in the journal */
+} pf_lab_need;
+
 typedef struct pf_lab_opts {
   int threads;
-  uint64_t memory; /* bytes beside the weights; 0: no limit */
-  bool no_sharing; /* trials are whole forward passes */
-  bool dry;        /* nothing runs: residuals and results are zero, costs are counted */
+  uint64_t memory;  /* bytes beside the weights; 0: no limit */
+  pf_lab_need need; /* what a dry lab has counted; 0: not known */
+  bool no_sharing;  /* trials are whole forward passes */
+  bool dry;         /* nothing runs: residuals and results are zero, costs are counted */
   const volatile int *stop;
   void (*tick)(void *user); /* after every step */
   void *tick_user;
@@ -121,7 +132,8 @@ int pf_lab_track(pf_lab *l, pf_who who, const pf_track **out);
  * gap (PF_GAP: of the baseline persona, or of a neutral one, which always fits). */
 bool pf_lab_has(const pf_lab *l, pf_who who);
 /* A sequence that holds the track's positions below index `end`, run with the taps (source of
- * swaps). The lab's, until the next cell; NULL in a dry lab. */
+ * swaps). The lab's, until pf_lab_clear; NULL in a dry lab. out NULL: what the taps captured is all
+ * that is wanted. */
 int pf_lab_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t n_taps,
                  const pf_seq **out);
 /* Logits of a track at the steps of y, as references for trials (pf_trial.ref): (n_y), the lab's.
@@ -130,7 +142,8 @@ int pf_lab_refs(pf_lab *l, const pf_track *t, const pf_ref **out);
 /* The residual that enters a layer at an index that is kept: any, or of values only a site. */
 const float *pf_lab_h(const pf_lab *l, const pf_track *t, int32_t index, int32_t layer);
 
-/* Memory that lasts until pf_lab_clear or the next cell; zero. NULL without memory. */
+/* Memory that lasts until pf_lab_clear or the next cell; zero. NULL without memory. The pieces lie
+ * one behind the other in a block as large as a unit has needed. */
 void *pf_lab_alloc(pf_lab *l, size_t n, size_t size);
 /* Such memory of `bytes` that begins with the `old` bytes of `from` (NULL: 0): longer in place
  * where `from`, of just `old` bytes, is the last that was given out, else a new piece. */
@@ -170,7 +183,12 @@ typedef struct pf_lab_cost {
   uint64_t rows, base, changed, whole, scored, trials;
 } pf_lab_cost;
 const pf_lab_cost *pf_lab_costs(const pf_lab *l);
-/* Bytes beside the weights that a cell takes with n tracks. */
-uint64_t pf_lab_memory(const pf_lab *l, size_t tracks);
+/* What it has needed so far. */
+pf_lab_need pf_lab_needs(const pf_lab *l);
+/* The records of a unit are there, until it ends. */
+void pf_lab_count_records(pf_lab *l, const json_t *rows);
+static inline uint64_t pf_lab_bytes(const pf_lab_need *n) {
+  return n->fixed + n->arena + n->kept + n->kv + n->records;
+}
 
 #endif

@@ -6,6 +6,7 @@
  * cell by cell share the cell's runs (lab.h), the others take all cells together. */
 #include "analysis/study.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +65,10 @@ size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p, size_t cell
 typedef struct study {
   pf_desk d;
   const pf_study_opts *o;
+  size_t *sweep;     /* cells of the additive sweep that are left */
+  pf_lab_cost lab;   /* of all cells of this run, by plan */
+  uint64_t *lab_of;  /* (n_cells) multiplications of each */
+  pf_lab_need needs; /* of the cell that takes most */
 } study;
 
 static int threads_of(const study *s) {
@@ -238,8 +243,9 @@ static uint64_t lab_units(const study *s, const pf_lab_cost *c) {
 }
 
 /* Counts a cell's experiments without running them. */
-static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
-  int rc = pf_lab_cell(dry, cell, y, s->d.plan.y_max);
+static int plan_cell(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
+  int rc = pf_desk_stopped(&s->d) ? pf_fail(PF_EINCOMPLETE, "stopped before the plan was made")
+                                  : pf_lab_cell(dry, cell, y, s->d.plan.y_max);
   for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++) {
     const pf_experiment *e = &pf_experiments[i];
     if (!runs(s, e) || !e->cell)
@@ -247,6 +253,7 @@ static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
     for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan, cell) && rc == PF_OK; k++) {
       json_t *rows = json_array();
       rc = rows ? e->cell(dry, k, rows) : PF_ENOMEM;
+      pf_lab_count_records(dry, rows);
       json_decref(rows);
       pf_lab_clear(dry);
     }
@@ -254,9 +261,9 @@ static int lab_plan(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
   return rc;
 }
 
-/* Experiments that work cell by cell have something to do there. */
+/* Experiments that work cell by cell have something to do there, in this run. */
 static bool has_lab_work(const study *s, size_t cell) {
-  for (size_t i = 0; i < pf_n_experiments; i++)
+  for (size_t i = 0; i < pf_n_experiments && mine(s, cell); i++)
     if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
         pf_experiment_parts(&pf_experiments[i], &s->d.plan, cell))
       return true;
@@ -270,31 +277,37 @@ static size_t lab_cells(const study *s) {
   return n;
 }
 
-/* The costs of n cells, and of the first of them; *memory: what one takes. */
-static int lab_costs(study *s, size_t n, pf_lab_cost *first, pf_lab_cost *cost, uint64_t *memory) {
-  pf_lab *dry;
-  *memory = 0;
-  *first = *cost = (pf_lab_cost){0};
-  if (!n)
-    return PF_OK;
-  int32_t *y = pf_calloc(s->d.plan.y_max, sizeof *y);
-  pf_lab_opts o = {.threads = s->o->threads, .no_sharing = s->o->no_sharing, .dry = true};
-  int rc = y ? pf_lab_new(&dry, &s->d.plan, &o) : PF_ENOMEM;
-  if (rc != PF_OK) {
-    pf_free(y);
-    return rc;
-  }
-  for (size_t c = 0, k = 0; k < n && rc == PF_OK; c++) {
+static int plan_cells(study *s, pf_lab *dry, const int32_t *y) {
+  uint64_t before = 0;
+  size_t done = 0, all = lab_cells(s);
+  int rc = PF_OK;
+  for (size_t c = 0; c < s->d.plan.n_cells && rc == PF_OK; c++) {
     if (!has_lab_work(s, c))
       continue;
-    rc = pf_desk_stopped(&s->d) ? pf_fail(PF_EINCOMPLETE, "stopped before the plan was made")
-                                : lab_plan(s, dry, c, y);
-    uint64_t m = pf_lab_memory(dry, pf_lab_n_tracks(dry));
-    *memory = m > *memory && pf_lab_n_tracks(dry) ? m : *memory;
-    if (k++ == 0)
-      *first = *pf_lab_costs(dry);
+    rc = plan_cell(s, dry, c, y);
+    uint64_t now = lab_units(s, pf_lab_costs(dry));
+    s->lab_of[c] = now - before;
+    before = now;
+    if (s->o->progress && all > 1)
+      s->o->progress(s->o->progress_user, "plan", ++done, all);
   }
-  *cost = *pf_lab_costs(dry);
+  s->lab = *pf_lab_costs(dry);
+  s->needs = pf_lab_needs(dry);
+  return rc;
+}
+
+/* What every cell costs and the most that one takes: lengths of prompts and personas decide. */
+static int plan_lab(study *s) {
+  pf_lab *dry = NULL;
+  pf_lab_opts o = {.threads = s->o->threads, .no_sharing = s->o->no_sharing, .dry = true};
+  int32_t *y = pf_calloc(s->d.plan.y_max, sizeof *y);
+  s->lab_of = pf_calloc(s->d.plan.n_cells, sizeof *s->lab_of);
+  int rc = y && s->lab_of ? PF_OK : PF_ENOMEM;
+  if (rc == PF_OK && lab_cells(s)) {
+    rc = pf_lab_new(&dry, &s->d.plan, &o);
+    if (rc == PF_OK)
+      rc = plan_cells(s, dry, y);
+  }
   pf_lab_free(dry);
   pf_free(y);
   return rc;
@@ -317,43 +330,68 @@ static bool takes_memory(const study *s, const pf_experiment *e) {
   return runs(s, e) && e->memory && cells_left(s, e, NULL);
 }
 
-/* What one cell needs at least, of the lab and of all others. */
-static int set_budget(study *s, uint64_t lab) {
-  uint64_t most = lab, asked = s->o->memory;
-  for (size_t i = 0; i < pf_n_experiments; i++) {
-    size_t one = 1;
-    uint64_t m = takes_memory(s, &pf_experiments[i]) ? pf_experiments[i].memory(&s->d, &one) : 0;
+/* What one cell needs at least: in the lab, of the sweep, of y and of texts, each by itself. */
+static uint64_t least_memory(const study *s) {
+  uint64_t most = pf_lab_bytes(&s->needs), m;
+  if (runs(s, pf_experiment_find("additive"))) {
+    m = pf_work_least(&s->d.work);
     most = m > most ? m : most;
   }
-  s->d.budget = asked ? asked : most > pf_default_budget ? most : pf_default_budget;
-  return most <= s->d.budget
-             ? PF_OK
-             : pf_fail(
-                   PF_EUSAGE,
-                   "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
-                   (double)asked / 1e6, (double)most / 1e6 + 0.5);
+  if (runs(s, pf_experiment_find("y"))) {
+    m = pf_continuation_least(&s->d);
+    most = m > most ? m : most;
+  }
+  for (size_t i = 0; i < pf_n_experiments; i++) {
+    size_t one = 1;
+    m = takes_memory(s, &pf_experiments[i]) ? pf_experiments[i].memory(&s->d, &one) : 0;
+    most = m > most ? m : most;
+  }
+  return most;
 }
 
-/* The progress line's total. The second cell stands for all but the first, which runs what others
- * find there. */
-static int plan_total(study *s) {
-  pf_cost cost = together_cost(s);
-  pf_lab_cost first, two;
-  uint64_t memory, cells = 0;
-  size_t lab = lab_cells(s);
-  int rc = lab_costs(s, lab < 2 ? lab : 2, &first, &two, &memory);
+static int set_budget(study *s) {
+  uint64_t least = least_memory(s), asked = s->o->memory;
+  s->d.budget = asked ? asked : least > pf_default_budget ? least : pf_default_budget;
+  if (least > s->d.budget)
+    return pf_fail(PF_EUSAGE,
+                   "--memory: %.0f MB are too little: one cell needs %.0f MB beside the weights",
+                   (double)asked / 1e6, ceil((double)least / 1e6));
+  return PF_OK;
+}
+
+/* How many cells of the sweep go together. */
+static int fit_sweep(study *s) {
+  if (!s->sweep && !(s->sweep = pf_alloc(s->d.plan.n_cells, sizeof *s->sweep)))
+    return PF_ENOMEM;
+  s->d.work.cells = s->sweep;
+  s->d.work.n_cells = cells_left(s, pf_experiment_find("additive"), s->sweep);
+  s->d.together = pf_work_fit(&s->d.work, s->d.budget);
+  return PF_OK;
+}
+
+/* Before the journal, so that a budget is refused before anything is written, and by a dry run as
+ * by the run itself. */
+static int make_plan(study *s) {
+  int rc = plan_lab(s);
   if (rc == PF_OK)
-    rc = set_budget(s, memory);
+    rc = set_budget(s);
+  return rc == PF_OK ? fit_sweep(s) : rc;
+}
+
+static bool has_lab_left(const study *s, size_t cell) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
+        !cell_done(&s->d, &pf_experiments[i], cell))
+      return mine(s, cell);
+  return false;
+}
+
+/* The progress line's total. */
+static void plan_total(study *s) {
+  pf_cost cost = together_cost(s);
+  s->d.total = pf_work_units(&s->d.work, &cost);
   for (size_t c = 0; c < s->d.plan.n_cells; c++)
-    for (size_t i = 0; i < pf_n_experiments; i++)
-      if (mine(s, c) && runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
-          !cell_done(&s->d, &pf_experiments[i], c)) {
-        cells++;
-        break;
-      }
-  uint64_t one = lab_units(s, &first), more = lab_units(s, &two) - one;
-  s->d.total = pf_work_units(&s->d.work, &cost) + (cells ? one + (cells - 1) * more : 0);
-  return rc;
+    s->d.total += has_lab_left(s, c) ? s->lab_of[c] : 0;
 }
 
 /* ---- work ------------------------------------------------------------------------------------ */
@@ -445,7 +483,8 @@ static void tick(void *user) {
 static int run_cells(study *s) {
   ticker t = {.s = s};
   pf_lab_opts o = {.threads = s->o->threads,
-                   .memory = s->o->memory,
+                   .memory = s->d.budget,
+                   .need = s->needs,
                    .no_sharing = s->o->no_sharing,
                    .stop = s->o->stop,
                    .tick = tick,
@@ -469,7 +508,8 @@ static size_t units_of(const study *s, bool done) {
 }
 
 static int run_all(study *s) {
-  int rc = plan_total(s);
+  int rc = fit_sweep(s); /* again: some cells may be done */
+  plan_total(s);
   s->d.work.tick = work_tick;
   s->d.work.tick_user = &s->d;
   for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++)
@@ -568,13 +608,7 @@ static int dry_run(study *s) {
   const pf_plan *p = &s->d.plan;
   const pf_work *w = &s->d.work;
   pf_cost cost = together_cost(s);
-  pf_lab_cost first, lab;
-  uint64_t memory;
   int rc = pf_work_bb(&s->d.work);
-  if (rc == PF_OK)
-    rc = lab_costs(s, lab_cells(s), &first, &lab, &memory);
-  if (rc == PF_OK)
-    rc = set_budget(s, memory);
   if (rc != PF_OK)
     return rc;
   int32_t n = p->bb.enc.n > 11 ? 10 : 1;
@@ -584,7 +618,7 @@ static int dry_run(study *s) {
   pf_cost sample = {.changed = 16 * (uint64_t)n * (uint64_t)p->info->n_layers,
                     .scored = 16 * (uint64_t)n};
   double unit = many / (double)pf_work_units(w, &sample),
-         seconds = unit * (double)(pf_work_units(w, &cost) + lab_units(s, &lab)) +
+         seconds = unit * (double)(pf_work_units(w, &cost) + lab_units(s, &s->lab)) +
                    (double)p->n_cells * (PF_Y_MAX - 1) * decode;
   say(s, "model    %s, %d layers, width %d, %.1f MB of weights", p->info->arch, p->info->n_layers,
       p->info->d_model, (double)p->info->weight_bytes / 1e6);
@@ -601,7 +635,7 @@ static int dry_run(study *s) {
   say(s, "memory   %.1f MB beside the weights, %zu cells together",
       (double)pf_work_memory(w, s->d.together) / 1e6, s->d.together);
   say_texts(s);
-  say_lab(s, &lab, memory);
+  say_lab(s, &s->lab, pf_lab_bytes(&s->needs));
   char text[32];
   say(s,
       "time     about %s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
@@ -756,7 +790,7 @@ static int run_study(const pf_study_opts *o) {
   if (rc == PF_OK)
     rc = pf_work_begin(&s.d.work, &s.d.plan, o);
   if (rc == PF_OK)
-    rc = pf_work_fit(&s.d.work, o->memory, &s.d.together);
+    rc = o->finish ? PF_OK : make_plan(&s);
   if (rc == PF_OK)
     rc = o->dry_run ? dry_run(&s) : compute(&s, load);
   if (rc == PF_OK && !o->dry_run && o->log)
@@ -766,6 +800,8 @@ static int run_study(const pf_study_opts *o) {
   pf_plan_free(&s.d.plan);
   pf_free(s.d.chosen);
   pf_free(s.d.spent);
+  pf_free(s.lab_of);
+  pf_free(s.sweep);
   return rc;
 }
 

@@ -75,6 +75,10 @@ size_t pf_ctx_bytes_per_position(const pf_ctx *c) {
   return block_bytes(c) * (size_t)c->model->cfg.info.n_layers / PF_KBLK;
 }
 
+size_t pf_ctx_block_bytes(const pf_ctx *c) {
+  return pf_kv_block_bytes(c) * (size_t)c->model->cfg.info.n_layers;
+}
+
 int pf_seq_new(pf_seq **out, pf_ctx *c) {
   *out = pf_calloc(1, sizeof **out);
   if (!*out)

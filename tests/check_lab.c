@@ -5,7 +5,9 @@
 
 #include <math.h>
 
-#include "analysis/lab.h"
+#include "analysis/experiment.h"
+#include "analysis/sheet.h"
+#include "base/mem.h"
 #include "base/rng.h"
 #include "tests/lab_util.h"
 #include "tests/suite.h"
@@ -288,6 +290,90 @@ START_TEST(a_plan_counts_what_runs) {
 }
 END_TEST
 
+/* Lists that are added to in turn, so that neither can grow in place. */
+START_TEST(lists_of_a_line_are_not_copied_each_time) {
+  enum { N = 1000 };
+  lu_open(&demo, _i);
+  lab = lu_lab(&demo, N_Y, (pf_lab_opts){.dry = true});
+  pf_sheet s = {.l = lab};
+  pf_line *x[2];
+  const pf_track *t = track(lab, own());
+  for (int k = 0; k < 2; k++)
+    ck_assert_int_eq(pf_sheet_probe(&s, t, &x[k]), PF_OK);
+  for (int32_t i = 0; i < 2 * N; i++)
+    ck_assert_int_eq(pf_line_cut(&s, x[i % 2], (pf_cut){.q_lo = i}), PF_OK);
+  for (size_t i = 0; i < 2 * N; i++)
+    ck_assert_int_eq(x[i % 2]->v.cuts[i / 2].q_lo, (int32_t)i);
+  ck_assert_uint_lt(pf_lab_needs(lab).arena, 5 * 2 * N * sizeof(pf_cut));
+  pf_sheet_free(&s);
+  pf_lab_free(lab);
+  pf_plan_free(&demo.plan);
+}
+END_TEST
+
+/* The records of an experiment's parts in a lab, each counted. */
+static void all_parts(pf_lab *l, const pf_experiment *e) {
+  for (size_t k = 0; k < pf_experiment_parts(e, &demo.plan, demo.cell); k++) {
+    json_t *rows = json_array();
+    ck_assert_msg(e->cell(l, k, rows) == PF_OK, "%s: %s", e->key, pf_last_error());
+    pf_lab_count_records(l, rows);
+    json_decref(rows);
+    pf_lab_clear(l);
+  }
+}
+
+#if defined __GLIBC__ && __GLIBC_PREREQ(2, 33) && !defined __SANITIZE_ADDRESS__
+#include <malloc.h>
+/* Bytes of the heap; what large pieces are aligned to is not used. */
+static size_t heap(void) {
+  struct mallinfo2 m = mallinfo2();
+  return m.uordblks + m.hblkhd - m.hblks * PF_HUGE_PAGE;
+}
+#else
+static size_t heap(void) {
+  return 0;
+}
+#endif
+
+static size_t heap_before, heap_most;
+
+static void look_at_heap(void *user) {
+  size_t now = heap();
+  (void)user;
+  now = now > heap_before ? now - heap_before : 0;
+  heap_most = now > heap_most ? now : heap_most;
+}
+
+/* Of every experiment: what a lab has on the heap in the least memory that the plan asks for. */
+START_TEST(a_plan_bounds_what_is_held) {
+  lu_open(&demo, _i);
+  for (size_t i = 0; i < pf_n_experiments; i++) {
+    const pf_experiment *e = &pf_experiments[i];
+    if (!e->cell)
+      continue;
+    pf_lab *dry = lu_lab(&demo, demo.plan.y_max, (pf_lab_opts){.dry = true});
+    all_parts(dry, e);
+    pf_lab_need plan = pf_lab_needs(dry);
+    pf_lab_free(dry);
+    heap_most = 0;
+    heap_before = heap();
+    lab = lu_lab(&demo, demo.plan.y_max,
+                 (pf_lab_opts){.memory = pf_lab_bytes(&plan), .need = plan, .tick = look_at_heap});
+    all_parts(lab, e);
+    pf_lab_need had = pf_lab_needs(lab);
+    ck_assert_uint_le(pf_lab_bytes(&had), pf_lab_bytes(&plan));
+    if (heap()) {
+      ck_assert_msg(heap_most <= pf_lab_bytes(&plan), "%s: %zu bytes, planned %llu", e->key,
+                    heap_most, (unsigned long long)pf_lab_bytes(&plan));
+      ck_assert_msg(3 * heap_most > 2 * pf_lab_bytes(&plan), "%s: %zu bytes, planned %llu", e->key,
+                    heap_most, (unsigned long long)pf_lab_bytes(&plan));
+    }
+    pf_lab_free(lab);
+  }
+  pf_plan_free(&demo.plan);
+}
+END_TEST
+
 START_TEST(an_action_that_meets_no_row_is_a_defect) {
   open_model(_i);
   const pf_track *t = track(lab, own());
@@ -313,6 +399,8 @@ int main(void) {
   tcase_add_loop_test(t, all_cuts_are_the_mask, 0, n);
   tcase_add_loop_test(t, a_gap_moves_what_follows, 0, n);
   tcase_add_loop_test(t, a_plan_counts_what_runs, 0, n);
+  tcase_add_loop_test(t, lists_of_a_line_are_not_copied_each_time, 0, 1);
+  tcase_add_loop_test(t, a_plan_bounds_what_is_held, 0, tu_tier("small") ? 1 : LU_DEMOS);
   tcase_add_loop_test(t, an_action_that_meets_no_row_is_a_defect, 0, 1);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);

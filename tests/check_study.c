@@ -383,6 +383,40 @@ START_TEST(sharing_and_memory) {
 }
 END_TEST
 
+/* Megabytes that a study is refused for, 0: it is not. */
+static double refused(pf_study_opts *o, double mb, int dry) {
+  o->memory = (uint64_t)(mb * 1e6);
+  o->dry_run = dry;
+  int rc = pf_study_run(o);
+  const char *needs = strstr(pf_last_error(), "one cell needs ");
+  ck_assert_msg(rc == PF_OK || (rc == PF_EUSAGE && needs), "%d: %s", rc, pf_last_error());
+  return rc == PF_OK ? 0 : atof(needs + strlen("one cell needs "));
+}
+
+/* The first number that a study names suffices for all that will run, in a cell of any length, and
+ * a dry run names the same. */
+START_TEST(the_memory_that_suffices) {
+  static const char *const only[] = {"additive,D3", "y", "additive,D1", "markers,injection"};
+  struct stat st;
+  make_grid(PIRATE "," COOK ",{\"key\":\"long\",\"text\":\"a retired captain of a small ship, who "
+                   "is fond of maps, of rum, and of long stories about the sea\"}",
+            HAIKU_TASK);
+  for (size_t i = 0; i < (tu_tier("small") ? 1 : 4); i++) {
+    char name[8];
+    snprintf(name, sizeof name, "m%zu", i);
+    pf_study_opts o = opts(name, "2");
+    o.protocol = "full";
+    o.only = only[i];
+    double mb = refused(&o, 1, 0);
+    ck_assert(mb > 1 && stat(out(name), &st) != 0); /* nothing is left behind */
+    ck_assert(refused(&o, 1, 1) == mb && refused(&o, mb - 1, 1) == mb);
+    ck_assert(refused(&o, mb, 1) == 0 && refused(&o, mb - 1, 0) == mb);
+    ck_assert(refused(&o, mb, 0) == 0);
+    ck_assert_int_le(timing(name, "cells_together"), 3);
+  }
+}
+END_TEST
+
 /* Row-layers of an experiment. */
 static long long spent(const char *name, const char *experiment) {
   pf_buf b;
@@ -952,6 +986,7 @@ int main(void) {
   tcase_add_test(t, forks_equal_whole_runs);
   tcase_add_test(t, threads_and_stops);
   tcase_add_test(t, sharing_and_memory);
+  tcase_add_test(t, the_memory_that_suffices);
   tcase_add_test(t, experiments_share);
   if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);

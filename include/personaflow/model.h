@@ -215,6 +215,8 @@ PF_API size_t pf_ctx_scratch_bytes(const pf_ctx *c, size_t rows, int32_t positio
 /* Bytes of K,V cache per position, in all layers: fp32 in f32, bf16 in the other precisions; and
  * fp32 un-rotated keys where the context keeps them. */
 PF_API size_t pf_ctx_bytes_per_position(const pf_ctx *c);
+/* Bytes of a block of them, 32 positions in all layers, as pf_ctx_kv_bytes counts it. */
+PF_API size_t pf_ctx_block_bytes(const pf_ctx *c);
 /* Bytes of the K,V blocks that the context's sequences hold now; a block that several share counts
  * once. *peak (may be NULL): the most at any time since the context was made or the peak was reset.
  */
