@@ -118,6 +118,9 @@ static double value(const json_t *line, const char *key) {
 #define PIRATE     "{\"key\":\"pirate\",\"text\":\"a pirate\"}"
 #define COOK       "{\"key\":\"cook\",\"text\":\"a chef\"}"
 
+#define LONG    "a retired captain of a small ship, who is fond of maps, of rum, and of long stories"
+#define CAPTAIN "{\"key\":\"captain\",\"text\":\"" LONG "\"}"
+
 /* ---- what must be 0 ---- */
 
 static void all_zero(const json_t *line) {
@@ -398,9 +401,7 @@ static double refused(pf_study_opts *o, double mb, int dry) {
 START_TEST(the_memory_that_suffices) {
   static const char *const only[] = {"additive,D3", "y", "additive,D1", "markers,injection"};
   struct stat st;
-  make_grid(PIRATE "," COOK ",{\"key\":\"long\",\"text\":\"a retired captain of a small ship, who "
-                   "is fond of maps, of rum, and of long stories about the sea\"}",
-            HAIKU_TASK);
+  make_grid(PIRATE "," COOK "," CAPTAIN, HAIKU_TASK);
   for (size_t i = 0; i < (tu_tier("small") ? 1 : 4); i++) {
     char name[8];
     snprintf(name, sizeof name, "m%zu", i);
@@ -414,6 +415,32 @@ START_TEST(the_memory_that_suffices) {
     ck_assert(refused(&o, mb, 0) == 0);
     ck_assert_int_le(timing(name, "cells_together"), 3);
   }
+}
+END_TEST
+
+/* Memory is counted with room for the longest prompt, here a persona with the baseline task, and
+ * for the personas of the cells that go together, neighbours or not. */
+START_TEST(room_for_prompts) {
+  const size_t row[2] = {0, 1}, holes[2] = {0, 2};
+  pf_plan p;
+  pf_work w;
+  make_grid(PIRATE "," CAPTAIN, HAIKU_TASK ",{\"key\":\"hi\",\"text\":\"Say hi.\"}");
+  pf_study_opts o = opts("room", "2");
+  ck_assert_msg(pf_plan_make(&p, &o) == PF_OK, "%s", pf_last_error());
+  size_t longest = pf_plan_longest(&p)->enc.n;
+  for (size_t c = 0; c < p.n_cells; c++) {
+    ck_assert_uint_ge(longest, p.xy[c].enc.n);
+    ck_assert_uint_ge(longest, p.xb[c / 2].enc.n);
+    ck_assert_uint_ge(longest, p.by[c % 2].enc.n);
+  }
+  ck_assert_int_eq(pf_work_begin(&w, &p, &o), PF_OK);
+  w.n_cells = 2;
+  w.cells = row;
+  uint64_t one = pf_work_memory(&w, 2);
+  w.cells = holes;
+  ck_assert_uint_gt(pf_work_memory(&w, 2), one);
+  pf_work_end(&w);
+  pf_plan_free(&p);
 }
 END_TEST
 
@@ -987,6 +1014,7 @@ int main(void) {
   tcase_add_test(t, threads_and_stops);
   tcase_add_test(t, sharing_and_memory);
   tcase_add_test(t, the_memory_that_suffices);
+  tcase_add_test(t, room_for_prompts);
   tcase_add_test(t, experiments_share);
   if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);
