@@ -88,12 +88,15 @@ void pf_continuation_cost(const pf_desk *d, size_t cell, pf_cost *cost) {
 }
 
 int pf_desk_y(const pf_desk *d, size_t cell, pf_ids *out) {
-  const json_t *data = pf_desk_get(d, "y", cell, 0);
+  json_t *data;
+  int rc = pf_desk_get(d, "y", cell, 0, &data);
+  if (rc != PF_OK)
+    return rc;
   const json_t *ids = json_object_get(json_array_get(json_object_get(data, "rows"), 0), "ids");
   if (!json_is_array(ids))
-    return pf_fail(PF_EINTERNAL, "study: the continuation of cell %zu is not there", cell);
-  for (size_t i = 0; i < json_array_size(ids); i++)
-    if (pf_ids_push(out, (int32_t)json_integer_value(json_array_get(ids, i))) != PF_OK)
-      return PF_ENOMEM;
-  return PF_OK;
+    rc = pf_fail(PF_EINTERNAL, "study: the continuation of cell %zu is not there", cell);
+  for (size_t i = 0; i < json_array_size(ids) && rc == PF_OK; i++)
+    rc = pf_ids_push(out, (int32_t)json_integer_value(json_array_get(ids, i)));
+  json_decref(data);
+  return rc;
 }

@@ -62,8 +62,9 @@ size_t pf_experiment_parts(const pf_experiment *e, const pf_plan *p, size_t cell
 
 /* A unit is finished: its data (a new reference, NULL: out of memory) go to the journal. */
 int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, json_t *data);
-/* The data of a finished unit, NULL if it is not. */
-const json_t *pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part);
+/* True if a unit is finished; its data (a new reference), NULL if it is not. */
+bool pf_desk_has(const pf_desk *d, const char *experiment, size_t cell, size_t part);
+int pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part, json_t **data);
 /* True for an experiment of this run that the cell lacks. */
 bool pf_desk_wants(const pf_desk *d, const char *experiment, size_t cell);
 /* True when the study is to stop. */

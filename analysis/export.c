@@ -48,7 +48,7 @@ static void put_line(pf_buf *b, json_t *line) {
 
 typedef struct view {
   const pf_plan *p;
-  const json_t **cell; /* (n_cells) */
+  json_t **cell; /* (n_cells) */
 } view;
 
 static const char *precision_of(const pf_plan *p) {
@@ -354,11 +354,19 @@ static int make_view(view *v, const pf_plan *p, const pf_journal *j) {
   for (size_t c = 0; c < p->n_cells; c++) {
     char key[65];
     int rc = pf_plan_unit(p, "additive", c, 0, key);
+    if (rc == PF_OK)
+      rc = pf_journal_get(j, key, &v->cell[c]);
     if (rc != PF_OK)
       return rc;
-    v->cell[c] = pf_journal_get(j, key);
   }
   return PF_OK;
+}
+
+static void view_free(view *v) {
+  for (size_t c = 0; v->cell && c < v->p->n_cells; c++)
+    json_decref(v->cell[c]);
+  pf_free(v->cell);
+  v->cell = NULL;
 }
 
 static bool view_is_whole(const view *v) {
@@ -387,20 +395,30 @@ static void put_rows(pf_buf *b, const pf_plan *p, const pf_experiment *e, size_t
   }
 }
 
+/* The records of a unit; *there false: it is not finished. */
+static int export_unit(pf_buf *b, const pf_plan *p, const pf_experiment *e, const pf_journal *j,
+                       size_t cell, size_t part, bool *there) {
+  char key[65];
+  json_t *data = NULL;
+  int rc = pf_plan_unit(p, e->key, cell, part, key);
+  if (rc == PF_OK)
+    rc = pf_journal_get(j, key, &data);
+  *there = data != NULL;
+  put_rows(b, p, e, cell, data);
+  json_decref(data);
+  return rc;
+}
+
 /* KEY.jsonl of an experiment that is done in all cells. */
 static int export_experiment(const pf_plan *p, const pf_experiment *e, const pf_journal *j,
                              const char *dir) {
   pf_buf b = {0};
-  char key[65], name[64];
+  char name[64];
   int rc = PF_OK;
   bool whole = true;
   for (size_t c = 0; c < p->n_cells && rc == PF_OK && whole; c++)
-    for (size_t k = 0; k < pf_experiment_parts(e, p, c) && rc == PF_OK && whole; k++) {
-      rc = pf_plan_unit(p, e->key, c, k, key);
-      const json_t *data = rc == PF_OK ? pf_journal_get(j, key) : NULL;
-      whole = data != NULL;
-      put_rows(&b, p, e, c, data);
-    }
+    for (size_t k = 0; k < pf_experiment_parts(e, p, c) && rc == PF_OK && whole; k++)
+      rc = export_unit(&b, p, e, j, c, k, &whole);
   snprintf(name, sizeof name, "%s.jsonl", e->key);
   if (rc == PF_OK && whole && b.n)
     rc = write_text(dir, name, &b);
@@ -408,7 +426,8 @@ static int export_experiment(const pf_plan *p, const pf_experiment *e, const pf_
   return rc;
 }
 
-int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
+/* Tables of the additive sweep, where it is done in all cells. */
+static int export_sweep(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
   view v = {0};
   size_t longest = p->n_cells > p->grid.n_personas ? p->n_cells : p->grid.n_personas;
   double *x = pf_alloc(longest, sizeof *x);
@@ -420,12 +439,17 @@ int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
     rc = export_generated(&v, o->out_dir);
   if (rc == PF_OK && whole)
     rc = write_json(o->out_dir, "summary.json", summary_json(&v, x));
+  view_free(&v);
+  pf_free(x);
+  return rc;
+}
+
+int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
+  int rc = export_sweep(p, o, j);
   for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++)
     rc = export_experiment(p, &pf_experiments[i], j, o->out_dir);
   if (rc == PF_OK)
     rc = write_json(o->out_dir, "manifest.json", manifest_json(p, o));
-  pf_free(x);
-  pf_free(v.cell);
   return rc;
 }
 

@@ -22,11 +22,19 @@
 enum { SUM_DIGITS = 16 };
 static const size_t JOURNAL_LIMIT = (size_t)1 << 34;
 
+/* Where a unit's line stands, without its end. */
+typedef struct place {
+  off_t at;
+  size_t n;
+} place;
+
 struct pf_journal {
   char *dir;
   int lock_fd, dir_fd, fd;
   off_t size;    /* bytes of whole lines */
-  json_t *units; /* unit -> data */
+  json_t *units; /* unit -> its index in v */
+  place *v;
+  size_t n, cap;
   size_t dropped;
 };
 
@@ -44,20 +52,32 @@ static void sum_of(const json_t *data, char sum[SUM_DIGITS + 1]) {
   pf_buf_free(&b);
 }
 
-/* True if the line is a unit whose sum is right; then its data is kept. */
-static bool take_line(pf_journal *j, const char *s, size_t n) {
+static int take_place(pf_journal *j, const char *unit, place p) {
+  int rc = pf_grow((void **)&j->v, &j->cap, j->n + 1, sizeof *j->v);
+  if (rc == PF_OK && json_object_set_new(j->units, unit, json_integer((json_int_t)j->n)) != 0)
+    rc = PF_ENOMEM;
+  if (rc == PF_OK)
+    j->v[j->n++] = p;
+  return rc;
+}
+
+/* *ok true if the line is a unit whose sum is right; then its place is kept. */
+static int take_line(pf_journal *j, const char *s, place p, bool *ok) {
   char sum[SUM_DIGITS + 1];
-  json_t *line = json_loadb(s, n, JSON_REJECT_DUPLICATES, NULL);
+  json_t *line = json_loadb(s, p.n, JSON_REJECT_DUPLICATES, NULL);
   json_t *data = json_object_get(line, "data");
   const char *unit = json_string_value(json_object_get(line, "unit"));
   const char *given = json_string_value(json_object_get(line, "sum"));
-  bool ok = unit && given && data;
-  if (ok) {
+  int rc = PF_OK;
+  *ok = unit && given && data;
+  if (*ok) {
     sum_of(data, sum);
-    ok = !strcmp(sum, given) && json_object_set(j->units, unit, data) == 0;
+    *ok = !strcmp(sum, given);
   }
+  if (*ok)
+    rc = take_place(j, unit, p);
   json_decref(line);
-  return ok;
+  return rc;
 }
 
 /* The first member of a that b has not, or has otherwise; NULL if none. */
@@ -99,30 +119,36 @@ static int check_head(const pf_journal *j, const char *s, size_t n, const json_t
   return rc;
 }
 
+/* A line behind the first; *ok false: it is no unit. */
+static int read_line(pf_journal *j, const pf_lines *l, size_t number, bool *ok) {
+  int rc = PF_OK;
+  *ok = l->whole;
+  if (*ok)
+    rc = take_line(j, l->s, (place){(off_t)l->at, l->n}, ok);
+  if (rc == PF_OK && !*ok && l->next < l->all)
+    return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line %zu is damaged: --force starts again", j->dir,
+                   number);
+  return rc;
+}
+
 /* Reads whole lines; what follows the last good one at the end of the file is torn and dropped. */
-static int read_lines(pf_journal *j, const char *text, size_t n, const json_t *head) {
-  size_t at = 0;
-  for (size_t line = 1; at < n; line++) {
-    const char *end = memchr(text + at, '\n', n - at);
-    size_t len = end ? (size_t)(end - text) - at : n - at;
-    bool last = !end || at + len + 1 == n;
-    if (!end && line == 1)
+static int read_lines(pf_journal *j, pf_lines *l, const json_t *head) {
+  bool more = true, ok = true;
+  int rc = PF_OK;
+  j->size = 0;
+  for (size_t number = 1; more && ok && rc == PF_OK; number++) {
+    rc = pf_lines_next(l, &more);
+    if (rc != PF_OK || !more)
       break;
-    if (line == 1) {
-      int rc = check_head(j, text, len, head);
-      if (rc != PF_OK)
-        return rc;
-    } else if (!end || !take_line(j, text + at, len)) {
-      if (!last)
-        return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line %zu is damaged: --force starts again",
-                       j->dir, line);
-      break;
-    }
-    at += len + 1;
+    if (number > 1)
+      rc = read_line(j, l, number, &ok);
+    else if ((ok = l->whole))
+      rc = check_head(j, l->s, l->n, head);
+    if (rc == PF_OK && ok)
+      j->size = (off_t)l->next;
   }
-  j->size = (off_t)at;
-  j->dropped = n - at;
-  return PF_OK;
+  j->dropped = (size_t)(l->all - (uint64_t)j->size);
+  return rc;
 }
 
 /* ---- the file
@@ -163,19 +189,23 @@ static int begin(pf_journal *j, const json_t *head) {
   return rc;
 }
 
-static int read_text(const char *dir, pf_buf *b) {
+static int open_lines(const char *dir, char path[4400], pf_lines *l) {
+  snprintf(path, 4400, "%s/" JOURNAL, dir);
+  return pf_lines_open(l, path, JOURNAL_LIMIT);
+}
+
+static int read_journal(pf_journal *j, const json_t *head) {
   char path[4400];
-  snprintf(path, sizeof path, "%s/" JOURNAL, dir);
-  return pf_read_file(path, JOURNAL_LIMIT, b);
+  pf_lines l;
+  int rc = open_lines(j->dir, path, &l);
+  if (rc == PF_OK)
+    rc = read_lines(j, &l, head);
+  pf_lines_close(&l);
+  return rc;
 }
 
 static int read_back(pf_journal *j, const json_t *head) {
-  pf_buf b;
-  int rc = read_text(j->dir, &b);
-  if (rc != PF_OK)
-    return rc;
-  rc = read_lines(j, pf_buf_str(&b), b.n, head);
-  pf_buf_free(&b);
+  int rc = read_journal(j, head);
   if (rc == PF_OK && (ftruncate(j->fd, j->size) != 0 || lseek(j->fd, j->size, SEEK_SET) < 0))
     rc = full(j, errno);
   return rc;
@@ -290,8 +320,40 @@ int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
   return rc;
 }
 
-const json_t *pf_journal_get(const pf_journal *j, const char *unit) {
-  return json_object_get(j->units, unit);
+bool pf_journal_has(const pf_journal *j, const char *unit) {
+  return json_object_get(j->units, unit) != NULL;
+}
+
+static int read_at(const pf_journal *j, place p, char *s) {
+  for (size_t got = 0; got < p.n;) {
+    ssize_t n = pread(j->fd, s + got, p.n - got, p.at + (off_t)got);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return pf_fail(PF_EIO, "%s/" JOURNAL ": cannot read: %s", j->dir,
+                     n < 0 ? strerror(errno) : "it is shorter than it was");
+    got += (size_t)n;
+  }
+  return PF_OK;
+}
+
+int pf_journal_get(const pf_journal *j, const char *unit, json_t **data) {
+  const json_t *i = json_object_get(j->units, unit);
+  *data = NULL;
+  if (!i)
+    return PF_OK;
+  place p = j->v[json_integer_value(i)];
+  char *s = pf_alloc(p.n, 1);
+  int rc = s ? read_at(j, p, s) : PF_ENOMEM;
+  if (rc == PF_OK) {
+    json_t *line = json_loadb(s, p.n, 0, NULL);
+    *data = json_incref(json_object_get(line, "data"));
+    json_decref(line);
+    if (!*data)
+      rc = pf_fail(PF_EIO, "%s/" JOURNAL ": unit %.16s is not what was written", j->dir, unit);
+  }
+  pf_free(s);
+  return rc;
 }
 
 static void add_line(pf_buf *b, const char *unit, const json_t *data) {
@@ -304,15 +366,19 @@ static void add_line(pf_buf *b, const char *unit, const json_t *data) {
 
 int pf_journal_append_all(pf_journal *j, const char *const *units, json_t *const *data, size_t n) {
   pf_buf b = {0};
-  for (size_t i = 0; i < n; i++)
-    add_line(&b, units[i], data[i]);
-  int rc = put_line(j, &b);
-  pf_buf_free(&b);
+  off_t at = j->size;
+  size_t *end = pf_alloc(n, sizeof *end);
   for (size_t i = 0; i < n; i++) {
-    if (rc == PF_OK && json_object_set(j->units, units[i], data[i]) != 0)
-      rc = PF_ENOMEM;
+    add_line(&b, units[i], data[i]);
     json_decref(data[i]);
+    if (end)
+      end[i] = b.n;
   }
+  int rc = end ? put_line(j, &b) : PF_ENOMEM;
+  for (size_t i = 0, lo = 0; i < n && rc == PF_OK; lo = end[i++])
+    rc = take_place(j, units[i], (place){at + (off_t)lo, end[i] - lo - 1});
+  pf_buf_free(&b);
+  pf_free(end);
   return rc;
 }
 
@@ -321,11 +387,16 @@ int pf_journal_append(pf_journal *j, const char *unit, json_t *data) {
 }
 
 int pf_journal_head(const char *dir, json_t **head) {
-  pf_buf b = {0};
-  int rc = read_text(dir, &b);
-  size_t n = rc == PF_OK ? strcspn(pf_buf_str(&b), "\n") : 0;
-  *head = rc == PF_OK ? json_loadb(pf_buf_str(&b), n, JSON_REJECT_DUPLICATES, NULL) : NULL;
-  pf_buf_free(&b);
+  char path[4400];
+  pf_lines l;
+  bool more = false;
+  *head = NULL;
+  int rc = open_lines(dir, path, &l);
+  if (rc == PF_OK)
+    rc = pf_lines_next(&l, &more);
+  if (rc == PF_OK && more)
+    *head = json_loadb(l.s, l.n, JSON_REJECT_DUPLICATES, NULL);
+  pf_lines_close(&l);
   if (rc == PF_OK && !json_is_object(*head)) {
     json_decref(*head);
     *head = NULL;
@@ -334,20 +405,31 @@ int pf_journal_head(const char *dir, json_t **head) {
   return rc;
 }
 
-int pf_journal_join(pf_journal *j, const char *dir, const json_t *head) {
-  pf_journal other = {.dir = (char *)dir, .units = json_object()};
-  pf_buf b = {0};
-  const char *unit;
+static int join_unit(pf_journal *j, const pf_journal *other, const char *unit) {
   json_t *data;
-  int rc = other.units ? read_text(dir, &b) : PF_ENOMEM;
+  if (pf_journal_has(j, unit))
+    return PF_OK;
+  int rc = pf_journal_get(other, unit, &data);
+  return rc == PF_OK ? pf_journal_append(j, unit, data) : rc;
+}
+
+int pf_journal_join(pf_journal *j, const char *dir, const json_t *head) {
+  char path[4400];
+  pf_lines l;
+  pf_journal other = {.dir = (char *)dir, .units = json_object()};
+  const char *unit;
+  json_t *place_of;
+  int rc = open_lines(dir, path, &l);
   if (rc == PF_OK)
-    rc = read_lines(&other, pf_buf_str(&b), b.n, head);
-  json_object_foreach(other.units, unit, data) {
-    if (rc == PF_OK && !pf_journal_get(j, unit))
-      rc = pf_journal_append(j, unit, json_incref(data));
+    rc = other.units ? read_lines(&other, &l, head) : PF_ENOMEM;
+  other.fd = l.f ? fileno(l.f) : -1;
+  json_object_foreach(other.units, unit, place_of) {
+    if (rc == PF_OK)
+      rc = join_unit(j, &other, unit);
   }
-  pf_buf_free(&b);
+  pf_lines_close(&l);
   json_decref(other.units);
+  pf_free(other.v);
   return rc;
 }
 
@@ -369,6 +451,7 @@ void pf_journal_close(pf_journal *j) {
   if (j->dir_fd >= 0)
     close(j->dir_fd);
   json_decref(j->units);
+  pf_free(j->v);
   pf_free(j->dir);
   pf_free(j);
 }

@@ -8,6 +8,7 @@
 #define PF_ANALYSIS_JOURNAL_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "analysis/folder.h"
 #include "personaflow/types.h"
@@ -30,8 +31,11 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
  * PF_EEXIST as above; PF_EIO if dir cannot be made or written to. For a look before long work. */
 int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
                     const char *const *outputs);
-/* The data of a finished unit (the journal's), NULL if it is not there. */
-const json_t *pf_journal_get(const pf_journal *j, const char *unit);
+/* True for a unit that is finished. */
+bool pf_journal_has(const pf_journal *j, const char *unit);
+/* Its data, read from the file (a new reference); *data NULL if it is not there. What a journal
+ * holds in memory is where units stand. */
+int pf_journal_get(const pf_journal *j, const char *unit, json_t **data);
 /* Takes the reference `data`. PF_EINCOMPLETE when the disk is full: the journal stays valid. */
 int pf_journal_append(pf_journal *j, const char *unit, json_t *data);
 /* The same for n units at once: all of them, or none. */

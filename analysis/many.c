@@ -291,7 +291,7 @@ static int make_branches(run *g) {
     const pf_prompt *l = &g->p->v[i];
     char unit[24];
     unit_of(g, i, unit);
-    if (g->journal && pf_journal_get(g->journal, unit))
+    if (g->journal && pf_journal_has(g->journal, unit))
       continue;
     g->b[g->n] = (pf_branch){.ids = l->ids.v, .n = l->ids.n};
     set_options(g, l, &g->b[g->n].o);
@@ -323,14 +323,19 @@ static int generate(run *g, const pf_model *m, pf_many_stats *stats) {
 static int export_all(const run *g) {
   char path[4400];
   pf_buf b = {0};
+  int rc = PF_OK;
   snprintf(path, sizeof path, "%s/" RESULTS, g->o->out_dir);
-  for (size_t i = 0; i < g->p->n; i++) {
+  for (size_t i = 0; i < g->p->n && rc == PF_OK; i++) {
     char unit[24];
+    json_t *data;
     unit_of(g, i, unit);
-    pf_js_dump(pf_journal_get(g->journal, unit), 0, &b);
+    rc = pf_journal_get(g->journal, unit, &data);
+    pf_js_dump(data, 0, &b);
     pf_buf_puts(&b, "\n");
+    json_decref(data);
   }
-  int rc = pf_buf_status(&b);
+  if (rc == PF_OK)
+    rc = pf_buf_status(&b);
   if (rc == PF_OK)
     rc = pf_write_file(path, b.s, b.n);
   pf_buf_free(&b);

@@ -127,16 +127,22 @@ int pf_desk_done(pf_desk *d, const char *experiment, size_t cell, size_t part, j
   return pf_journal_append(d->journal, key, data);
 }
 
-const json_t *pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part) {
+bool pf_desk_has(const pf_desk *d, const char *experiment, size_t cell, size_t part) {
   char key[65];
-  if (!d->journal || pf_plan_unit(&d->plan, experiment, cell, part, key) != PF_OK)
-    return NULL;
-  return pf_journal_get(d->journal, key);
+  return d->journal && pf_plan_unit(&d->plan, experiment, cell, part, key) == PF_OK &&
+         pf_journal_has(d->journal, key);
+}
+
+int pf_desk_get(const pf_desk *d, const char *experiment, size_t cell, size_t part, json_t **data) {
+  char key[65];
+  int rc = pf_plan_unit(&d->plan, experiment, cell, part, key);
+  *data = NULL;
+  return rc == PF_OK ? pf_journal_get(d->journal, key, data) : rc;
 }
 
 static bool cell_done(const pf_desk *d, const pf_experiment *e, size_t cell) {
   for (size_t k = 0; k < pf_experiment_parts(e, &d->plan, cell); k++)
-    if (!pf_desk_get(d, e->key, cell, k))
+    if (!pf_desk_has(d, e->key, cell, k))
       return false;
   return true;
 }
@@ -449,7 +455,7 @@ static int run_cell(study *s, size_t cell) {
     if (!runs(s, e) || !e->cell)
       continue;
     for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan, cell) && rc == PF_OK; k++) {
-      if (pf_desk_get(&s->d, e->key, cell, k))
+      if (pf_desk_has(&s->d, e->key, cell, k))
         continue;
       if (!open)
         rc = pf_desk_y(&s->d, cell, &y);
@@ -503,7 +509,7 @@ static size_t units_of(const study *s, bool done) {
   for (size_t i = 0; i < pf_n_experiments; i++)
     for (size_t c = 0; c < s->d.plan.n_cells && runs(s, &pf_experiments[i]); c++)
       for (size_t k = 0; k < pf_experiment_parts(&pf_experiments[i], &s->d.plan, c); k++)
-        n += mine(s, c) && (!done || pf_desk_get(&s->d, pf_experiments[i].key, c, k));
+        n += mine(s, c) && (!done || pf_desk_has(&s->d, pf_experiments[i].key, c, k));
   return n;
 }
 

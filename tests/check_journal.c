@@ -63,8 +63,17 @@ static void add_bytes(const char *s, size_t n) {
   close(fd);
 }
 
+static double value_of(const pf_journal *j, const char *unit) {
+  json_t *data;
+  ck_assert_msg(pf_journal_get(j, unit, &data) == PF_OK && data, "%s", pf_last_error());
+  double x = json_number_value(json_object_get(data, "x"));
+  json_decref(data);
+  return x;
+}
+
 START_TEST(resume) {
   pf_journal *j;
+  json_t *data;
   make_two();
   ck_assert_int_eq(open_it(&j, PF_JOURNAL_NEW, "m"), PF_EEXIST);
   ck_assert(strstr(pf_last_error(), "--resume") != NULL && j == NULL);
@@ -72,8 +81,13 @@ START_TEST(resume) {
   ck_assert(strstr(pf_last_error(), "differs in model") != NULL);
   ck_assert_int_eq(open_it(&j, PF_JOURNAL_RESUME, "m"), PF_OK);
   ck_assert_uint_eq(pf_journal_count(j), 2);
-  ck_assert(json_real_value(json_object_get(pf_journal_get(j, "two"), "x")) == 1.0 / 3);
-  ck_assert(pf_journal_get(j, "three") == NULL);
+  ck_assert(value_of(j, "two") == 1.0 / 3);
+  append(j, "three", 0.3);
+  ck_assert(value_of(j, "three") == 0.3 && value_of(j, "one") == 0.1);
+  ck_assert(!pf_journal_has(j, "four") && pf_journal_get(j, "four", &data) == PF_OK && !data);
+  pf_journal_close(j);
+  ck_assert_int_eq(open_it(&j, PF_JOURNAL_RESUME, "m"), PF_OK);
+  ck_assert(value_of(j, "three") == 0.3);
   pf_journal_close(j);
   ck_assert_int_eq(open_it(&j, PF_JOURNAL_FORCE, "other"), PF_OK);
   ck_assert_uint_eq(pf_journal_count(j), 0);
@@ -131,6 +145,79 @@ START_TEST(damage) {
 }
 END_TEST
 
+#if defined __GLIBC__ && __GLIBC_PREREQ(2, 33) && !defined __SANITIZE_ADDRESS__
+#include <malloc.h>
+static size_t heap(void) {
+  struct mallinfo2 m = mallinfo2();
+  return m.uordblks + m.hblkhd;
+}
+#else
+static size_t heap(void) {
+  return 0;
+}
+#endif
+
+/* What was appended or read back stays in the file. */
+START_TEST(units_are_not_kept_in_memory) {
+  enum { UNITS = 50, NUMBERS = 10000 };
+  pf_journal *j;
+  json_t *data;
+  char unit[16];
+  size_t before = heap();
+  ck_assert_int_eq(open_it(&j, PF_JOURNAL_NEW, "m"), PF_OK);
+  for (int i = 0; i < UNITS; i++) {
+    json_t *x = json_array();
+    for (int k = 0; k < NUMBERS; k++)
+      json_array_append_new(x, json_real(i + k / 3.0));
+    snprintf(unit, sizeof unit, "%d", i);
+    ck_assert_int_eq(pf_journal_append(j, unit, json_pack("{s:o}", "x", x)), PF_OK);
+  }
+  for (int again = 0; again < 2; again++) {
+    ck_assert_uint_lt(heap() - before, 100000);
+    for (int i = 0; i < UNITS; i++) {
+      snprintf(unit, sizeof unit, "%d", i);
+      ck_assert_int_eq(pf_journal_get(j, unit, &data), PF_OK);
+      const json_t *x = json_object_get(data, "x");
+      ck_assert(json_real_value(json_array_get(x, 1)) == i + 1 / 3.0);
+      json_decref(data);
+    }
+    pf_journal_close(j);
+    ck_assert_int_eq(open_it(&j, PF_JOURNAL_RESUME, "m"), PF_OK);
+  }
+  ck_assert(truncate(file, 1000) == 0);
+  ck_assert_int_eq(pf_journal_get(j, "7", &data), PF_EIO);
+  ck_assert(data == NULL && strstr(pf_last_error(), "cannot read") != NULL);
+  pf_journal_close(j);
+}
+END_TEST
+
+/* Units of another folder's journal that this one lacks, and its torn end left out. */
+START_TEST(joined) {
+  pf_journal *j;
+  char other[400], path[420];
+  json_t *head = json_pack("{s:s,s:s}", "schema", "test/1", "model", "m"),
+         *wrong = json_pack("{s:s,s:s}", "schema", "test/1", "model", "n");
+  make_two();
+  snprintf(other, sizeof other, "%s/other", dir);
+  ck_assert_int_eq(pf_journal_open(&j, other, PF_JOURNAL_NEW, PF_FOLDER_STUDY, head, outputs),
+                   PF_OK);
+  append(j, "two", 2);
+  ck_assert_int_eq(pf_journal_join(j, dir, wrong), PF_EUSAGE);
+  add_bytes("{\"unit\":", 8);
+  ck_assert_msg(pf_journal_join(j, dir, head) == PF_OK, "%s", pf_last_error());
+  ck_assert_uint_eq(pf_journal_count(j), 2);
+  ck_assert(value_of(j, "two") == 2 && value_of(j, "one") == 0.1);
+  pf_journal_close(j);
+  for (size_t i = 0; i < 2; i++) {
+    snprintf(path, sizeof path, "%s/%s", other, i ? ".lock" : "journal.jsonl");
+    unlink(path);
+  }
+  rmdir(other);
+  json_decref(head);
+  json_decref(wrong);
+}
+END_TEST
+
 START_TEST(lock) {
   pf_journal *j, *k;
   ck_assert_int_eq(open_it(&j, PF_JOURNAL_NEW, "m"), PF_OK);
@@ -181,7 +268,7 @@ START_TEST(disk_full) {
   pf_journal_close(j);
   ck_assert_int_eq(open_it(&j, PF_JOURNAL_RESUME, "m"), PF_OK);
   ck_assert_uint_eq(pf_journal_count(j), 3);
-  ck_assert(pf_journal_get(j, "three") == NULL && pf_journal_get(j, "four") != NULL);
+  ck_assert(!pf_journal_has(j, "three") && pf_journal_has(j, "four"));
   pf_journal_close(j);
 }
 END_TEST
@@ -272,6 +359,8 @@ int main(void) {
   tcase_add_test(t, resume);
   tcase_add_test(t, torn_anywhere);
   tcase_add_test(t, damage);
+  tcase_add_test(t, units_are_not_kept_in_memory);
+  tcase_add_test(t, joined);
   tcase_add_test(t, lock);
   tcase_add_test(t, no_place);
   tcase_add_test(t, disk_full);

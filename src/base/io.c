@@ -5,12 +5,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
 #include "base/status.h"
+
+static int too_large(const char *path, uint64_t limit) {
+  return pf_fail(PF_EINPUT, "%s: larger than the %llu bytes allowed for this kind of file", path,
+                 (unsigned long long)limit);
+}
 
 static int read_fd(int fd, const char *path, size_t limit, pf_buf *out) {
   char chunk[65536];
@@ -23,30 +29,76 @@ static int read_fd(int fd, const char *path, size_t limit, pf_buf *out) {
     if (n == 0)
       break;
     if ((size_t)n > limit - out->n)
-      return pf_fail(PF_EINPUT, "%s: larger than the %zu bytes allowed for this kind of file", path,
-                     limit);
+      return too_large(path, limit);
     pf_buf_add(out, chunk, (size_t)n);
   }
   pf_buf_add(out, "", 0);
   return pf_buf_status(out);
 }
 
-int pf_read_file(const char *path, size_t limit, pf_buf *out) {
-  *out = (pf_buf){0};
-  /* Without O_NONBLOCK the opening of a pipe that nobody writes to would wait for ever. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0)
-    return pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
+/* A regular file, and its size. Without O_NONBLOCK the opening of a pipe that nobody writes to
+ * would wait for ever. */
+static int open_file(const char *path, int *fd, uint64_t *size) {
   struct stat st;
-  int rc;
-  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-    rc = pf_fail(PF_EINPUT, "%s: not a regular file", path);
-  else
-    rc = read_fd(fd, path, limit, out);
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (*fd < 0)
+    return pf_fail(PF_EINPUT, "%s: cannot open: %s", path, strerror(errno));
+  if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    close(*fd);
+    return pf_fail(PF_EINPUT, "%s: not a regular file", path);
+  }
+  *size = (uint64_t)st.st_size;
+  return PF_OK;
+}
+
+int pf_read_file(const char *path, size_t limit, pf_buf *out) {
+  int fd;
+  uint64_t size;
+  *out = (pf_buf){0};
+  int rc = open_file(path, &fd, &size);
+  if (rc != PF_OK)
+    return rc;
+  rc = read_fd(fd, path, limit, out);
   close(fd);
   if (rc != PF_OK)
     pf_buf_free(out);
   return rc;
+}
+
+int pf_lines_open(pf_lines *l, const char *path, uint64_t limit) {
+  int fd;
+  *l = (pf_lines){.path = path};
+  int rc = open_file(path, &fd, &l->all);
+  if (rc != PF_OK)
+    return rc;
+  l->f = fdopen(fd, "r");
+  if (!l->f) {
+    close(fd);
+    return pf_fail(PF_ENOMEM, "%s: cannot open: %s", path, strerror(errno));
+  }
+  return l->all > limit ? too_large(path, limit) : PF_OK;
+}
+
+int pf_lines_next(pf_lines *l, bool *more) {
+  ssize_t got = getline(&l->s, &l->cap, l->f);
+  *more = got > 0;
+  if (got <= 0)
+    return feof(l->f) ? PF_OK
+                      : pf_fail(errno == ENOMEM ? PF_ENOMEM : PF_EIO, "%s: cannot read: %s",
+                                l->path, strerror(errno));
+  l->whole = l->s[got - 1] == '\n';
+  l->n = (size_t)got - l->whole;
+  l->s[l->n] = '\0';
+  l->at = l->next;
+  l->next += (uint64_t)got;
+  return PF_OK;
+}
+
+void pf_lines_close(pf_lines *l) {
+  if (l->f)
+    fclose(l->f);
+  free(l->s);
+  *l = (pf_lines){0};
 }
 
 int pf_write_all(int fd, const void *data, size_t n) {

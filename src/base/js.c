@@ -31,27 +31,23 @@ int pf_js_file(const char *path, size_t limit, json_t **out) {
   return rc;
 }
 
-static int parse_lines(const char *path, const pf_buf *b, json_t *list) {
-  int rc = PF_OK;
-  for (size_t at = 0; rc == PF_OK && at < b->n;) {
-    const char *end = memchr(b->s + at, '\n', b->n - at);
-    size_t n = end ? (size_t)(end - b->s) - at : b->n - at;
-    json_t *line = NULL;
-    rc = pf_js_text(path, b->s + at, n, &line);
-    if (rc == PF_OK && json_array_append_new(list, line) != 0)
-      rc = PF_ENOMEM;
-    at += n + 1;
-  }
-  return rc;
+static int add_line(const char *path, const pf_lines *l, json_t *list) {
+  json_t *line;
+  int rc = pf_js_text(path, l->s, l->n, &line);
+  return rc == PF_OK && json_array_append_new(list, line) != 0 ? PF_ENOMEM : rc;
 }
 
 int pf_js_lines(const char *path, size_t limit, json_t **out) {
-  pf_buf b = {0};
+  pf_lines l = {0};
+  bool more = true;
   *out = json_array();
-  int rc = *out ? pf_read_file(path, limit, &b) : PF_ENOMEM;
-  if (rc == PF_OK)
-    rc = parse_lines(path, &b, *out);
-  pf_buf_free(&b);
+  int rc = *out ? pf_lines_open(&l, path, limit) : PF_ENOMEM;
+  while (rc == PF_OK && more) {
+    rc = pf_lines_next(&l, &more);
+    if (rc == PF_OK && more)
+      rc = add_line(path, &l, *out);
+  }
+  pf_lines_close(&l);
   if (rc != PF_OK) {
     json_decref(*out);
     *out = NULL;
