@@ -147,21 +147,26 @@ static void head(page *g) {
   pf_page_open(g->b, "personaflow profile");
   pf_buf_puts(g->b, "<h1>Where the time goes: ");
   pf_html_text(g->b, pf_js_str(r, "model"));
-  pf_buf_printf(
-      g->b,
-      "</h1>\n<p class=\"sub\">%s, %s, %d threads; prompt of %d tokens, %d tokens on %d branch%s; "
-      "medians of %d repeats. ",
-      pf_js_str(r, "precision"), pf_js_str(r, "isa"), (int)pf_js_real(r, "threads"),
-      (int)pf_js_real(r, "prompt"), (int)pf_js_real(r, "generate"), (int)pf_js_real(r, "branches"),
-      pf_js_real(r, "branches") > 1 ? "es" : "", (int)pf_js_real(r, "repeats"));
+  pf_buf_puts(g->b, "</h1>\n<p class=\"sub\">");
+  pf_html_text(g->b, pf_js_str(r, "precision"));
+  pf_buf_puts(g->b, ", ");
+  pf_html_text(g->b, pf_js_str(r, "isa"));
+  pf_buf_printf(g->b,
+                ", %d threads; prompt of %d tokens, %d tokens on %d branch%s; "
+                "medians of %d repeats. ",
+                (int)pf_js_real(r, "threads"), (int)pf_js_real(r, "prompt"),
+                (int)pf_js_real(r, "generate"), (int)pf_js_real(r, "branches"),
+                pf_js_real(r, "branches") > 1 ? "es" : "", (int)pf_js_real(r, "repeats"));
   pf_html_text(g->b, pf_js_str(machine(g), "cpu"));
   pf_buf_puts(g->b, " (");
   pf_html_text(g->b, pf_js_str(machine(g), "features"));
   pf_buf_printf(g->b, "). Read %.1f GB/s", 1e-9 * pf_js_real(machine(g), "read"));
   double top = pf_profile_roof(machine(g), NULL);
-  if (top > 0)
-    pf_buf_printf(g->b, ", products %.0f GFLOP/s (%s)", 1e-9 * top,
-                  pf_js_str(machine(g), "products"));
+  if (top > 0) {
+    pf_buf_printf(g->b, ", products %.0f GFLOP/s (", 1e-9 * top);
+    pf_html_text(g->b, pf_js_str(machine(g), "products"));
+    pf_buf_puts(g->b, ")");
+  }
   pf_buf_puts(g->b, ", both measured in this run.</p>\n");
 }
 
@@ -182,7 +187,9 @@ static int put_phase(page *g) {
   if (rc == PF_OK)
     rc = pf_profile_lines(g->result, g->phase, &(pf_profile_view){.by = PF_BY_LAYER}, &layer, &m);
   if (rc == PF_OK) {
-    pf_buf_printf(g->b, "<h2>%s</h2>\n", pf_js_str(g->phase, "name"));
+    pf_buf_puts(g->b, "<h2>");
+    pf_html_text(g->b, pf_js_str(g->phase, "name"));
+    pf_buf_puts(g->b, "</h2>\n");
     bars(g, role, n, "Time by role, all layers together; of the phase's wall time");
     if (pf_js_real(g->phase, "tokens") > 0) {
       roofline(g, role, n);

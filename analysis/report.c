@@ -135,10 +135,12 @@ static void head(page *g) {
   pf_page_open(&g->b, title);
   puts_(g, "<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
   text(g, pf_js_str(m, "name"));
+  puts_(g, " &middot; grid ");
+  text(g, pf_js_str(grid, "name"));
   pf_buf_printf(&g->b,
-                " &middot; grid %s &middot; %d cells &middot; protocol of the paper &ldquo;As X, "
+                " &middot; %d cells &middot; protocol of the paper &ldquo;As X, "
                 "Do Y&rdquo; (",
-                pf_js_str(grid, "name"), g->n_cells);
+                g->n_cells);
   puts_(g, "arXiv 2605.23147)</p>\n");
 }
 
@@ -191,7 +193,11 @@ static void answer_worst(page *g, const char *probe) {
     return;
   puts_(g, "The largest value of any cell is ");
   figure(&g->b, worst);
-  pf_buf_printf(&g->b, " (%.*s, %s, layer %d).", (int)(sep - where), where, sep + 2, layer);
+  char cell[192];
+  snprintf(cell, sizeof cell, "%.*s, %s", (int)(sep - where), where, sep + 2);
+  puts_(g, " (");
+  text(g, cell);
+  pf_buf_printf(&g->b, ", layer %d).", layer);
 }
 
 /* Sentences on a probe: where its medians lie, how many cells are under the paper's line. */
@@ -204,8 +210,9 @@ static void answer_probe(page *g, const char *probe) {
     lo = v[i] < v[lo] ? i : lo;
     hi = v[i] > v[hi] ? i : hi;
   }
-  pf_buf_printf(&g->b, "<li><b>%s</b> (%s): the median KL over cells is ", probe,
-                probe_what(probe));
+  puts_(g, "<li><b>");
+  text(g, probe);
+  pf_buf_printf(&g->b, "</b> (%s): the median KL over cells is ", probe_what(probe));
   if (n > 1) {
     figure(&g->b, v[lo]);
     pf_buf_printf(&g->b, " at layer %d, where it is smallest, and ", layer_at(g, lo));
@@ -228,13 +235,15 @@ static void answer_geometry(page *g, const char *probe) {
   double v[3];
   for (int i = 0; i < 3; i++)
     v[i] = pf_js_real(json_object_get(d, names[i]), "median");
+  puts_(g, "<li>Geometry at ");
+  text(g, probe);
   pf_buf_printf(&g->b,
-                "<li>Geometry at %s, layer %d (medians): the joint change and the sum of the two "
+                ", layer %d (medians): the joint change and the sum of the two "
                 "parts have a cosine of "
                 "%.2f; the two parts have a cosine of %.2f with each other; what the sum misses is "
                 "%.2f times as long as the "
                 "joint change.</li>\n",
-                probe, layer, v[0], v[1], v[2]);
+                layer, v[0], v[1], v[2]);
 }
 
 static void answer(page *g) {
@@ -374,8 +383,11 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 static void geometry_numbers(page *g) {
   pf_numbers_open(&g->b, "The medians", "layer");
   for (size_t i = 0; i < json_array_size(g->probes); i++)
-    for (int k = 0; k < N_SHAPES; k++)
-      pf_buf_printf(&g->b, "<th>%s<br>%s</th>", probe_at(g, i), shapes[k].name);
+    for (int k = 0; k < N_SHAPES; k++) {
+      puts_(g, "<th>");
+      text(g, probe_at(g, i));
+      pf_buf_printf(&g->b, "<br>%s</th>", shapes[k].name);
+    }
   puts_(g, "</tr>\n");
   for (int l = 1; l <= g->n_layers; l++) {
     pf_buf_printf(&g->b, "<tr><td>%d</td>", l);
@@ -474,25 +486,31 @@ static void heat_range(const page *g, int layer, double *lo, double *hi) {
   }
 }
 
+/* The first `most` bytes of a key. */
+static void heat_text(page *g, const char *class_name, double x, double y, const char *anchor,
+                      const char *key, int most) {
+  char cut[80];
+  snprintf(cut, sizeof cut, "%.*s", most, key ? key : "");
+  pf_buf_printf(&g->b, "<text class=\"%s\" x=\"%g\" y=\"%g\" text-anchor=\"%s\">", class_name, x, y,
+                anchor);
+  text(g, cut);
+  puts_(g, "</text>\n");
+}
+
 static void heat_map(page *g, size_t i, int layer, double x, double y, double w, double lo,
                      double hi) {
   const json_t *personas = json_object_get(g->summary, "personas"),
                *tasks = json_object_get(g->summary, "tasks");
   const json_t *site = causal(g->summary, probe_at(g, i), layer);
-  pf_buf_printf(&g->b, "<text class=\"panel\" x=\"%g\" y=\"%g\">%s</text>\n", x, y - 24,
-                probe_at(g, i));
+  heat_text(g, "panel", x, y - 24, "start", probe_at(g, i), 64);
   for (size_t t = 0; t < json_array_size(tasks); t++) {
     const char *task = json_string_value(json_array_get(tasks, t));
-    pf_buf_printf(&g->b,
-                  "<text class=\"tick\" x=\"%g\" y=\"%g\" text-anchor=\"middle\">%.10s</text>\n",
-                  x + w * ((double)t + .5) - 1, y - 7, task);
+    heat_text(g, "tick", x + w * ((double)t + .5) - 1, y - 7, "middle", task, 10);
     for (size_t p = 0; p < json_array_size(personas); p++) {
       const char *persona = json_string_value(json_array_get(personas, p));
       heat_cell(g, x + w * (double)t, y + 26 * (double)p, w, cell_kl(site, persona, task), lo, hi);
       if (t == 0)
-        pf_buf_printf(&g->b,
-                      "<text class=\"tick\" x=\"%g\" y=\"%g\" text-anchor=\"end\">%.14s</text>\n",
-                      x - 6, y + 26 * (double)p + 16.5, persona);
+        heat_text(g, "tick", x - 6, y + 26 * (double)p + 16.5, "end", persona, 14);
     }
   }
 }
@@ -539,8 +557,9 @@ static void kl_table(page *g) {
     pf_buf_printf(&g->b, "<th>layer %d</th>", layer_at(g, k));
   puts_(g, "</tr>\n");
   for (size_t i = 0; i < json_array_size(g->probes); i++) {
-    pf_buf_printf(&g->b, "<tr><td class=\"t\"><b>%s</b><br><small>%s</small></td>", probe_at(g, i),
-                  probe_what(probe_at(g, i)));
+    puts_(g, "<tr><td class=\"t\"><b>");
+    text(g, probe_at(g, i));
+    pf_buf_printf(&g->b, "</b><br><small>%s</small></td>", probe_what(probe_at(g, i)));
     for (size_t k = 0; k < json_array_size(g->layers); k++)
       kl_table_cell(g, causal(g->summary, probe_at(g, i), layer_at(g, k)));
     puts_(g, "</tr>\n");
@@ -555,7 +574,9 @@ static void published_row(page *g, const char *probe, int layer) {
   if (!theirs)
     return;
   double a = pf_js_real(ours, "median"), b = pf_js_real(theirs, "median");
-  pf_buf_printf(&g->b, "<tr><td class=\"t\">%s</td><td>%d</td><td>", probe, layer);
+  puts_(g, "<tr><td class=\"t\">");
+  text(g, probe);
+  pf_buf_printf(&g->b, "</td><td>%d</td><td>", layer);
   figure(&g->b, a);
   puts_(g, "</td><td>");
   figure(&g->b, b);
@@ -590,13 +611,12 @@ static void published_table(page *g) {
     return;
   puts_(g, "<h2>Next to the paper</h2>\n<p>The configuration and every tensor shape are those of ");
   text(g, pf_js_str(m, "shaped_as"));
-  pf_buf_printf(&g->b,
-                ", one of the paper&rsquo;s models. Whether the weights are the same cannot be "
-                "checked against a published "
-                "value; theirs here hash to <code>%s</code>. This run computes in precision %s; "
-                "the paper ran Gemma in "
-                "float32 and Qwen in bfloat16.</p>\n",
-                pf_js_str(m, "weights_sha256"), pf_js_str(g->manifest, "precision"));
+  puts_(g, ", one of the paper&rsquo;s models. Whether the weights are the same cannot be "
+           "checked against a published value; theirs here hash to <code>");
+  text(g, pf_js_str(m, "weights_sha256"));
+  puts_(g, "</code>. This run computes in precision ");
+  text(g, pf_js_str(g->manifest, "precision"));
+  puts_(g, "; the paper ran Gemma in float32 and Qwen in bfloat16.</p>\n");
   puts_(g, "<table><tr><th class=\"t\">position</th><th>layer</th><th>median KL "
            "here</th><th>published</th><th>ratio</th></tr>\n");
   for (size_t i = 0; i < json_array_size(g->probes); i++)

@@ -55,7 +55,6 @@ grep -q 'baseline-dependent' "$T/wording/comparison.html" && grep -q 'one, f32, 
 grep -q 'dependent' "$T/all/comparison.html" && bad 'a wording where there is one'
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
-
 if [ "${PF_TEST_TIER:=normal}" = small ]; then
   echo "report: $n_ok ok, $n_bad failed; real studies run in the other tiers"
   [ $n_bad = 0 ] && [ $n_ok -ge 5 ]
@@ -115,5 +114,29 @@ touch "$T/f32/figures/99-old.svg" "$T/f32/figures/mine.svg"
 pf report "$T/f32" || bad "$(cat "$T/err")"
 rm "$T/f32/figures/mine.svg" || bad 'removed what is not ours'
 [ "$before" = "$(parts)" ] && ok 'made again: the same files' || bad "made again: $(parts)"
+# Whatever texts a grid has, they are texts on every page.
+cat >"$T/evil.json" <<'G'
+{"schema": "personaflow-grid/1", "name": "<script>n()</script> & \"n\" 'n'", "description": "<script>d()</script>",
+ "template": "<script>t()</script> As {persona}, {task} & so",
+ "baseline": {"persona": "a <script>b()</script> person & \"co\"", "task": "Give <script>a()</script> 'advice' & more."},
+ "hosts": [{"key": "h", "text": "<script>h()</script> & {task}"}],
+ "paraphrases": [{"key": "p", "system": "<script>s()</script> & {persona}", "text": "<script>u()</script> {task}"}],
+ "personas": [{"key": "pirate", "text": "a <script>p()</script> pirate & \"crew\""}],
+ "tasks": [{"key": "book", "text": "Recommend a <script>k()</script> book & say 'why'."}]}
+G
+for how in '' '--paraphrase p'; do
+  # shellcheck disable=SC2086
+  pf study "$srcdir/data/models/demo-qwen2" --grid "$T/evil.json" --protocol paper --only additive,injection,layer_sets $how --out "$T/evil${how:+2}" --quiet ||
+    bad "study $how: $(cat "$T/err")"
+done
+# What a manifest by hand may hold besides.
+mkdir "$T/evil3" && cp "$T/evil/summary.json" "$T/evil/generated.jsonl" "$T/evil3" &&
+  sed -E 's/"(p_last|g1|f32|pirate)"/"<script>\1"/; s/"name": "(demo|per)/"name": "<script>\1/' "$T/evil/manifest.json" >"$T/evil3/manifest.json"
+pf report "$T/evil3" || bad "report: $(cat "$T/err")"
+pf report "$T/evil" "$T/evil2" "$T/evil3" --out "$T/evils" || bad "report: $(cat "$T/err")"
+pages=("$T"/evil*/*.html "$T"/evil*/figures/*.svg)
+grep -l '<script' "${pages[@]}" && bad 'a script of the grid runs on a page'
+[ ${#pages[@]} -gt 10 ] && grep -q '&lt;script&gt;n()&lt;/script&gt; &amp; &quot;n&quot; &#39;n&#39;' "$T/evil/report.html" && ok "texts are texts on ${#pages[@]} pages and figures" ||
+  bad 'the name of the grid'
 echo "report: $n_ok ok, $n_bad failed"
 [ $n_bad = 0 ] && [ $n_ok -ge 6 ]
