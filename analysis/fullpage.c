@@ -329,9 +329,6 @@ static void local(pf_page *g) {
       for (int l = 0; l <= g->n_layers && l < PF_POINTS; l++) {
         snprintf(q, sizeof q, "site=%s layer=%d condition=%s", sites[i], l, lines[k].condition);
         pf_stats v = pf_page_stats(g, "C1", "kl10", q);
-        v.median = fmax(v.median, 1e-6);
-        v.q25 = fmax(v.q25, 1e-6);
-        v.q75 = fmax(v.q75, 1e-6);
         pf_series_add(&s[k], l, &v);
       }
     }

@@ -55,6 +55,21 @@ grep -q 'baseline-dependent' "$T/wording/comparison.html" && grep -q 'one, f32, 
 grep -q 'dependent' "$T/all/comparison.html" && bad 'a wording where there is one'
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
+# A page from records written by hand: what is printed is what they say, figures alone are cut at their lower edge.
+mkdir "$T/hand"
+cat >"$T/hand/manifest.json" <<'J'
+{"schema": "personaflow-manifest/1", "protocol": "full", "precision": "f32", "probes": ["p_last"], "layers": [1], "cells": 1,
+ "grid": {"name": "g", "sha256": "0", "personas": [{"key": "cook", "text": "a cook"}], "tasks": [{"key": "book", "text": "a book"}]},
+ "model": {"name": "m", "n_layers": 2, "n_heads": 1}}
+J
+for l in 0 1 2; do
+  for c in A1 S_X N1 N3_isotropic; do
+    echo "{\"persona\": \"cook\", \"task\": \"book\", \"site\": \"p_last\", \"layer\": $l, \"condition\": \"$c\", \"kl10\": $l, \"kl_0\": $l}"
+  done
+done >"$T/hand/C1.jsonl"
+pf report "$T/hand" || bad "a page of C1 alone: $(cat "$T/err")"
+grep -q '^<tr><td>0</td><td>0\.000 <small>\[0\.000, 0\.000\]' "$T/hand/report.html" && ok 'a KL of 0 reads 0' || bad 'KL of layer 0'
+
 if [ "${PF_TEST_TIER:=normal}" = small ]; then
   echo "report: $n_ok ok, $n_bad failed; real studies run in the other tiers"
   [ $n_bad = 0 ] && [ $n_ok -ge 5 ]
