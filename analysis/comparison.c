@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "analysis/findings.h"
@@ -657,6 +658,16 @@ static int write_all(const comparison *c, const char *out) {
   return rc;
 }
 
+/* A study's own folder is no place for a comparison, whatever the files in it look like. */
+static int check_out(const comparison *c, const char *out) {
+  struct stat a, b;
+  for (size_t i = 0; i < c->n; i++)
+    if (stat(out, &a) == 0 && stat(c->s[i].dir, &b) == 0 && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+      return pf_fail(PF_EEXIST, "%s: is one of the studies: choose another folder for --out", out);
+  return PF_OK;
+}
+
 int pf_report_compare(const char *const *dirs, size_t n, const char *out, int force) {
   static const char *const others[] = {"comparison.html", NULL};
   comparison c = {0};
@@ -665,6 +676,8 @@ int pf_report_compare(const char *const *dirs, size_t n, const char *out, int fo
   int rc = PF_OK;
   for (; c.n < n && rc == PF_OK; c.n++)
     rc = read_study(&c.s[c.n], dirs[c.n]);
+  if (rc == PF_OK)
+    rc = check_out(&c, out);
   if (rc == PF_OK)
     rc = pf_folder_make(out, PF_FOLDER_COMPARISON, "comparison.json", others, force);
   if (rc == PF_OK)

@@ -6,7 +6,6 @@
 #include "analysis/pageparts.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -30,27 +29,49 @@ enum { NAME = 64, PATH_SIZE = 4400 };
 
 /* ---- folders --------------------------------------------------------------------------------- */
 
-/* "01-...": files that a page before this one has left. */
+/* The names of the parts that a page has made, one a line: only those are the next page's to
+ * remove. */
+#define LIST ".parts"
+enum { LIST_LIMIT = 1 << 20 };
+
+/* "01-...svg": a name that a part may have; a list may be anybody's. */
 static bool is_part(const char *name) {
   const char *dot = strrchr(name, '.');
   return isdigit((unsigned char)name[0]) && isdigit((unsigned char)name[1]) && name[2] == '-' &&
-         dot && (!strcmp(dot, ".svg") || !strcmp(dot, ".png") || !strcmp(dot, ".csv"));
+         !strchr(name, '/') && dot &&
+         (!strcmp(dot, ".svg") || !strcmp(dot, ".png") || !strcmp(dot, ".csv"));
 }
 
+static int make_folder(const char *path) {
+  return mkdir(path, 0777) != 0 && errno != EEXIST
+             ? pf_fail(PF_EIO, "%s: cannot make the folder: %s", path, strerror(errno))
+             : PF_OK;
+}
+
+/* Makes the folder, or removes what the page before this one has made there. */
 static int empty_folder(const char *dir, const char *sub) {
-  char path[PATH_SIZE], file[PATH_SIZE + 300];
+  char path[PATH_SIZE], file[2 * PATH_SIZE];
+  pf_buf list = {0};
   snprintf(path, sizeof path, "%s/%s", dir, sub);
-  if (mkdir(path, 0777) != 0 && errno != EEXIST)
-    return pf_fail(PF_EIO, "%s: cannot make the folder: %s", path, strerror(errno));
-  DIR *d = opendir(path);
-  for (struct dirent *e; d && (e = readdir(d));) {
-    snprintf(file, sizeof file, "%s/%s", path, e->d_name);
-    if (is_part(e->d_name))
+  snprintf(file, sizeof file, "%s/" LIST, path);
+  int rc = make_folder(path);
+  if (rc != PF_OK || access(file, F_OK) != 0)
+    return rc;
+  rc = pf_read_file(file, LIST_LIMIT, &list);
+  for (char *at = rc == PF_OK ? list.s : NULL, *end; at && (end = strchr(at, '\n')); at = end + 1) {
+    *end = '\0';
+    snprintf(file, sizeof file, "%s/%s", path, at);
+    if (is_part(at))
       unlink(file);
   }
-  if (d)
-    closedir(d);
-  return PF_OK;
+  pf_buf_free(&list);
+  return rc;
+}
+
+static int write_list(const char *dir, const char *sub, const pf_buf *list) {
+  char path[PATH_SIZE];
+  snprintf(path, sizeof path, "%s/%s/" LIST, dir, sub);
+  return pf_buf_status(list) == PF_OK ? pf_write_file(path, pf_buf_str(list), list->n) : PF_ENOMEM;
 }
 
 /* ---- text of elements ------------------------------------------------------------------------ */
@@ -139,9 +160,9 @@ static int write_png(const char *path, const pf_buf *svg, double w, double h) {
 }
 #endif
 
-/* [s, end): an svg element of ours, whose size is its viewBox. */
-static int write_figure(const char *dir, int number, const char *name, const char *s,
-                        const char *end) {
+/* [s, end): an svg element of ours, whose size is its viewBox. name: "01-heading". */
+static int write_figure(const char *dir, const char *name, const char *s, const char *end,
+                        pf_buf *list) {
   char path[PATH_SIZE];
   double w = 0, h = 0;
   pf_buf b = {0};
@@ -154,10 +175,11 @@ static int write_figure(const char *dir, int number, const char *name, const cha
   pf_buf_add(&b, inside, (size_t)(end - inside));
   pf_buf_puts(&b, "\n");
   int rc = pf_buf_status(&b);
-  snprintf(path, sizeof path, "%s/" FIGURES "/%02d-%s.svg", dir, number, name);
+  pf_buf_printf(list, "%s.svg\n%s.png\n", name, name);
+  snprintf(path, sizeof path, "%s/" FIGURES "/%s.svg", dir, name);
   if (rc == PF_OK)
     rc = pf_write_file(path, b.s, b.n);
-  snprintf(path, sizeof path, "%s/" FIGURES "/%02d-%s.png", dir, number, name);
+  snprintf(path, sizeof path, "%s/" FIGURES "/%s.png", dir, name);
   if (rc == PF_OK)
     rc = write_png(path, &b, w, h);
   pf_buf_free(&b);
@@ -191,8 +213,8 @@ static bool opens(const char *s, const char *tag) {
   return !strncmp(s, tag, n) && (s[n] == '>' || s[n] == ' ');
 }
 
-static int write_table(const char *dir, int number, const char *name, const char *s,
-                       const char *end) {
+static int write_table(const char *dir, const char *name, const char *s, const char *end,
+                       pf_buf *list) {
   char path[PATH_SIZE];
   pf_buf b = {0};
   bool first = true, rows = false;
@@ -212,7 +234,8 @@ static int write_table(const char *dir, int number, const char *name, const char
   }
   pf_buf_puts(&b, "\n");
   int rc = pf_buf_status(&b);
-  snprintf(path, sizeof path, "%s/" TABLES "/%02d-%s.csv", dir, number, name);
+  pf_buf_printf(list, "%s.csv\n", name);
+  snprintf(path, sizeof path, "%s/" TABLES "/%s.csv", dir, name);
   if (rc == PF_OK)
     rc = pf_write_file(path, b.s, b.n);
   pf_buf_free(&b);
@@ -221,18 +244,35 @@ static int write_table(const char *dir, int number, const char *name, const char
 
 /* ---- the page -------------------------------------------------------------------------------- */
 
+/* Every figure and table of the page, in its order; their names are listed. */
+static int write_parts(const char *dir, const char *html, pf_buf *figures, pf_buf *tables) {
+  char heading[NAME] = "page", name[NAME + 16];
+  int n_figures = 0, n_tables = 0, rc = PF_OK;
+  for (const char *s = html, *end; *s && rc == PF_OK; s++) {
+    if (opens(s, "<h2") && (end = strstr(s, "</h2>"))) {
+      slug(strchr(s, '>') + 1, end, heading);
+    } else if (opens(s, "<svg") && (end = strstr(s, "</svg>"))) {
+      snprintf(name, sizeof name, "%02d-%s", ++n_figures, heading);
+      rc = write_figure(dir, name, s, end + 6, figures);
+    } else if (opens(s, "<table") && (end = strstr(s, "</table>"))) {
+      snprintf(name, sizeof name, "%02d-%s", ++n_tables, heading);
+      rc = write_table(dir, name, s, end, tables);
+    }
+  }
+  return rc;
+}
+
 int pf_page_parts(const char *dir, const char *html) {
-  char name[NAME] = "page";
-  int figures = 0, tables = 0, rc = empty_folder(dir, FIGURES);
+  pf_buf figures = {0}, tables = {0};
+  int rc = empty_folder(dir, FIGURES);
   if (rc == PF_OK)
     rc = empty_folder(dir, TABLES);
-  for (const char *s = html, *end; *s && rc == PF_OK; s++) {
-    if (opens(s, "<h2") && (end = strstr(s, "</h2>")))
-      slug(strchr(s, '>') + 1, end, name);
-    else if (opens(s, "<svg") && (end = strstr(s, "</svg>")))
-      rc = write_figure(dir, ++figures, name, s, end + 6);
-    else if (opens(s, "<table") && (end = strstr(s, "</table>")))
-      rc = write_table(dir, ++tables, name, s, end);
-  }
+  if (rc != PF_OK)
+    return rc;
+  rc = write_parts(dir, html, &figures, &tables);
+  int f = write_list(dir, FIGURES, &figures), t = write_list(dir, TABLES, &tables);
+  rc = rc != PF_OK ? rc : f != PF_OK ? f : t; /* what was written before a failure is listed too */
+  pf_buf_free(&figures);
+  pf_buf_free(&tables);
   return rc;
 }

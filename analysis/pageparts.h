@@ -5,7 +5,8 @@
 
 /* Writes every figure of a page of ours as DIR/figures/NN-HEADING.svg (and .png where librsvg is
  * built in) and every table as DIR/tables/NN-HEADING.csv, NN counting from 01, HEADING the page's
- * heading above it. Those of an earlier page are removed. */
+ * heading above it. Those of an earlier page, which it has listed in a file .parts, are removed;
+ * nothing else in these folders is. */
 int pf_page_parts(const char *dir, const char *html);
 
 #endif

@@ -55,6 +55,10 @@ grep -q 'baseline-dependent' "$T/wording/comparison.html" && grep -q 'one, f32, 
 grep -q 'dependent' "$T/all/comparison.html" && bad 'a wording where there is one'
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
+pf report "$T/a" "$T/b" --out "$T/a"
+[ $? = 2 ] && grep -q 'is one of the studies' "$T/err" && [ "$(ls "$T/a")" = $'findings.json\nmanifest.json' ] && ok "$(cat "$T/err")" ||
+  bad "a comparison into one of its studies: $(cat "$T/err"; ls "$T/a")"
+
 # A page from records written by hand: what is printed is what they say, figures alone are cut at their lower edge.
 mkdir "$T/hand"
 cat >"$T/hand/manifest.json" <<'J'
@@ -125,10 +129,14 @@ n=$(tr -d ' \n' <"$T/pooled/comparison.json" | grep -o '"pooled":.*"sweep"' | gr
 tr -d ' \n' <"$T/pooled/comparison.json" | grep -o '"name":"Spearman(cause,mass)","value":[-0-9.e]*' | sed 's/.*://' >"$T/rho"
 awk 'NR == 1 { a = $1 } NR == 2 { b = $1 } { x = $1 } END { exit !(NR == 3 && a != b && (x - a) * (x - b) <= 0) }' "$T/rho" && ok 'and its value is between theirs' || bad "$(cat "$T/rho")"
 before=$(parts)
-touch "$T/f32/figures/99-old.svg" "$T/f32/figures/mine.svg"
+touch "$T/f32/figures/99-old.svg" "$T/f32/figures/98-mine.svg" "$T/f32/tables/01-mine.csv"
+echo 99-old.svg >>"$T/f32/figures/.parts" # as if an earlier page had made it
 pf report "$T/f32" || bad "$(cat "$T/err")"
-rm "$T/f32/figures/mine.svg" || bad 'removed what is not ours'
+rm "$T/f32/figures/98-mine.svg" "$T/f32/tables/01-mine.csv" || bad 'removed what no page has made'
 [ "$before" = "$(parts)" ] && ok 'made again: the same files' || bad "made again: $(parts)"
+pf report "$T/f32" "$T/int8" --out "$T/f32" --force
+[ $? = 2 ] && grep -q 'is one of the studies' "$T/err" && [ ! -e "$T/f32/comparison.json" ] && ok 'no comparison into a study, --force or not' || bad 'into a study'
+
 # Whatever texts a grid has, they are texts on every page.
 cat >"$T/evil.json" <<'G'
 {"schema": "personaflow-grid/1", "name": "<script>n()</script> & \"n\" 'n'", "description": "<script>d()</script>",
