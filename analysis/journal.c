@@ -97,8 +97,7 @@ static const char *lacks(const json_t *a, const json_t *b) {
   return NULL;
 }
 
-/* The first member in which two heads differ, NULL if none. It belongs to one of them. */
-static const char *difference(const json_t *a, const json_t *b) {
+const char *pf_journal_difference(const json_t *a, const json_t *b) {
   const char *key = lacks(a, b);
   return key ? key : lacks(b, a);
 }
@@ -109,7 +108,7 @@ static int check_head(const pf_journal *j, const char *s, size_t n, const json_t
     json_decref(old);
     return pf_fail(PF_EINPUT, "%s/" JOURNAL ": line 1 is damaged: --force starts again", j->dir);
   }
-  const char *key = difference(head, old);
+  const char *key = pf_journal_difference(head, old);
   int rc = key ? pf_fail(PF_EUSAGE,
                          "%s: holds a run that differs in %s: choose another folder, or --force to "
                          "start again",

@@ -43,6 +43,8 @@ int pf_journal_append_all(pf_journal *j, const char *const *units, json_t *const
 /* Takes over the units of another folder's journal that are not there yet. PF_EUSAGE if it was made
  * with another head; a torn last line of it is left out. */
 int pf_journal_join(pf_journal *j, const char *dir, const json_t *head);
+/* The first member in which two heads differ, NULL if none. It belongs to one of them. */
+const char *pf_journal_difference(const json_t *a, const json_t *b);
 /* The head of the journal in a folder (a new reference). */
 int pf_journal_head(const char *dir, json_t **head);
 size_t pf_journal_count(const pf_journal *j);

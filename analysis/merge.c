@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "analysis/experiment.h"
 #include "base/js.h"
@@ -42,17 +43,63 @@ static int read_run(const char *dir, json_t **run, pf_study_opts *o) {
   return pf_precision_parse(precision, &o->precision);
 }
 
-static int join(const char *out, const char *const *dirs, size_t n) {
+/* Before anything is written: a folder of two studies could not be mended. */
+static int check_heads(const char *const *dirs, size_t n, const json_t *head) {
+  int rc = PF_OK;
+  for (size_t i = 1; i < n && rc == PF_OK; i++) {
+    json_t *other = NULL;
+    rc = pf_journal_head(dirs[i], &other);
+    const char *key = rc == PF_OK ? pf_journal_difference(head, other) : NULL;
+    if (key)
+      rc = pf_fail(PF_EUSAGE, "%s: is of another study than %s: they differ in %s", dirs[i],
+                   dirs[0], key);
+    json_decref(other);
+  }
+  return rc;
+}
+
+/* To start again in a shard would remove what is to be joined. */
+static int check_force(const char *out, const char *const *dirs, size_t n) {
+  struct stat a, b;
+  for (size_t i = 0; i < n; i++)
+    if (stat(out, &a) == 0 && stat(dirs[i], &b) == 0 && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+      return pf_fail(PF_EUSAGE, "%s: is one of the shards: --force would remove it", out);
+  return PF_OK;
+}
+
+static int join(const char *out, const char *const *dirs, size_t n, int force) {
   json_t *head = NULL;
   pf_journal *j = NULL;
-  int rc = pf_journal_head(dirs[0], &head);
+  int rc = force ? check_force(out, dirs, n) : PF_OK;
   if (rc == PF_OK)
-    rc = pf_journal_open(&j, out, PF_JOURNAL_RESUME, PF_FOLDER_STUDY, head, pf_study_outputs);
+    rc = pf_journal_head(dirs[0], &head);
+  if (rc == PF_OK)
+    rc = check_heads(dirs, n, head);
+  if (rc == PF_OK)
+    rc = pf_journal_open(&j, out, force ? PF_JOURNAL_FORCE : PF_JOURNAL_RESUME, PF_FOLDER_STUDY,
+                         head, pf_study_outputs);
   for (size_t i = 0; i < n && rc == PF_OK; i++)
     rc = pf_journal_join(j, dirs[i], head);
   pf_journal_close(j);
   json_decref(head);
   return rc;
+}
+
+/* How many shards there are, by the folders' names; 0: they do not say. */
+static int count_shards(const char *const *dirs, size_t n) {
+  int all = 0;
+  for (size_t k = 0; k < n; k++) {
+    const char *name = strstr(dirs[k], "shard-"), *next;
+    int i, of, end = 0;
+    while (name && (next = strstr(name + 1, "shard-")))
+      name = next;
+    if (!name || sscanf(name, "shard-%d-of-%d%n", &i, &of, &end) != 2 ||
+        name[end + (int)strspn(name + end, "/")] || of < 1 || (all && of != all))
+      return 0;
+    all = of;
+  }
+  return all;
 }
 
 static int merge(const char *out, const char *const *dirs, size_t n, const char *model,
@@ -61,7 +108,9 @@ static int merge(const char *out, const char *const *dirs, size_t n, const char 
   pf_study_opts o = *given;
   o.out_dir = out;
   o.finish = 1;
-  int rc = join(out, dirs, n);
+  o.force = 0; /* what is joined stays */
+  o.shards = count_shards(dirs, n);
+  int rc = join(out, dirs, n, given->force);
   if (rc == PF_OK)
     rc = read_run(dirs[0], &run, &o);
   if (rc == PF_OK) {

@@ -155,8 +155,13 @@ static size_t cells_of(const study *s, const pf_experiment *e) {
   return n;
 }
 
+/* This run is one of several. */
+static bool is_shard(const pf_study_opts *o) {
+  return o->shards > 1 && !o->finish;
+}
+
 static bool mine(const study *s, size_t cell) {
-  return s->o->shards <= 1 || cell % (size_t)s->o->shards == (size_t)s->o->shard;
+  return !is_shard(s->o) || cell % (size_t)s->o->shards == (size_t)s->o->shard;
 }
 
 /* The cells of this run in which an experiment is not done; cells NULL: their number alone. */
@@ -687,11 +692,35 @@ static int write_timings(const study *s, double load, double seconds, size_t cel
   return rc;
 }
 
+static bool whole_cell(const study *s, size_t cell) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]) && !cell_done(&s->d, &pf_experiments[i], cell))
+      return false;
+  return true;
+}
+
+/* "1-of-4, 3-of-4": the shards that lack something. */
+static void name_shards(const study *s, pf_buf *b) {
+  for (int i = 0; i < s->o->shards; i++) {
+    size_t c = (size_t)i;
+    while (c < s->d.plan.n_cells && whole_cell(s, c))
+      c += (size_t)s->o->shards;
+    if (c < s->d.plan.n_cells)
+      pf_buf_printf(b, "%s%d-of-%d", b->n ? ", " : "", i + 1, s->o->shards);
+  }
+}
+
 static int check_finished(const study *s) {
   size_t done = units_of(s, true), all = units_of(s, false);
-  return done == all ? PF_OK
-                     : pf_fail(PF_EINCOMPLETE, "%s: %zu of %zu units are missing", s->o->out_dir,
-                               all - done, all);
+  pf_buf b = {0};
+  if (done == all)
+    return PF_OK;
+  name_shards(s, &b);
+  int rc = pf_fail(PF_EINCOMPLETE, "%s: %zu of %zu units are missing%s%s%s", s->o->out_dir,
+                   all - done, all, b.n ? ", of shards " : "", pf_buf_str(&b),
+                   b.n ? ": run these (study --shard), then merge again" : "");
+  pf_buf_free(&b);
+  return rc;
 }
 
 /* The additive sweep is whole: there are tables to show. */
@@ -755,7 +784,7 @@ static int compute(study *s, double load) {
   rc = write_run(s);
   if (rc == PF_OK)
     rc = s->o->finish ? check_finished(s) : run_all(s);
-  if (rc == PF_OK && s->o->shards > 1)
+  if (rc == PF_OK && is_shard(s->o))
     return write_timings(s, load, pf_seconds() - t, cells);
   return rc == PF_OK ? write_results(s, load, t, cells) : rc;
 }
@@ -773,7 +802,7 @@ static int check_opts(const pf_study_opts *o) {
 }
 
 static int show_results(study *s) {
-  if (s->o->shards > 1) {
+  if (is_shard(s->o)) {
     say(s, "shard %d of %d is done: `personaflow merge` joins them", s->o->shard + 1, s->o->shards);
     return PF_OK;
   }
@@ -814,7 +843,7 @@ static int run_study(const pf_study_opts *o) {
 int pf_study_run(const pf_study_opts *o) {
   char dir[4400];
   pf_study_opts shard = *o;
-  if (o->shards <= 1 || !o->out_dir)
+  if (!is_shard(o) || !o->out_dir)
     return run_study(o);
   snprintf(dir, sizeof dir, "%s/shard-%d-of-%d", o->out_dir, o->shard + 1, o->shards);
   shard.out_dir = dir;

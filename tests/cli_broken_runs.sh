@@ -94,12 +94,28 @@ SLURM_ARRAY_TASK_ID=4 SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 run "$T/au
 expect 'a shard of a Slurm array' 0 ''
 $PF_EMULATOR ./personaflow merge "$T/auto" --quiet >"$T/out" 2>"$T/err"
 rc=$?
-expect 'merge without the other shard' 4 'units are missing'
+expect 'merge without the other shard' 4 'of [0-9]+ units are missing, of shards 1-of-2: run these'
 OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 run "$T/auto" --shard auto
 expect 'a shard of an MPI launcher' 0 ''
 $PF_EMULATOR ./personaflow merge "$T/joined" "$T/auto"/shard-* --quiet >"$T/out" 2>"$T/err"
 rc=$?
 expect 'merge into another folder' 0 ''
 same 'two shards' "$T/joined"
+# Shards of two studies: nothing is written, so that the right ones can be joined there.
+cp -r "$T/auto/shard-1-of-2" "$T/other" && sed -i '1s/"layers":\[/&99,/' "$T/other/journal.jsonl"
+mkdir "$T/mixed" && cp -r "$T/auto/shard-2-of-2" "$T/mixed" && cp -r "$T/other" "$T/mixed/shard-1-of-2"
+merge() { $PF_EMULATOR ./personaflow merge "$@" --quiet >"$T/out" 2>"$T/err"; rc=$?; }
+merge "$T/mixed"
+expect 'shards of two studies' 2 'shard-2-of-2: is of another study than .*shard-1-of-2: they differ in layers'
+[ "$(ls "$T/mixed")" = $'shard-1-of-2\nshard-2-of-2' ] || bad "left by a merge that was refused: $(ls "$T/mixed")"
+cp "$T/other/journal.jsonl" "$T/mixed" # the folder holds another study
+cp "$T/auto/shard-1-of-2/journal.jsonl" "$T/mixed/shard-1-of-2"
+merge "$T/mixed"
+expect 'merge over another study' 2 'differs in layers: choose another folder, or --force'
+merge "$T/mixed" --force
+expect 'merge --force' 0 ''
+same 'merged with --force' "$T/mixed"
+merge "$T/mixed/shard-1-of-2" "$T/mixed"/shard-* --force
+expect 'merge --force into a shard' 2 'is one of the shards'
 echo "broken runs: $n_ok ok, $n_bad failed"
 [ $n_bad = 0 ] && [ $n_ok -gt 0 ]

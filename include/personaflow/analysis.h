@@ -200,7 +200,8 @@ typedef struct pf_study_opts {
   /* shards > 1: the cells whose number is shard modulo shards, from 0; no results are written.
    * Each has its folder, out_dir/shard-I-of-N with I from 1; pf_study_merge joins them. */
   int shard, shards;
-  int finish;  /* 1: computes nothing; PF_EINCOMPLETE if units are missing */
+  int finish;  /* 1: computes nothing; PF_EINCOMPLETE if units are missing, which names of `shards`
+                  shards those that lack some */
   int dry_run; /* 1: say cells, row-layers, memory and time (measured on one prompt); write nothing
                 */
   pf_progress_fn progress;
@@ -213,8 +214,9 @@ typedef struct pf_study_opts {
 
 PF_API int pf_study_run(const pf_study_opts *o);
 /* Joins the shards of a study in out (n = 0: out's own shard-*) and finishes it there: the bytes of
- * one run. model: NULL: that of the shards. Of o: threads, progress and log alone. PF_EINCOMPLETE
- * when units are missing; what the shards have is kept in out then. */
+ * one run. model: NULL: that of the shards. Of o: threads, force, progress and log alone.
+ * PF_EINCOMPLETE when units are missing; what the shards have is kept in out then. Nothing is
+ * written when they are not of one study. */
 PF_API int pf_study_merge(const char *out, const char *const *dirs, size_t n, const char *model,
                           const pf_study_opts *o);
 /* Makes report.html of a finished study again. */

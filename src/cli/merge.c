@@ -23,6 +23,8 @@ typedef struct args {
 static const cli_opt opts[] = {
     {"model", 0, "MODEL", "the model, where it is not at the shards' path", CLI_TEXT,
      .at = offsetof(args, model)},
+    {"force", 0, NULL, "start again over what OUT itself holds; the shards stay", CLI_FLAG,
+     .at = offsetof(args, o.force)},
     CLI_THREADS(args, o.threads),
     {"quiet", 0, NULL, "no progress and no table", CLI_FLAG, .at = offsetof(args, quiet)},
     {0}};
