@@ -95,6 +95,11 @@ expect 'a shard of a Slurm array' 0 ''
 $PF_EMULATOR ./personaflow merge "$T/auto" --quiet >"$T/out" 2>"$T/err"
 rc=$?
 expect 'merge without the other shard' 4 'of [0-9]+ units are missing, of shards 1-of-2: run these'
+SLURM_ARRAY_TASK_ID=9 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_STEP=4 run "$T/step" --shard auto
+expect 'a shard of an array with a step' 0 ''
+[ -s "$T/step/shard-3-of-3/journal.jsonl" ] || bad 'the step of a Slurm array'
+SLURM_ARRAY_TASK_ID=9 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1 run "$T/uneven" --shard auto
+expect 'an array of uneven ids' 2 'must be evenly spaced'
 OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 run "$T/auto" --shard auto
 expect 'a shard of an MPI launcher' 0 ''
 $PF_EMULATOR ./personaflow merge "$T/joined" "$T/auto"/shard-* --quiet >"$T/out" 2>"$T/err"

@@ -28,15 +28,16 @@ typedef struct args {
 
 /* ---- options --------------------------------------------------------------------------------- */
 
-/* The variables in which launchers say which of how many a process is, and where they count from.
- */
+/* The variables in which launchers say which of how many a process is, where they count from and
+ * by how much. */
 static const struct {
-  const char *rank, *size, *first;
+  const char *rank, *size, *first, *step;
 } launchers[] = {
-    {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"},
-    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", NULL},
-    {"PMI_RANK", "PMI_SIZE", NULL},
-    {"SLURM_PROCID", "SLURM_NTASKS", NULL},
+    {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN",
+     "SLURM_ARRAY_TASK_STEP"},
+    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", NULL, NULL},
+    {"PMI_RANK", "PMI_SIZE", NULL, NULL},
+    {"SLURM_PROCID", "SLURM_NTASKS", NULL, NULL},
 };
 
 static bool env_int(const char *name, long *out) {
@@ -50,16 +51,20 @@ static bool env_int(const char *name, long *out) {
 
 static bool take_auto(pf_study_opts *o) {
   for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
-    long rank, size, first = 0;
+    long rank, size, first = 0, step = 1;
     if (!env_int(launchers[i].rank, &rank) || !env_int(launchers[i].size, &size))
       continue;
     env_int(launchers[i].first, &first);
+    env_int(launchers[i].step, &step);
     rank -= first;
-    if (size < 1 || size > 1 << 20 || rank < 0 || rank >= size)
-      return cli_usage("study", "--shard auto: %s and %s make no shard", launchers[i].rank,
-                       launchers[i].size),
+    if (size < 1 || size > 1 << 20 || step < 1 || rank < 0 || rank % step || rank / step >= size)
+      return cli_usage("study", "--shard auto: %s and %s make no shard%s", launchers[i].rank,
+                       launchers[i].size,
+                       launchers[i].step ? ": the ids of the array must be evenly spaced, such as "
+                                           "1-8 or 1-9:4; else give --shard I/N"
+                                         : ""),
              false;
-    o->shard = (int)rank;
+    o->shard = (int)(rank / step);
     o->shards = (int)size;
     return true;
   }
