@@ -319,6 +319,56 @@ int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
   return rc;
 }
 
+/* Another run would keep this one out. */
+static int peek_lock(const pf_journal *j) {
+  int fd = openat(j->dir_fd, LOCK, O_RDONLY | O_CLOEXEC);
+  int busy = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0;
+  if (fd >= 0)
+    close(fd);
+  return busy ? pf_fail(PF_EEXIST,
+                        "%s: another run is at work there: wait for it, or choose another folder",
+                        j->dir)
+              : PF_OK;
+}
+
+/* A folder that is there. */
+static int peek(pf_journal *j, pf_journal_mode mode, const char *kind, const json_t *head,
+                const char *const *outputs) {
+  if (access(j->dir, W_OK) != 0)
+    return pf_fail(PF_EIO, "%s: cannot write there: %s", j->dir, strerror(errno));
+  int rc =
+      mode == PF_JOURNAL_FORCE ? pf_folder_guard(j->dir, kind) : prepare(j, mode, kind, outputs);
+  if (rc == PF_OK)
+    rc = peek_lock(j);
+  if (rc != PF_OK || !head || mode == PF_JOURNAL_FORCE || !holds(j, JOURNAL))
+    return rc;
+  return read_journal(j, head);
+}
+
+int pf_journal_peek(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
+                    const json_t *head, const char *const *outputs) {
+  *out = NULL;
+  if (!*dir || strlen(dir) > 4096)
+    return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
+  pf_journal *j = pf_calloc(1, sizeof *j);
+  if (!j)
+    return PF_ENOMEM;
+  j->fd = j->lock_fd = -1;
+  j->dir = pf_strdup(dir);
+  j->units = json_object();
+  j->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int rc = j->dir && j->units ? PF_OK : PF_ENOMEM;
+  if (rc == PF_OK && j->dir_fd < 0 && errno != ENOENT)
+    rc = pf_fail(PF_EIO, "%s: cannot write there: %s", dir, strerror(errno));
+  if (rc == PF_OK && j->dir_fd >= 0)
+    rc = peek(j, mode, kind, head, outputs);
+  if (rc == PF_OK && head)
+    *out = j;
+  else
+    pf_journal_close(j);
+  return rc;
+}
+
 bool pf_journal_has(const pf_journal *j, const char *unit) {
   return json_object_get(j->units, unit) != NULL;
 }

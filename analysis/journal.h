@@ -31,6 +31,10 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
  * PF_EEXIST as above; PF_EIO if dir cannot be made or written to. For a look before long work. */
 int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
                     const char *const *outputs);
+/* For a plan: refuses what an opening would refuse, reads what it would find, and writes nothing.
+ * head NULL: the refusals alone that need none, *out is NULL then. Nothing is appended to it. */
+int pf_journal_peek(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
+                    const json_t *head, const char *const *outputs);
 /* True for a unit that is finished. */
 bool pf_journal_has(const pf_journal *j, const char *unit);
 /* Its data, read from the file (a new reference); *data NULL if it is not there. What a journal

@@ -253,7 +253,7 @@ static uint64_t lab_units(const study *s, const pf_lab_cost *c) {
   return pf_work_units(&s->d.work, &cost);
 }
 
-/* Counts a cell's experiments without running them. */
+/* Counts what a cell's experiments have left, without running them. */
 static int plan_cell(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
   int rc = pf_desk_stopped(&s->d) ? pf_fail(PF_EINCOMPLETE, "stopped before the plan was made")
                                   : pf_lab_cell(dry, cell, y, s->d.plan.y_max);
@@ -262,6 +262,8 @@ static int plan_cell(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
     if (!runs(s, e) || !e->cell)
       continue;
     for (size_t k = 0; k < pf_experiment_parts(e, &s->d.plan, cell) && rc == PF_OK; k++) {
+      if (pf_desk_has(&s->d, e->key, cell, k))
+        continue;
       json_t *rows = json_array();
       rc = rows ? e->cell(dry, k, rows) : PF_ENOMEM;
       pf_lab_count_records(dry, rows);
@@ -272,11 +274,11 @@ static int plan_cell(study *s, pf_lab *dry, size_t cell, const int32_t *y) {
   return rc;
 }
 
-/* Experiments that work cell by cell have something to do there, in this run. */
+/* This run has something left to do there for experiments that work cell by cell. */
 static bool has_lab_work(const study *s, size_t cell) {
-  for (size_t i = 0; i < pf_n_experiments && mine(s, cell); i++)
+  for (size_t i = 0; mine(s, cell) && i < pf_n_experiments; i++)
     if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
-        pf_experiment_parts(&pf_experiments[i], &s->d.plan, cell))
+        !cell_done(&s->d, &pf_experiments[i], cell))
       return true;
   return false;
 }
@@ -327,7 +329,8 @@ static int plan_lab(study *s) {
 /* Of the experiments that take all cells together. */
 static pf_cost together_cost(const study *s) {
   pf_cost cost = {0};
-  if (runs(s, pf_experiment_find("additive")))
+  const pf_experiment *additive = pf_experiment_find("additive");
+  if (runs(s, additive) && cells_left(s, additive, NULL))
     pf_cost_base(&s->d.work, &cost);
   for (size_t i = 0; i < pf_n_experiments; i++)
     for (size_t c = 0; c < s->d.plan.n_cells; c++)
@@ -389,20 +392,12 @@ static int make_plan(study *s) {
   return rc == PF_OK ? fit_sweep(s) : rc;
 }
 
-static bool has_lab_left(const study *s, size_t cell) {
-  for (size_t i = 0; i < pf_n_experiments; i++)
-    if (runs(s, &pf_experiments[i]) && pf_experiments[i].cell &&
-        !cell_done(&s->d, &pf_experiments[i], cell))
-      return mine(s, cell);
-  return false;
-}
-
 /* The progress line's total. */
 static void plan_total(study *s) {
   pf_cost cost = together_cost(s);
   s->d.total = pf_work_units(&s->d.work, &cost);
   for (size_t c = 0; c < s->d.plan.n_cells; c++)
-    s->d.total += has_lab_left(s, c) ? s->lab_of[c] : 0;
+    s->d.total += has_lab_work(s, c) ? s->lab_of[c] : 0;
 }
 
 /* ---- work ------------------------------------------------------------------------------------ */
@@ -509,6 +504,13 @@ static int run_cells(study *s) {
   return rc;
 }
 
+static bool whole_cell(const study *s, size_t cell) {
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]) && !cell_done(&s->d, &pf_experiments[i], cell))
+      return false;
+  return true;
+}
+
 static size_t units_of(const study *s, bool done) {
   size_t n = 0;
   for (size_t i = 0; i < pf_n_experiments; i++)
@@ -534,6 +536,10 @@ static int run_all(study *s) {
     pf_fail(rc, "%s: stopped: %zu of %zu units are done and kept: run it again to go on",
             s->o->out_dir, units_of(s, true), units_of(s, false));
   return rc;
+}
+
+static pf_journal_mode mode_of(const pf_study_opts *o) {
+  return o->force ? PF_JOURNAL_FORCE : o->no_resume ? PF_JOURNAL_NEW : PF_JOURNAL_RESUME;
 }
 
 /* ---- dry run --------------------------------------------------------------------------------- */
@@ -581,25 +587,76 @@ static double best_time(study *s, size_t forks, int32_t n) {
   return best;
 }
 
+/* What a run would compute. */
+typedef struct outlook {
+  size_t units, cells; /* left, of this run; cells with some of them */
+  pf_cost cost;        /* of the experiments that take all cells together */
+  pf_lab_cost lab;     /* of those that work cell by cell, in lab_cells cells */
+  size_t lab_cells, texts_together;
+  uint64_t memory, lab_memory, texts_memory; /* bytes beside the weights; 0: no such work */
+  double decode, many, seconds; /* of a decoded token, of `rows` rows at once, of all */
+  int32_t rows;
+} outlook;
+
 /* The most that texts take. */
-static void say_texts(study *s) {
-  size_t cells = 0;
-  uint64_t most = 0;
+static void look_at_texts(const study *s, outlook *k) {
   for (size_t i = 0; i < pf_n_experiments; i++) {
     const pf_experiment *e = &pf_experiments[i];
     if (!takes_memory(s, e))
       continue;
     size_t n = 0;
     uint64_t m = e->memory(&s->d, &n);
-    cells = m > most ? n : cells;
-    most = m > most ? m : most;
+    k->texts_together = m > k->texts_memory ? n : k->texts_together;
+    k->texts_memory = m > k->texts_memory ? m : k->texts_memory;
   }
-  if (most)
-    say(s, "texts    %.1f MB beside the weights, %zu cells together", (double)most / 1e6, cells);
+}
+
+/* From forks of the BB prompt that run now. */
+static int look_at_time(study *s, outlook *k) {
+  const pf_plan *p = &s->d.plan;
+  int32_t n = p->bb.enc.n > 11 ? 10 : 1;
+  k->rows = 16 * n;
+  k->decode = best_time(s, 1, 1);
+  k->many = best_time(s, 16, n);
+  if (k->decode < 0 || k->many < 0)
+    return PF_ENOMEM;
+  pf_cost sample = {.changed = (uint64_t)k->rows * (uint64_t)p->info->n_layers,
+                    .scored = (uint64_t)k->rows};
+  k->seconds = k->many / (double)pf_work_units(&s->d.work, &sample) *
+                   (double)(pf_work_units(&s->d.work, &k->cost) + lab_units(s, &k->lab)) +
+               (double)k->cells * (PF_Y_MAX - 1) * k->decode;
+  return PF_OK;
+}
+
+static int look(study *s, outlook *k) {
+  *k = (outlook){.units = units_of(s, false) - units_of(s, true),
+                 .cost = together_cost(s),
+                 .lab = s->lab,
+                 .lab_cells = lab_cells(s),
+                 .lab_memory = pf_lab_bytes(&s->needs),
+                 .memory = pf_work_memory(&s->d.work, s->d.together)};
+  for (size_t c = 0; c < s->d.plan.n_cells; c++)
+    k->cells += mine(s, c) && !whole_cell(s, c);
+  int rc = pf_work_bb(&s->d.work);
+  if (rc == PF_OK)
+    look_at_texts(s, k);
+  return rc == PF_OK ? look_at_time(s, k) : rc;
+}
+
+/* What is left of what, where it is not the whole study. */
+static void say_units(const study *s, const outlook *k) {
+  const pf_study_opts *o = s->o;
+  size_t mine_all = units_of(s, false);
+  if (is_shard(o))
+    say(s, "units    %zu to compute in %zu cells: shard %d of %d has %zu, %zu of them are there",
+        k->units, k->cells, o->shard + 1, o->shards, mine_all, mine_all - k->units);
+  else if (k->units < mine_all)
+    say(s, "units    %zu of %zu to compute in %zu cells, %zu are there", k->units, mine_all,
+        k->cells, mine_all - k->units);
 }
 
 /* Experiments that run in some of the cells only. */
-static void say_answers(study *s) {
+static void say_answers(const study *s) {
   for (size_t i = 0; i < pf_n_experiments; i++) {
     size_t n = cells_of(s, &pf_experiments[i]);
     if (runs(s, &pf_experiments[i]) && n < s->d.plan.n_cells)
@@ -607,52 +664,120 @@ static void say_answers(study *s) {
   }
 }
 
-static void say_lab(study *s, const pf_lab_cost *c, uint64_t memory) {
-  if (!c->trials)
-    return;
-  say(s, "trials   %.0f in %zu cells; row-layers %.0f (runs of prompts %.0f), without sharing %.0f",
-      (double)c->trials, lab_cells(s), (double)c->changed, (double)c->base, (double)c->whole);
-  say(s, "         %.1f MB beside the weights for a cell", (double)memory / 1e6);
-}
-
-static int dry_run(study *s) {
+static void say_study(const study *s) {
   const pf_plan *p = &s->d.plan;
-  const pf_work *w = &s->d.work;
-  pf_cost cost = together_cost(s);
-  int rc = pf_work_bb(&s->d.work);
-  if (rc != PF_OK)
-    return rc;
-  int32_t n = p->bb.enc.n > 11 ? 10 : 1;
-  double decode = best_time(s, 1, 1), many = best_time(s, 16, n);
-  if (decode < 0 || many < 0)
-    return PF_ENOMEM;
-  pf_cost sample = {.changed = 16 * (uint64_t)n * (uint64_t)p->info->n_layers,
-                    .scored = 16 * (uint64_t)n};
-  double unit = many / (double)pf_work_units(w, &sample),
-         seconds = unit * (double)(pf_work_units(w, &cost) + lab_units(s, &s->lab)) +
-                   (double)p->n_cells * (PF_Y_MAX - 1) * decode;
   say(s, "model    %s, %d layers, width %d, %.1f MB of weights", p->info->arch, p->info->n_layers,
       p->info->d_model, (double)p->info->weight_bytes / 1e6);
   say(s, "cells    %zu (%zu personas x %zu tasks), %zu probes x %zu layers: %zu substitutions",
       p->n_cells, p->grid.n_personas, p->grid.n_tasks, p->grid.n_probes, p->layers.n,
       p->n_cells * p->grid.n_probes * p->layers.n);
   say_answers(s);
+}
+
+static void say_cost(const study *s, const outlook *k) {
   say(s, "rows     %.0f; row-layers: prompts and continuations %.0f, substitutions %.0f",
-      (double)cost.rows, (double)cost.base, (double)cost.changed);
-  if (cost.changed)
+      (double)k->cost.rows, (double)k->cost.base, (double)k->cost.changed);
+  if (k->cost.changed)
     say(s, "sharing  %s; without it the substitutions take %.0f row-layers, %.1f times as many",
-        s->o->no_sharing ? "off" : "on", (double)cost.whole,
-        (double)cost.whole / (double)cost.changed);
-  say(s, "memory   %.1f MB beside the weights, %zu cells together",
-      (double)pf_work_memory(w, s->d.together) / 1e6, s->d.together);
-  say_texts(s);
-  say_lab(s, &s->lab, pf_lab_bytes(&s->needs));
+        s->o->no_sharing ? "off" : "on", (double)k->cost.whole,
+        (double)k->cost.whole / (double)k->cost.changed);
+  say(s, "memory   %.1f MB beside the weights, %zu cells together", (double)k->memory / 1e6,
+      s->d.together);
+  if (k->texts_memory)
+    say(s, "texts    %.1f MB beside the weights, %zu cells together", (double)k->texts_memory / 1e6,
+        k->texts_together);
+  if (!k->lab.trials)
+    return;
+  say(s, "trials   %.0f in %zu cells; row-layers %.0f (runs of prompts %.0f), without sharing %.0f",
+      (double)k->lab.trials, k->lab_cells, (double)k->lab.changed, (double)k->lab.base,
+      (double)k->lab.whole);
+  say(s, "         %.1f MB beside the weights for a cell", (double)k->lab_memory / 1e6);
+}
+
+static void say_time(const study *s, const outlook *k) {
   char text[32];
-  say(s,
-      "time     about %s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
-      "measured now",
-      pf_duration(seconds, text), 1e3 * decode, 16 * n, 1e3 * many / (16 * n));
-  return PF_OK;
+  if (!k->units)
+    say(s, "time     nothing is left to compute");
+  else
+    say(s,
+        "time     about %s, from one decoded token (%.2f ms) and %d rows at once (%.2f ms a row) "
+        "measured now",
+        pf_duration(k->seconds, text), 1e3 * k->decode, k->rows, 1e3 * k->many / k->rows);
+}
+
+static json_t *chosen_json(const study *s) {
+  json_t *a = json_array();
+  for (size_t i = 0; i < pf_n_experiments; i++)
+    if (runs(s, &pf_experiments[i]))
+      json_array_append_new(a, json_pack("{s:s,s:I,s:I}", "key", pf_experiments[i].key, "cells",
+                                         (json_int_t)cells_of(s, &pf_experiments[i]), "cells_left",
+                                         (json_int_t)cells_left(s, &pf_experiments[i], NULL)));
+  return a;
+}
+
+static json_t *outlook_json(const study *s, const outlook *k) {
+  const pf_plan *p = &s->d.plan;
+  json_t *o =
+      json_pack("{s:s,s:{s:s,s:i,s:i,s:I},s:s,s:s,s:I,s:I,s:I,s:O,s:O,s:o,s:I,s:I,s:I}", "schema",
+                "personaflow-plan/1", "model", "arch", p->info->arch, "n_layers", p->info->n_layers,
+                "d_model", p->info->d_model, "weight_bytes", (json_int_t)p->info->weight_bytes,
+                "protocol", pf_protocol_names[p->protocol], "precision",
+                pf_precision_name(p->info->precision), "cells", (json_int_t)p->n_cells, "personas",
+                (json_int_t)p->grid.n_personas, "tasks", (json_int_t)p->grid.n_tasks, "probes",
+                json_object_get(p->head, "probes"), "layers", json_object_get(p->head, "layers"),
+                "experiments", chosen_json(s), "units", (json_int_t)units_of(s, false),
+                "units_left", (json_int_t)k->units, "cells_left", (json_int_t)k->cells);
+  json_t *cost = json_pack(
+      "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:o}", "rows",
+      (json_int_t)k->cost.rows, "row_layers_base", (json_int_t)k->cost.base,
+      "row_layers_substitutions", (json_int_t)k->cost.changed, "row_layers_unshared",
+      (json_int_t)k->cost.whole, "trials", (json_int_t)k->lab.trials, "trial_row_layers",
+      (json_int_t)k->lab.changed, "trial_row_layers_base", (json_int_t)k->lab.base,
+      "trial_row_layers_unshared", (json_int_t)k->lab.whole, "sharing",
+      s->o->no_sharing ? "off" : "on", "memory_bytes", (json_int_t)k->memory, "cells_together",
+      (json_int_t)s->d.together, "texts_memory_bytes", (json_int_t)k->texts_memory,
+      "texts_cells_together", (json_int_t)k->texts_together, "trial_memory_bytes",
+      (json_int_t)k->lab_memory, "seconds", pf_js_num(k->units ? k->seconds : 0));
+  if (o && cost)
+    json_object_update(o, cost);
+  json_decref(cost);
+  if (o && is_shard(s->o))
+    json_object_set_new(o, "shard", json_pack("[i,i]", s->o->shard + 1, s->o->shards));
+  return o;
+}
+
+static int say_json(const study *s, const outlook *k) {
+  pf_buf b = {0};
+  json_t *o = outlook_json(s, k);
+  pf_js_dump(o, 0, &b);
+  int rc = o ? pf_buf_status(&b) : PF_ENOMEM;
+  if (rc == PF_OK && s->o->log)
+    s->o->log(s->o->log_user, b.s);
+  pf_buf_free(&b);
+  json_decref(o);
+  return rc;
+}
+
+/* A dry run counts what is left: it looks at the journal that a run would go on with. */
+static int peek(study *s) {
+  return s->o->dry_run && s->o->out_dir
+             ? pf_journal_peek(&s->d.journal, s->o->out_dir, mode_of(s->o), PF_FOLDER_STUDY,
+                               s->d.plan.head, pf_study_outputs)
+             : PF_OK;
+}
+
+static int dry_run(study *s) {
+  outlook k;
+  int rc = look(s, &k);
+  if (rc == PF_OK && s->o->dry_run > 1)
+    return say_json(s, &k);
+  if (rc == PF_OK) {
+    say_study(s);
+    say_units(s, &k);
+    say_cost(s, &k);
+    say_time(s, &k);
+  }
+  return rc;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -692,13 +817,6 @@ static int write_timings(const study *s, double load, double seconds, size_t cel
   return rc;
 }
 
-static bool whole_cell(const study *s, size_t cell) {
-  for (size_t i = 0; i < pf_n_experiments; i++)
-    if (runs(s, &pf_experiments[i]) && !cell_done(&s->d, &pf_experiments[i], cell))
-      return false;
-  return true;
-}
-
 /* "1-of-4, 3-of-4": the shards that lack something. */
 static void name_shards(const study *s, pf_buf *b) {
   for (int i = 0; i < s->o->shards; i++) {
@@ -726,10 +844,6 @@ static int check_finished(const study *s) {
 /* The additive sweep is whole: there are tables to show. */
 static bool has_summary(const study *s) {
   return cells_left(s, pf_experiment_find("additive"), NULL) == 0;
-}
-
-static pf_journal_mode mode_of(const pf_study_opts *o) {
-  return o->force ? PF_JOURNAL_FORCE : o->no_resume ? PF_JOURNAL_NEW : PF_JOURNAL_RESUME;
 }
 
 /* What was asked for, for `merge`. */
@@ -796,6 +910,9 @@ static int check_opts(const pf_study_opts *o) {
     return pf_fail(PF_EUSAGE, "--no-resume and --force exclude each other");
   if (o->shards < 0 || o->shard < 0 || (o->shards > 0 && o->shard >= o->shards))
     return pf_fail(PF_EUSAGE, "a study has no shard %d of %d", o->shard + 1, o->shards);
+  pf_journal *none;
+  if (o->dry_run && o->out_dir)
+    return pf_journal_peek(&none, o->out_dir, mode_of(o), PF_FOLDER_STUDY, NULL, pf_study_outputs);
   if (!o->dry_run && !o->force)
     return pf_journal_look(o->out_dir, mode_of(o), PF_FOLDER_STUDY, pf_study_outputs);
   return PF_OK;
@@ -824,6 +941,8 @@ static int run_study(const pf_study_opts *o) {
     rc = choose(&s);
   if (rc == PF_OK)
     rc = pf_work_begin(&s.d.work, &s.d.plan, o);
+  if (rc == PF_OK)
+    rc = peek(&s);
   if (rc == PF_OK)
     rc = o->finish ? PF_OK : make_plan(&s);
   if (rc == PF_OK)

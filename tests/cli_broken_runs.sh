@@ -77,6 +77,25 @@ run "$T/whole" --resume -t 2
 grep -q '"threads": 1' "$T/whole/timings.json" || bad 'timings.json does not name the threads'
 run "$T/two" -t 2
 same 'two threads' "$T/two"
+# A plan is that of the command: what is left of it, and what it would refuse.
+plan() { # WHAT PATTERN DIR ARGUMENTS...
+  local what=$1 pattern=$2 before
+  shift 2
+  before=$(ls -aR "$1" 2>&1)
+  run "$1" --dry-run --json "${@:2}"
+  [ $rc = 0 ] && grep -qE "$pattern" "$T/out" && [ "$before" = "$(ls -aR "$1" 2>&1)" ] && ok "plan of $what" || bad "plan of $what: $rc $(cat "$T/out" "$T/err")"
+}
+plan 'a study' '"units":4,"units_left":4,' "$T/none"
+plan 'a shard' '"units":2,"units_left":2,.*"shard":\[1,3\]' "$T/none" --shard 1/3
+plan 'a finished study' '"units":4,"units_left":0,.*"row_layers_base":0,.*"seconds":0\}' "$T/whole"
+plan 'what a new experiment adds' '"units":12,"units_left":8,.*"row_layers_substitutions":0,.*"trials":12' "$T/whole" --only additive,injection
+plan 'a study started again' '"units":4,"units_left":4,' "$T/whole" --force
+for refused in 'differs in layers' --layers\ 3 'holds results already' --no-resume; do
+  [ "${refused#--}" = "$refused" ] && pattern=$refused && continue
+  # shellcheck disable=SC2086
+  run "$T/whole" --dry-run --json $refused
+  expect "plan with $refused" 2 "$pattern"
+done
 cmp "$T/whole/manifest.json" "$T/two/manifest.json" || bad 'the manifest depends on the threads'
 broken INT 4 'run it again to go on'
 broken TERM 4 'run it again to go on'

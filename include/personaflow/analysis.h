@@ -200,10 +200,12 @@ typedef struct pf_study_opts {
   /* shards > 1: the cells whose number is shard modulo shards, from 0; no results are written.
    * Each has its folder, out_dir/shard-I-of-N with I from 1; pf_study_merge joins them. */
   int shard, shards;
-  int finish;  /* 1: computes nothing; PF_EINCOMPLETE if units are missing, which names of `shards`
-                  shards those that lack some */
-  int dry_run; /* 1: say cells, row-layers, memory and time (measured on one prompt); write nothing
-                */
+  int finish; /* 1: computes nothing; PF_EINCOMPLETE if units are missing, which names of `shards`
+                 shards those that lack some */
+  /* 1: say what this call would compute (the shard, less what out_dir holds, which may be NULL):
+   * cells, row-layers, memory and time, measured on one prompt; 2: the same as one line of JSON
+   * (schema "personaflow-plan/1"). Nothing is written; what would be refused is refused. */
+  int dry_run;
   pf_progress_fn progress;
   void *progress_user;
   /* Set to non-zero (by a signal handler) to stop at the next step: PF_EINCOMPLETE. */

@@ -127,8 +127,10 @@ static const cli_opt opts[] = {
      "every N-th cell, from the I-th (1 to N), into DIR/shard-I-of-N; auto: I and N from the "
      "environment of a Slurm array or an MPI launcher; `personaflow merge DIR` joins the shards",
      CLI_CALL, AT(o), .take = take_shard},
-    {"dry-run", 0, NULL, "print cells, row-layers, memory and time; write nothing", CLI_FLAG,
-     AT(o.dry_run)},
+    {"dry-run", 0, NULL,
+     "print what this command would compute (the shard, less what DIR holds): cells, row-layers, "
+     "memory and time; write nothing",
+     CLI_FLAG, AT(o.dry_run)},
     CLI_THREADS(args, o.threads),
     CLI_PRECISIONS(args, o.precision),
     {"memory", 0, "SIZE", "what it may take beside the weights, such as 800M or 2G; default 1.5G",
@@ -137,9 +139,37 @@ static const cli_opt opts[] = {
      "off: whole forward passes for every substitution: slow, the same results", CLI_WORD,
      AT(o.no_sharing), .words = sharing},
     {"quiet", 0, NULL, "no progress and no table", CLI_FLAG, AT(quiet)},
-    {"json", 0, NULL, "print summary.json instead of the table", CLI_FLAG, AT(json)},
+    {"json", 0, NULL,
+     "print summary.json instead of the table; with --dry-run the plan as one object", CLI_FLAG,
+     AT(json)},
     {0}};
 #undef AT
+
+/* summary.json is made of the additive sweep. */
+static bool sweeps(const char *only) {
+  static const char name[] = "additive";
+  for (const char *at = only; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+    if (strcspn(at, ",") == strlen(name) && !strncmp(at, name, strlen(name)))
+      return true;
+  return !only;
+}
+
+/* What is to be printed; an exit code. */
+static int check_output(args *a) {
+  if (a->o.dry_run) {
+    a->o.dry_run += a->json;
+    return a->quiet && !a->json ? cli_usage("study", "--quiet leaves nothing of --dry-run") : 0;
+  }
+  if (a->json && !sweeps(a->o.only))
+    return cli_usage("study",
+                     "--json prints summary.json, which `--only %s` does not make: add "
+                     "additive to it",
+                     a->o.only);
+  if (a->json && a->o.shards > 1)
+    return cli_usage("study", "--json prints summary.json, which `personaflow merge` makes of "
+                              "shards");
+  return 0;
+}
 
 /* What stands between the options; an exit code. */
 static int take_words(args *a, int n, char **words) {
@@ -169,10 +199,10 @@ int cmd_study(int argc, char **argv) {
   args a = {.o = {.grid = "short"}};
   int code;
   if (!cli_options(&(cli_command){"study", usage, opts, after}, &a, argc, argv, &code) ||
-      (code = take_words(&a, argc - optind, argv + optind)) != 0)
+      (code = take_words(&a, argc - optind, argv + optind)) != 0 || (code = check_output(&a)) != 0)
     return code;
-  if (!a.quiet) {
-    a.o.progress = cli_progress;
+  if (!a.quiet || a.o.dry_run) {
+    a.o.progress = a.quiet ? NULL : cli_progress;
     a.o.log = cli_print_line;
     a.o.log_user = a.json && !a.o.dry_run ? stderr : stdout;
   }
