@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,6 +269,18 @@ START_TEST(threads_do_every_part_once) {
 }
 END_TEST
 
+/* As OMP_NUM_THREADS may ask for. */
+START_TEST(default_threads_have_a_limit) {
+  static const int asked[][2] = {{3, 3}, {1024, 1024}, {1025, 1024}, {100000, 1024}};
+  int before = omp_get_max_threads();
+  for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+    omp_set_num_threads(asked[i][0]);
+    ck_assert_int_eq(pf_par_default(), asked[i][1]);
+  }
+  omp_set_num_threads(before);
+}
+END_TEST
+
 /* (1 + 2^-13)(1 - 2^-13) 2^-126 = (1 - 2^-26) 2^-126 rounds up to 2^-126, the smallest normal
  * number. x86 looks for tininess after rounding and keeps it, Arm before rounding and flushes it:
  * the one case outside the promise of equal bits (simd/CONTRACT.md). An emulated x86 may do as Arm
@@ -391,6 +404,7 @@ int main(void) {
   tcase_add_test(tc, bf16_rounds_to_even);
   tcase_add_test(tc, f16_is_exact);
   tcase_add_test(tc, threads_do_every_part_once);
+  tcase_add_test(tc, default_threads_have_a_limit);
   tcase_add_test(tc, tininess_is_the_architecture_s);
   tcase_add_test(tc, durations_are_said);
   tcase_add_test(tc, ranges_partition);

@@ -65,5 +65,5 @@ int pf_par_worth(int n_threads, double work) {
 
 int pf_par_default(void) {
   int n = omp_get_max_threads();
-  return n > 0 ? n : 1;
+  return n < 1 ? 1 : n < PF_MAX_THREADS ? n : PF_MAX_THREADS;
 }

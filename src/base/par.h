@@ -19,7 +19,10 @@ int pf_par_worth(int n_threads, double work);
 static inline int pf_par_most(int n_threads, size_t parts) {
   return (size_t)n_threads < parts ? n_threads : (int)parts;
 }
-/* Threads to use when the caller gives 0: OMP_NUM_THREADS, else the CPUs this process may run on.
+/* The most that --threads takes. */
+enum { PF_MAX_THREADS = 1024 };
+/* Threads to use when the caller gives 0: OMP_NUM_THREADS, else the CPUs this process may run on;
+ * at most PF_MAX_THREADS, as every thread has its own buffers and the variable may hold anything.
  */
 int pf_par_default(void);
 
