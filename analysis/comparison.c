@@ -51,7 +51,9 @@ static int read_study(study *s, const char *dir) {
   s->dir = dir;
   if (strlen(dir) > 4000)
     return pf_fail(PF_EUSAGE, "the path of the folder is too long");
-  int rc = read_json(dir, "manifest.json", true, &s->manifest);
+  int rc = pf_folder_finished(dir);
+  if (rc == PF_OK)
+    rc = read_json(dir, "manifest.json", true, &s->manifest);
   if (rc == PF_OK)
     rc = read_json(dir, "findings.json", false, &s->findings);
   if (rc == PF_OK)

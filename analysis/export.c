@@ -322,20 +322,22 @@ static json_t *grid_json(const pf_plan *p) {
   return o;
 }
 
-static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o) {
+/* done: keys of the experiments whose records stand beside it. */
+static json_t *manifest_json(const pf_plan *p, const pf_study_opts *o, json_t *done) {
   const char *family = pf_chat_family(p->tok);
   json_t *arguments =
       json_pack("{s:s,s:s,s:o,s:s?}", "model", o->model, "grid", o->grid, "layers",
                 o->layers ? json_string(o->layers) : json_null(), "baseline", o->baseline);
   json_t *m = json_pack(
-      "{s:s,s:{s:s,s:i},s:O,s:s,s:O,s:O,s:i,s:i,s:o,s:{s:O,s:s},s:o,s:{s:s,s:s},s:o,s:o}", "schema",
-      "personaflow-manifest/1", "program", "version", pf_version(), "contract",
+      "{s:s,s:{s:s,s:i},s:O,s:s,s:O,s:O,s:i,s:i,s:O,s:o,s:{s:O,s:s},s:o,s:{s:s,s:s},s:o,s:o}",
+      "schema", "personaflow-manifest/1", "program", "version", pf_version(), "contract",
       pf_contract_version(), "protocol", json_object_get(p->head, "protocol"), "precision",
       precision_of(p), "probes", json_object_get(p->head, "probes"), "layers",
       json_object_get(p->head, "layers"), "cells", (int)p->n_cells, "scored_tokens", PF_SCORED,
-      "model", model_json(p->info), "tokenizer", "sha256", json_object_get(p->head, "tokenizer"),
-      "chat", family ? family : "", "grid", grid_json(p), "cpu", "name", pf_cpu_name(), "features",
-      pf_cpu_features(), "kernels", kernels_json(), "arguments", arguments);
+      "experiments", done, "model", model_json(p->info), "tokenizer", "sha256",
+      json_object_get(p->head, "tokenizer"), "chat", family ? family : "", "grid", grid_json(p),
+      "cpu", "name", pf_cpu_name(), "features", pf_cpu_features(), "kernels", kernels_json(),
+      "arguments", arguments);
   if (m && (p->markers.n_personas || p->markers.n_tasks))
     json_object_set_new(
         m, "markers", json_pack("{s:s,s:s}", "name", p->markers.name, "sha256", p->markers.sha256));
@@ -409,9 +411,9 @@ static int export_unit(pf_buf *b, const pf_plan *p, const pf_experiment *e, cons
   return rc;
 }
 
-/* KEY.jsonl of an experiment that is done in all cells. */
+/* KEY.jsonl of an experiment that is done in all cells; its key goes to `done`. */
 static int export_experiment(const pf_plan *p, const pf_experiment *e, const pf_journal *j,
-                             const char *dir) {
+                             const char *dir, json_t *done) {
   pf_buf b = {0};
   char name[64];
   int rc = PF_OK;
@@ -420,19 +422,24 @@ static int export_experiment(const pf_plan *p, const pf_experiment *e, const pf_
     for (size_t k = 0; k < pf_experiment_parts(e, p, c) && rc == PF_OK && whole; k++)
       rc = export_unit(&b, p, e, j, c, k, &whole);
   snprintf(name, sizeof name, "%s.jsonl", e->key);
-  if (rc == PF_OK && whole && b.n)
+  if (rc == PF_OK && whole && b.n) {
     rc = write_text(dir, name, &b);
+    json_array_append_new(done, json_string(e->key));
+  }
   pf_buf_free(&b);
   return rc;
 }
 
-/* Tables of the additive sweep, where it is done in all cells. */
-static int export_sweep(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
+/* Tables of the additive sweep, where it is done in all cells; its key goes to `done`. */
+static int export_sweep(const pf_plan *p, const pf_study_opts *o, const pf_journal *j,
+                        json_t *done) {
   view v = {0};
   size_t longest = p->n_cells > p->grid.n_personas ? p->n_cells : p->grid.n_personas;
   double *x = pf_alloc(longest, sizeof *x);
   int rc = x ? make_view(&v, p, j) : PF_ENOMEM;
   bool whole = rc == PF_OK && view_is_whole(&v);
+  if (whole)
+    json_array_append_new(done, json_string("additive"));
   if (rc == PF_OK && whole)
     rc = export_results(&v, o->out_dir);
   if (rc == PF_OK && whole)
@@ -445,11 +452,13 @@ static int export_sweep(const pf_plan *p, const pf_study_opts *o, const pf_journ
 }
 
 int pf_export(const pf_plan *p, const pf_study_opts *o, const pf_journal *j) {
-  int rc = export_sweep(p, o, j);
+  json_t *done = json_array();
+  int rc = done ? export_sweep(p, o, j, done) : PF_ENOMEM;
   for (size_t i = 0; i < pf_n_experiments && rc == PF_OK; i++)
-    rc = export_experiment(p, &pf_experiments[i], j, o->out_dir);
+    rc = export_experiment(p, &pf_experiments[i], j, o->out_dir, done);
   if (rc == PF_OK)
-    rc = write_json(o->out_dir, "manifest.json", manifest_json(p, o));
+    rc = write_json(o->out_dir, "manifest.json", manifest_json(p, o, done));
+  json_decref(done);
   return rc;
 }
 

@@ -2,6 +2,7 @@
  * What kind of results a folder holds. */
 #include "analysis/folder.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -55,6 +56,43 @@ static bool there(const char *dir, const char *name) {
   char path[4400];
   snprintf(path, sizeof path, "%s/%s", dir, name);
   return access(path, F_OK) == 0;
+}
+
+static bool is_shard(const char *name) {
+  int i, n, end = 0;
+  return sscanf(name, "shard-%d-of-%d%n", &i, &n, &end) == 2 && !name[end + (name[end] == '/')];
+}
+
+static bool holds_shards(const char *dir) {
+  bool found = false;
+  DIR *d = opendir(dir);
+  for (struct dirent *e; d && !found && (e = readdir(d));)
+    found = is_shard(e->d_name);
+  if (d)
+    closedir(d);
+  return found;
+}
+
+int pf_folder_finished(const char *dir) {
+  const char *name = strstr(dir, "shard-"), *next;
+  while (name && (next = strstr(name + 1, "shard-")))
+    name = next;
+  if (there(dir, "manifest.json"))
+    return PF_OK;
+  if (holds_shards(dir))
+    return pf_fail(PF_EINCOMPLETE, "%s: holds shards of a study: `personaflow merge %s` joins them",
+                   dir, dir);
+  if (!pf_folder_is(dir, PF_FOLDER_STUDY))
+    return PF_OK;
+  return name && is_shard(name)
+             ? pf_fail(PF_EINCOMPLETE,
+                       "%s: is a shard of a study: `personaflow merge` joins it to "
+                       "the others",
+                       dir)
+             : pf_fail(PF_EINCOMPLETE,
+                       "%s: the study is not finished: run `personaflow study` "
+                       "again to go on with it",
+                       dir);
 }
 
 static int make(const char *dir) {

@@ -15,6 +15,9 @@
 bool pf_folder_is(const char *dir, const char *kind);
 /* PF_EEXIST where `dir` holds results of another kind than `own`; --force is for one's own. */
 int pf_folder_guard(const char *dir, const char *own);
+/* PF_EINCOMPLETE, with what to do, for a study that has begun and is not finished (no
+ * manifest.json) and for a folder of shards that are not joined. */
+int pf_folder_finished(const char *dir);
 /* Makes the folder of a result that is known by the file `name` if it is not there. PF_EEXIST where
  * it holds another kind; one of its own and force is 0; or, and none of its own, something that has
  * the name of one of `others` (ends with NULL), which the result would write over. */

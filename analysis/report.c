@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "analysis/folder.h"
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
 #include "analysis/pageparts.h"
@@ -754,8 +755,33 @@ static int check_parts(page *g) {
   return PF_OK;
 }
 
+/* A page would stand without the experiment, and nobody would see that it had been run. */
+static int check_files(const page *g) {
+  size_t i;
+  const json_t *v;
+  json_array_foreach(json_object_get(g->manifest, "experiments"), i, v) {
+    const char *key = json_string_value(v);
+    char name[80];
+    snprintf(name, sizeof name, "%.64s.jsonl", key ? key : "");
+    const char *const files[] = {strcmp(name, "additive.jsonl") ? name : "summary.json",
+                                 strcmp(name, "additive.jsonl") ? name : "generated.jsonl"};
+    for (int k = 0; k < 2; k++)
+      if (!has_file(g, files[k]))
+        return pf_fail(
+            PF_EINPUT,
+            "%s/%s: is missing, although the study has run %s: `personaflow study` makes "
+            "it again from the journal",
+            g->dir, files[k], key ? key : "");
+  }
+  return PF_OK;
+}
+
 static int read_all(page *g) {
-  int rc = read_part(g, "manifest.json", &g->manifest);
+  int rc = pf_folder_finished(g->dir);
+  if (rc == PF_OK)
+    rc = read_part(g, "manifest.json", &g->manifest);
+  if (rc == PF_OK)
+    rc = check_files(g);
   if (rc == PF_OK)
     rc = read_sweep(g);
   if (rc == PF_OK)

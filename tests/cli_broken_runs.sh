@@ -43,6 +43,9 @@ broken() {
   # shellcheck disable=SC2086
   interrupt "$1" "$dir" summary.json $PF_EMULATOR ./personaflow "${study[@]}"
   expect "SIG$1 in the middle" "$2" "$3"
+  $PF_EMULATOR ./personaflow report "$dir" >"$T/out" 2>"$T/err"
+  rc=$?
+  expect "report of a study that SIG$1 stopped" 4 'is not finished: run .personaflow study. again'
   run "$dir"
   expect "resumed after SIG$1" 0 ''
   same "SIG$1" "$dir"
@@ -128,6 +131,16 @@ same 'two shards' "$T/joined"
 # Shards of two studies: nothing is written, so that the right ones can be joined there.
 cp -r "$T/auto/shard-1-of-2" "$T/other" && sed -i '1s/"layers":\[/&99,/' "$T/other/journal.jsonl"
 mkdir "$T/mixed" && cp -r "$T/auto/shard-2-of-2" "$T/mixed" && cp -r "$T/other" "$T/mixed/shard-1-of-2"
+report() { $PF_EMULATOR ./personaflow report "$@" >"$T/out" 2>"$T/err"; rc=$?; }
+report "$T/mixed"
+expect 'report of shards' 4 'holds shards of a study: .personaflow merge'
+report "$T/mixed/shard-2-of-2"
+expect 'report of a shard' 4 'is a shard of a study: .personaflow merge'
+report "$T/whole" "$T/mixed" --out "$T/cmp"
+expect 'comparison with shards' 4 'holds shards of a study'
+cp -r "$T/whole" "$T/part" && rm "$T/part/summary.json"
+report "$T/part"
+expect 'report without the sweep' 3 'part/summary.json: is missing, although the study has run additive'
 merge() { $PF_EMULATOR ./personaflow merge "$@" --quiet >"$T/out" 2>"$T/err"; rc=$?; }
 merge "$T/mixed"
 expect 'shards of two studies' 2 'shard-2-of-2: is of another study than .*shard-1-of-2: they differ in layers'

@@ -128,6 +128,9 @@ n=$(tr -d ' \n' <"$T/pooled/comparison.json" | grep -o '"pooled":.*"sweep"' | gr
 # H8's value together lies between those of the two
 tr -d ' \n' <"$T/pooled/comparison.json" | grep -o '"name":"Spearman(cause,mass)","value":[-0-9.e]*' | sed 's/.*://' >"$T/rho"
 awk 'NR == 1 { a = $1 } NR == 2 { b = $1 } { x = $1 } END { exit !(NR == 3 && a != b && (x - a) * (x - b) <= 0) }' "$T/rho" && ok 'and its value is between theirs' || bad "$(cat "$T/rho")"
+mv "$T/how/injection.jsonl" "$T/mine" && pf report "$T/how"
+[ $? = 3 ] && grep -q 'how/injection.jsonl: is missing, although the study has run injection' "$T/err" && ok "$(cat "$T/err")" ||
+  bad "a page without records: $(cat "$T/err")"
 before=$(parts)
 touch "$T/f32/figures/99-old.svg" "$T/f32/figures/98-mine.svg" "$T/f32/tables/01-mine.csv"
 echo 99-old.svg >>"$T/f32/figures/.parts" # as if an earlier page had made it
@@ -153,7 +156,7 @@ for how in '' '--paraphrase p'; do
     bad "study $how: $(cat "$T/err")"
 done
 # What a manifest by hand may hold besides.
-mkdir "$T/evil3" && cp "$T/evil/summary.json" "$T/evil/generated.jsonl" "$T/evil3" &&
+mkdir "$T/evil3" && cp "$T/evil/"*.json* "$T/evil3" &&
   sed -E 's/"(p_last|g1|f32|pirate)"/"<script>\1"/; s/"name": "(demo|per)/"name": "<script>\1/' "$T/evil/manifest.json" >"$T/evil3/manifest.json"
 pf report "$T/evil3" || bad "report: $(cat "$T/err")"
 pf report "$T/evil" "$T/evil2" "$T/evil3" --out "$T/evils" || bad "report: $(cat "$T/err")"
