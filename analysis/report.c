@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "analysis/answer.h"
 #include "analysis/folder.h"
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
@@ -131,21 +132,24 @@ static int below_line(const json_t *site, int *n) {
 static void head(page *g) {
   const json_t *m = json_object_get(g->manifest, "model"),
                *grid = json_object_get(g->manifest, "grid");
+  bool paper = !strcmp(pf_js_str(g->manifest, "protocol"), "paper");
   char title[256];
   snprintf(title, sizeof title, "Persona + task: %s", pf_js_str(m, "name"));
   pf_page_open(&g->b, title);
   puts_(g, "<h1>Is a persona added to a task?</h1>\n<p class=\"sub\">");
   text(g, pf_js_str(m, "name"));
+  puts_(g, " in ");
+  text(g, pf_js_str(g->manifest, "precision"));
   puts_(g, " &middot; grid ");
   text(g, pf_js_str(grid, "name"));
-  pf_buf_printf(&g->b,
-                " &middot; %d cells &middot; protocol of the paper &ldquo;As X, "
-                "Do Y&rdquo; (",
-                g->n_cells);
+  pf_buf_printf(&g->b, " &middot; %d cell%s &middot; protocol %s &ldquo;As X, Do Y&rdquo; (",
+                g->n_cells, g->n_cells == 1 ? "" : "s",
+                paper ? "of the paper" : "full: beyond that of the paper");
   puts_(g, "arXiv 2605.23147)</p>\n");
 }
 
-static void question(page *g) {
+/* The prompts, which all experiments share. */
+static void question_prompts(page *g) {
   const json_t *grid = json_object_get(g->manifest, "grid"),
                *base = json_object_get(grid, "baseline");
   puts_(g, "<h2>What was asked</h2>\n<p>A prompt such as &ldquo;");
@@ -154,23 +158,44 @@ static void question(page *g) {
     puts_(g, "&rdquo; under the system message &ldquo;");
     text(g, pf_js_str(grid, "system"));
   }
-  puts_(g, "&rdquo; gives a model a persona X and a task Y. Inside the model, at one token and one "
-           "layer, the prompt has become a vector. "
-           "Is that vector the sum of a persona part and a task part, near enough that the answer "
-           "does not change when the sum is put "
-           "in its place?</p>\n<p>Four prompts are run for every cell: baseline persona and task "
-           "(BB), persona only (XB), task only "
-           "(BY), both (XY). The baselines are &ldquo;");
+  puts_(g, "&rdquo; gives a model a persona X and a task Y. Four prompts are run for every cell: "
+           "baseline persona and task (BB), persona only (XB), task only (BY), both (XY). The "
+           "baselines are &ldquo;");
   text(g, pf_js_str(base, "persona"));
   puts_(g, "&rdquo; and &ldquo;");
   text(g, pf_js_str(base, "task"));
-  puts_(g, "&rdquo; In the XY run one vector is replaced by h<sub>BB</sub> + (h<sub>XB</sub> "
-           "&minus; h<sub>BB</sub>) + "
-           "(h<sub>BY</sub> &minus; h<sub>BB</sub>), and the change is measured as the "
-           "Kullback&ndash;Leibler divergence of the "
-           "next-token distributions, clean against changed, summed over 10 tokens of the clean "
-           "continuation (nats; 0 means nothing "
-           "changed).</p>\n");
+  puts_(g, "&rdquo; What is changed in a run is measured as the Kullback&ndash;Leibler divergence "
+           "of the next-token distributions, clean against changed, summed over tokens of the "
+           "clean continuation (nats; 0 means nothing changed).</p>\n");
+}
+
+static bool has_any(const page *g, const char *const *files) {
+  while (*files && !has_file(g, *files))
+    files++;
+  return *files != NULL;
+}
+
+/* What the experiments that were run ask. */
+static void question(page *g) {
+  static const struct {
+    const char *files[5], *what;
+  } asked[] = {
+      {{"summary.json", "C1.jsonl"},
+       "<p>Inside the model, at one token and one layer, the prompt has become a vector. Is that "
+       "vector the sum of a persona part and a task part, near enough that the answer does not "
+       "change when the sum is put in its place? In the XY run it is replaced by h<sub>BB</sub> + "
+       "(h<sub>XB</sub> &minus; h<sub>BB</sub>) + (h<sub>BY</sub> &minus; h<sub>BB</sub>), and the "
+       "next 10 tokens are scored.</p>\n"},
+      {{"injection.jsonl", "layer_sets.jsonl", "C3.jsonl"},
+       "<p>Can that vector stand in for the persona&rsquo;s text? It is put into the prompt of the "
+       "baseline persona, and the answer is compared with the one that the text gives.</p>\n"},
+      {{"D1.jsonl", "D2.jsonl", "D3.jsonl", "D5.jsonl"},
+       "<p>Which way does the persona reach the answer? Reads of the keys and values of its tokens "
+       "are taken away, or given to a prompt without it: by position, layer and head.</p>\n"}};
+  question_prompts(g);
+  for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
+    if (has_any(g, asked[i].files))
+      puts_(g, asked[i].what);
 }
 
 /* The largest value of any cell at any tested layer: medians hide it. */
@@ -685,7 +710,8 @@ static void run_table(page *g) {
                *p = json_object_get(g->manifest, "program"),
                *cpu = json_object_get(g->manifest, "cpu");
   pf_buf b = {0};
-  puts_(g, "<h2>This run</h2>\n<table>\n");
+  puts_(g,
+        "<h2>This run</h2>\n<table><tr><th class=\"t\">what</th><th class=\"t\">value</th></tr>\n");
   pf_buf_printf(&b, "%s: %s, %d layers, width %d, %d query and %d key heads, vocabulary %d, %s",
                 pf_js_str(m, "name"), pf_js_str(m, "arch"), g->n_layers,
                 (int)json_integer_value(json_object_get(m, "d_model")),
@@ -840,7 +866,7 @@ static int write_page(page *g) {
   char path[4400];
   head(g);
   question(g);
-  int rc = pf_full_answer(g->dir, &g->b);
+  int rc = pf_page_answer(g->dir, &g->b);
   if (rc == PF_OK && g->summary)
     rc = sweep(g);
   if (rc == PF_OK)

@@ -85,6 +85,8 @@ static const char page_style[] =
     ".s4{background:var(--p3)}\n"
     ".tag{font-size:12px;color:var(--soft);border:1px solid "
     "var(--rule);border-radius:9px;padding:0 7px;white-space:nowrap}\n"
+    "@media screen and (max-width:640px){main{padding:20px 12px}table{display:block;overflow-x:"
+    "auto;max-width:100%}}\n"
     "@media "
     "print{body{font-size:11px}main{max-width:none;padding:0}h2{break-after:avoid}figure,tr,.card{"
     "break-inside:avoid}"

@@ -72,6 +72,11 @@ for l in 0 1 2; do
   done
 done >"$T/hand/C1.jsonl"
 pf report "$T/hand" || bad "a page of C1 alone: $(cat "$T/err")"
+answer() { sed -n '/<h2>The answer/,/<\/ul>/p' "$T/$1/report.html" | grep '^<li>'; }
+[ "$(answer hand | grep -oE '^<li>(Additive|Replaceable|Which way)\?|[0-9.]+ nats|was not asked here')" = "$(printf '%s\n' '<li>Additive?' '1 nats' '<li>Replaceable?' 'was not asked here' '<li>Which way?' 'was not asked here')" ] &&
+  ok 'the answer: what was asked, and what was not' || bad "the answer of C1 alone: $(answer hand)"
+grep -q 'm in f32 .*1 cell &middot; protocol full:' "$T/hand/report.html" && ok 'the head names precision and protocol' || bad 'head of the page'
+grep -q 'stand in for the persona&rsquo;s text' "$T/hand/report.html" && bad 'the page explains what was not asked'
 grep -q '^<tr><td>0</td><td>0\.000 <small>\[0\.000, 0\.000\]' "$T/hand/report.html" && ok 'a KL of 0 reads 0' || bad 'KL of layer 0'
 
 if [ "${PF_TEST_TIER:=normal}" = small ]; then
@@ -162,6 +167,8 @@ pf report "$T/evil3" || bad "report: $(cat "$T/err")"
 pf report "$T/evil" "$T/evil2" "$T/evil3" --out "$T/evils" || bad "report: $(cat "$T/err")"
 pages=("$T"/evil*/*.html "$T"/evil*/figures/*.svg)
 grep -l '<script' "${pages[@]}" && bad 'a script of the grid runs on a page'
+[ "$(answer evil | grep -cE '^<li>(Additive|Replaceable)\?.* -?[0-9.]+')" = 2 ] && answer evil | grep -q 'not asked here (protocol full asks it)' &&
+  grep -q 'protocol of the paper' "$T/evil/report.html" && ok 'the answer of the protocol of the paper' || bad "the answer: $(answer evil)"
 [ ${#pages[@]} -gt 10 ] && grep -q '&lt;script&gt;n()&lt;/script&gt; &amp; &quot;n&quot; &#39;n&#39;' "$T/evil/report.html" && ok "texts are texts on ${#pages[@]} pages and figures" ||
   bad 'the name of the grid'
 echo "report: $n_ok ok, $n_bad failed"
