@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The answer of a study's page: the three questions in a sentence each, with numbers, from whichever
- * experiment has asked; what none has asked is said. */
+ * The answer of a study's page: the three questions in a sentence each, with numbers, from
+ * whichever experiment has asked; what none has asked is said. */
 #include "analysis/answer.h"
 
 #include <math.h>

@@ -18,6 +18,7 @@
 #include <librsvg/rsvg.h>
 #endif
 
+#include "analysis/pagetable.h"
 #include "analysis/svg.h"
 #include "base/io.h"
 #include "base/status.h"
@@ -74,43 +75,14 @@ static int write_list(const char *dir, const char *sub, const pf_buf *list) {
   return pf_buf_status(list) == PF_OK ? pf_write_file(path, pf_buf_str(list), list->n) : PF_ENOMEM;
 }
 
-/* ---- text of elements ------------------------------------------------------------------------ */
-
-static const struct {
-  const char *entity, *text;
-} entities[] = {{"&amp;", "&"},    {"&lt;", "<"},     {"&gt;", ">"},     {"&quot;", "\""},
-                {"&#39;", "'"},    {"&ndash;", ""},   {"&rsquo;", "'"},  {"&minus;", "-"},
-                {"&middot;", ","}, {"&ldquo;", "\""}, {"&rdquo;", "\""}, {"&ge;", ">="},
-                {"&times;", "x"},  {"&#8239;", " "}};
-
-/* The text of [s, end) without tags; what a tag parts is parted by a space. */
-static void plain(const char *s, const char *end, pf_buf *out) {
-  while (s < end) {
-    if (*s == '<') {
-      bool apart = !strncmp(s, "<br", 3);
-      s = memchr(s, '>', (size_t)(end - s));
-      s = s ? s + 1 : end;
-      if (apart)
-        pf_buf_puts(out, " ");
-      continue;
-    }
-    size_t i = 0, n = sizeof entities / sizeof *entities;
-    while (i < n && strncmp(s, entities[i].entity, strlen(entities[i].entity)) != 0)
-      i++;
-    if (i < n) {
-      pf_buf_puts(out, entities[i].text);
-      s += strlen(entities[i].entity);
-    } else {
-      pf_buf_add(out, s++, 1);
-    }
-  }
-}
+/* ---- names ------------------------------------------------------------------------------------
+ */
 
 /* "Which way the persona takes" -> "which-way-the-persona-takes". */
 static void slug(const char *heading, const char *end, char out[NAME]) {
   pf_buf b = {0};
   size_t n = 0;
-  plain(heading, end, &b);
+  pf_page_plain(heading, end, &b);
   for (const char *s = pf_buf_str(&b); *s && n + 1 < NAME - 8; s++) {
     if (isalnum((unsigned char)*s))
       out[n++] = (char)tolower((unsigned char)*s);
@@ -188,56 +160,15 @@ static int write_figure(const char *dir, const char *name, const char *s, const 
 
 /* ---- tables ---------------------------------------------------------------------------------- */
 
-static void csv_cell(const char *s, const char *end, pf_buf *out) {
-  pf_buf b = {0};
-  plain(s, end, &b);
-  const char *t = pf_buf_str(&b);
-  bool quoted = strpbrk(t, ",\"\n") != NULL;
-  pf_buf_puts(out, quoted ? "\"" : "");
-  for (; *t; t++) {
-    pf_buf_puts(out, *t == '"' ? "\"" : "");
-    pf_buf_add(out, t, 1);
-  }
-  pf_buf_puts(out, quoted ? "\"" : "");
-  pf_buf_free(&b);
-}
-
-/* The end of a cell: the next cell, row or end of the table, as our pages close every cell. */
-static const char *cell_end(const char *s) {
-  const char *td = strstr(s, "</td>"), *th = strstr(s, "</th>");
-  return !td ? th : !th ? td : td < th ? td : th;
-}
-
-static bool opens(const char *s, const char *tag) {
-  size_t n = strlen(tag);
-  return !strncmp(s, tag, n) && (s[n] == '>' || s[n] == ' ');
-}
-
 static int write_table(const char *dir, const char *name, const char *s, const char *end,
                        pf_buf *list) {
   char path[PATH_SIZE];
   pf_buf b = {0};
-  bool first = true, rows = false;
-  for (; s < end; s++) {
-    if (opens(s, "<tr")) {
-      pf_buf_puts(&b, rows ? "\n" : "");
-      rows = first = true;
-    } else if (opens(s, "<td") || opens(s, "<th")) {
-      const char *text = strchr(s, '>') + 1, *stop = cell_end(text);
-      if (!stop || stop > end)
-        break;
-      pf_buf_puts(&b, first ? "" : ",");
-      csv_cell(text, stop, &b);
-      first = false;
-      s = stop;
-    }
-  }
-  pf_buf_puts(&b, "\n");
-  int rc = pf_buf_status(&b);
+  int rc = pf_page_csv(s, end, &b);
   pf_buf_printf(list, "%s.csv\n", name);
   snprintf(path, sizeof path, "%s/" TABLES "/%s.csv", dir, name);
   if (rc == PF_OK)
-    rc = pf_write_file(path, b.s, b.n);
+    rc = pf_write_file(path, pf_buf_str(&b), b.n);
   pf_buf_free(&b);
   return rc;
 }
@@ -249,12 +180,12 @@ static int write_parts(const char *dir, const char *html, pf_buf *figures, pf_bu
   char heading[NAME] = "page", name[NAME + 16];
   int n_figures = 0, n_tables = 0, rc = PF_OK;
   for (const char *s = html, *end; *s && rc == PF_OK; s++) {
-    if (opens(s, "<h2") && (end = strstr(s, "</h2>"))) {
+    if (pf_page_opens(s, "<h2") && (end = strstr(s, "</h2>"))) {
       slug(strchr(s, '>') + 1, end, heading);
-    } else if (opens(s, "<svg") && (end = strstr(s, "</svg>"))) {
+    } else if (pf_page_opens(s, "<svg") && (end = strstr(s, "</svg>"))) {
       snprintf(name, sizeof name, "%02d-%s", ++n_figures, heading);
       rc = write_figure(dir, name, s, end + 6, figures);
-    } else if (opens(s, "<table") && (end = strstr(s, "</table>"))) {
+    } else if (pf_page_opens(s, "<table") && (end = strstr(s, "</table>"))) {
       snprintf(name, sizeof name, "%02d-%s", ++n_tables, heading);
       rc = write_table(dir, name, s, end, tables);
     }

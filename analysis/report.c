@@ -108,7 +108,7 @@ static void figure(pf_buf *b, double v) {
   else if (v == 0)
     pf_buf_puts(b, "0");
   else if (a < KL_FLOOR)
-    pf_buf_puts(b, "&lt;&#8239;0.000001");
+    pf_buf_printf(b, "<data value=\"%.2g\">&lt;&#8239;0.000001</data>", v);
   else
     pf_buf_printf(b, "%.*f", a < 0.01 ? 1 - (int)floor(log10(a)) : a < 10 ? 3 : 1, v);
 }
@@ -583,9 +583,11 @@ static void kl_table(page *g) {
     pf_buf_printf(&g->b, "<th>layer %d</th>", layer_at(g, k));
   puts_(g, "</tr>\n");
   for (size_t i = 0; i < json_array_size(g->probes); i++) {
-    puts_(g, "<tr><td class=\"t\"><b>");
+    puts_(g, "<tr><td class=\"t\"><data value=\"");
     text(g, probe_at(g, i));
-    pf_buf_printf(&g->b, "</b><br><small>%s</small></td>", probe_what(probe_at(g, i)));
+    puts_(g, "\"><b>");
+    text(g, probe_at(g, i));
+    pf_buf_printf(&g->b, "</b><br><small>%s</small></data></td>", probe_what(probe_at(g, i)));
     for (size_t k = 0; k < json_array_size(g->layers); k++)
       kl_table_cell(g, causal(g->summary, probe_at(g, i), layer_at(g, k)));
     puts_(g, "</tr>\n");

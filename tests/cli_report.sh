@@ -102,7 +102,15 @@ svg=$(find "$T/f32/figures" -name '*.svg' | wc -l) csv=$(find "$T/f32/tables" -n
 [ "$svg" = "$(grep -o '<svg' "$T/f32/report.html" | wc -l)" ] && [ "$svg" -gt 2 ] && ok "$svg figures" || bad "$svg figures"
 [ "$csv" = "$(grep -oE '<table[ >]' "$T/f32/report.html" | wc -l)" ] && [ "$csv" -gt 2 ] && ok "$csv tables" || bad "$csv tables"
 grep -q 'var(--' "$T/f32/figures/"*.svg && bad 'a figure wants the style of its page'
-grep -qE '^"?p_last' "$T/f32/tables/"*.csv && ok 'the medians as CSV' || bad 'no medians as CSV'
+n='-?[0-9.]+(e-[0-9]+)?'
+grep -qE "^p_last,$n,$n,$n,[0-9]+,2," "$T/f32/tables/"*.csv && grep -qE '^position,layer 2,layer 2 lo,layer 2 hi,layer 2 k,layer 2 n,' "$T/f32/tables/"*.csv &&
+  ok 'the medians as CSV, one number a column' || bad "no medians as CSV: $(head -n 2 "$T/f32/tables/"01*)"
+square() { # FILE: a header without gaps, and as many columns in every row
+  sed 's/"[^"]*"/q/g' "$1" | awk -F, 'NR == 1 { n = NF; for (i = 1; i <= NF; i++) if ($i == "") exit 1 } NF != n { exit 1 } END { exit NR < 2 }'
+}
+for t in "$T/f32/tables/"*.csv "$T/hand/tables/"*.csv "$T/wording/tables/"*.csv; do
+  square "$t" || bad "columns of $t: $(head -n 2 "$t")"
+done
 grep -qE '<|&[#a-z0-9]+;' "$T/f32/tables/"*.csv && bad "marks in CSV: $(grep -hE '<|&[#a-z0-9]+;' "$T/f32/tables/"*.csv | head -n 2)"
 if $PF_EMULATOR ./personaflow info | grep -q '^figures.*png'; then
   [ "$svg" = "$(find "$T/f32/figures" -name '*.png' -size +2k | wc -l)" ] && ok 'as many PNG files' || bad 'PNG files'
