@@ -389,8 +389,9 @@ static void put_rows(pf_buf *b, const pf_plan *p, const pf_experiment *e, size_t
   for (size_t i = 0; i < json_array_size(rows); i++) {
     size_t x = cell / p->grid.n_tasks, y = cell % p->grid.n_tasks;
     json_t *line =
-        json_pack("{s:s,s:s,s:s,s:b}", "experiment", e->key, "persona", p->grid.personas[x].key,
-                  "task", p->grid.tasks[y].key, "held_out", pf_grid_held_out(&p->grid, x, y));
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:b}", "schema", "personaflow-record/1", "precision",
+                  precision_of(p), "experiment", e->key, "persona", p->grid.personas[x].key, "task",
+                  p->grid.tasks[y].key, "held_out", pf_grid_held_out(&p->grid, x, y));
     if (line && json_object_update(line, json_array_get(rows, i)) != 0)
       b->failed = true;
     put_line(b, line);

@@ -168,6 +168,9 @@ for how in '' '--paraphrase p'; do
   pf study "$srcdir/data/models/demo-qwen2" --grid "$T/evil.json" --protocol paper --only additive,injection,layer_sets $how --out "$T/evil${how:+2}" --quiet ||
     bad "study $how: $(cat "$T/err")"
 done
+for f in results generated y injection layer_sets; do
+  grep -qv '^{"schema":"personaflow-[a-z]*/1","precision":"f32",' "$T/evil/$f.jsonl" && bad "$f.jsonl: $(head -c 100 "$T/evil/$f.jsonl")"
+done
 # What a manifest by hand may hold besides.
 mkdir "$T/evil3" && cp "$T/evil/"*.json* "$T/evil3" &&
   sed -E 's/"(p_last|g1|f32|pirate)"/"<script>\1"/; s/"name": "(demo|per)/"name": "<script>\1/' "$T/evil/manifest.json" >"$T/evil3/manifest.json"
