@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/status.h"
 
 /* Files that tell a kind. Their first bytes hold `word`, so that a damaged one is known too. */
@@ -97,8 +98,9 @@ int pf_folder_finished(const char *dir) {
 
 static int make(const char *dir) {
   struct stat st;
-  if (mkdir(dir, 0777) != 0 && errno != EEXIST)
-    return pf_fail(PF_EIO, "%s: cannot make the folder: %s", dir, strerror(errno));
+  int rc = pf_make_dirs(dir);
+  if (rc != PF_OK)
+    return rc;
   if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
     return pf_fail(PF_EIO, "%s: is not a folder", dir);
   return access(dir, W_OK) == 0

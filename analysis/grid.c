@@ -310,13 +310,14 @@ int pf_grid_open(pf_grid *out, const char *what) {
   char path[4096];
   pf_buf b;
   *out = (pf_grid){0};
-  bool word = *what && !strpbrk(what, "/.");
-  int rc = word ? shipped_path(what, path, sizeof path) : PF_OK;
+  bool word = *what && !strpbrk(what, "/."), input = !strcmp(what, "-");
+  int rc = word && !input ? shipped_path(what, path, sizeof path) : PF_OK;
   if (rc != PF_OK)
     return pf_fail_prefix(rc, "grid '%s' (shipped: short, long, demo; or a file's path)", what);
-  rc = pf_read_file(word ? path : what, GRID_LIMIT, &b);
+  const char *name = input ? "standard input" : word ? path : what;
+  rc = input ? pf_read_stdin(GRID_LIMIT, &b) : pf_read_file(name, GRID_LIMIT, &b);
   if (rc == PF_OK)
-    rc = pf_grid_parse(out, word ? path : what, pf_buf_str(&b), b.n);
+    rc = pf_grid_parse(out, name, pf_buf_str(&b), b.n);
   pf_buf_free(&b);
   return rc;
 }

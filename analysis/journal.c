@@ -214,23 +214,6 @@ static int read_back(pf_journal *j, const json_t *head) {
  * ---------------------------------------------------------------------------------------------------
  */
 
-static int make_dirs(const char *dir) {
-  char *s = pf_strdup(dir);
-  if (!s)
-    return PF_ENOMEM;
-  for (char *p = s + 1; *p; p++)
-    if (*p == '/') {
-      *p = '\0';
-      mkdir(s, 0777); /* what is wrong with it shows in the last one */
-      *p = '/';
-    }
-  int rc = mkdir(s, 0777) != 0 && errno != EEXIST
-               ? pf_fail(PF_EIO, "%s: cannot make the folder: %s", dir, strerror(errno))
-               : PF_OK;
-  pf_free(s);
-  return rc;
-}
-
 static int lock_dir(pf_journal *j) {
   j->dir_fd = open(j->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   j->lock_fd = j->dir_fd < 0 ? -1 : openat(j->dir_fd, LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -287,7 +270,7 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
   j->fd = j->dir_fd = j->lock_fd = -1;
   j->dir = pf_strdup(dir);
   j->units = json_object();
-  int rc = j->dir && j->units ? make_dirs(dir) : PF_ENOMEM;
+  int rc = j->dir && j->units ? pf_make_dirs(dir) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = lock_dir(j);
   if (rc == PF_OK)
@@ -305,7 +288,7 @@ int pf_journal_look(const char *dir, pf_journal_mode mode, const char *kind,
                     const char *const *outputs) {
   pf_journal j = {.fd = -1, .lock_fd = -1, .dir = (char *)dir};
   bool there = access(dir, F_OK) == 0;
-  int rc = make_dirs(dir);
+  int rc = pf_make_dirs(dir);
   if (rc != PF_OK)
     return rc;
   j.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -96,8 +96,9 @@ static int make_folder(snap *s) {
   const char *dir = s->o->out_dir;
   if (!dir || !*dir || strlen(dir) > 4000)
     return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
-  if (mkdir(dir, 0777) != 0 && errno != EEXIST)
-    return pf_fail(PF_EIO, "%s: cannot make the folder: %s", dir, strerror(errno));
+  int rc = pf_make_dirs(dir);
+  if (rc != PF_OK)
+    return rc;
   s->lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (s->lock < 0 || access(dir, W_OK) != 0)
     return pf_fail(PF_EIO, "%s: cannot write there: %s", dir, strerror(errno));

@@ -152,6 +152,16 @@ static bool exists(const char *dir, const char *name) {
   return yes;
 }
 
+/* A link that leads nowhere, as a download that was broken off leaves one in a cache. */
+static bool dangles(const char *dir, const char *name) {
+  pf_buf path = {0};
+  struct stat st;
+  pf_buf_printf(&path, "%s/%s", dir, name);
+  bool yes = lstat(pf_buf_str(&path), &st) == 0 && S_ISLNK(st.st_mode) && !exists(dir, name);
+  pf_buf_free(&path);
+  return yes;
+}
+
 int pf_ckpt_open(pf_ckpt *out, const char *dir) {
   pf_buf index = {0};
   int rc;
@@ -168,6 +178,9 @@ int pf_ckpt_open(pf_ckpt *out, const char *dir) {
                  "%s: the weights are in PyTorch's pickle format: convert them to safetensors "
                  "(save_pretrained of transformers does)",
                  dir);
+  else if (dangles(dir, SINGLE) || dangles(dir, INDEX))
+    rc = pf_fail(PF_EINPUT, "%s/%s: is a link to a file that is not there: download it again", dir,
+                 dangles(dir, SINGLE) ? SINGLE : INDEX);
   else
     rc = pf_fail(PF_EINPUT, "%s: no weights: neither " SINGLE " nor " INDEX " is there", dir);
   pf_buf_free(&index);

@@ -30,8 +30,8 @@ static const char *env(const char *name) {
 }
 
 /* Where huggingface_hub keeps its cache: the first of these that is set, joined with the tail; "~/"
- * is expanded. */
-static void cache_root(pf_buf *out) {
+ * is expanded. False: none is. */
+static bool cache_root(pf_buf *out) {
   static const struct {
     const char *var, *tail;
   } places[] = {{"HF_HUB_CACHE", ""},
@@ -45,8 +45,9 @@ static void cache_root(pf_buf *out) {
       continue;
     bool home = v[0] == '~' && (v[1] == '/' || !v[1]) && env("HOME");
     pf_buf_printf(out, "%s%s%s", home ? env("HOME") : "", home ? v + 1 : v, places[i].tail);
-    return;
+    return true;
   }
+  return false;
 }
 
 /* Letters, digits, '-', '_', '.', not starting with '-' or '.', no ".." or "--" inside. */
@@ -120,7 +121,12 @@ static int find_snapshot(const char *name, const char *repo, const char *rev, pf
     pf_buf_free(&commit);
     n = is_hex(rev, strlen(rev)) ? prefix_commit(repo, rev, &commit) : 0;
   }
-  if (n == 0)
+  pf_buf only = {0};
+  if (n == 0 && prefix_commit(repo, "", &only) == 1)
+    rc =
+        pf_fail(PF_EINPUT, "%s: the cache has no revision '%s', but one snapshot: %s@%.12s (in %s)",
+                name, rev, name, pf_buf_str(&only), repo);
+  else if (n == 0)
     rc = pf_fail(PF_EINPUT,
                  "%s: the cache has no revision '%s' (looked in %s): get it with "
                  "'hf download %s --revision %s'",
@@ -136,13 +142,19 @@ static int find_snapshot(const char *name, const char *repo, const char *rev, pf
         PF_EINPUT,
         "%s: revision '%s' is not complete in the cache (no %s): get it with 'hf download %s'",
         name, rev, out->s, name);
+  pf_buf_free(&only);
   pf_buf_free(&commit);
   return rc;
 }
 
 static int resolve_name(const char *name, const char *rev, pf_buf *out) {
   pf_buf repo = {0};
-  cache_root(&repo);
+  if (!cache_root(&repo))
+    return pf_fail(
+        PF_EINPUT,
+        "%s: no such directory, and neither HF_HUB_CACHE nor HOME says where the Hugging "
+        "Face cache is",
+        name);
   pf_buf_puts(&repo, "/models--");
   for (const char *s = name; *s; s++)
     pf_buf_puts(&repo, *s == '/' ? "--" : (char[]){*s, 0});

@@ -154,5 +154,14 @@ expect 'merge --force' 0 ''
 same 'merged with --force' "$T/mixed"
 merge "$T/mixed/shard-1-of-2" "$T/mixed"/shard-* --force
 expect 'merge --force into a shard' 2 'is one of the shards'
+# Folders above --out are made, a grid may come from standard input.
+$PF_EMULATOR ./personaflow "${study[@]:0:6}" --grid - -t 1 --quiet --out "$T/input" <"$T/grid.json" >"$T/out" 2>"$T/err"
+rc=$?
+expect 'a grid from standard input' 0 ''
+same 'a grid from standard input' "$T/input"
+echo '{"id": "a", "prompt": "Arr"}' >"$T/p.jsonl"
+$PF_EMULATOR ./personaflow snap "$model" --prompts "$T/p.jsonl" --out "$T/new/deep/snap" --max-tokens 2 --quiet >"$T/out" 2>"$T/err"
+rc=$?
+expect 'a snapshot in a new folder of a new folder' 0 ''
 echo "broken runs: $n_ok ok, $n_bad failed"
 [ $n_bad = 0 ] && [ $n_ok -gt 0 ]

@@ -101,6 +101,31 @@ void pf_lines_close(pf_lines *l) {
   *l = (pf_lines){0};
 }
 
+int pf_read_stdin(size_t limit, pf_buf *out) {
+  *out = (pf_buf){0};
+  int rc = read_fd(STDIN_FILENO, "standard input", limit, out);
+  if (rc != PF_OK)
+    pf_buf_free(out);
+  return rc;
+}
+
+int pf_make_dirs(const char *dir) {
+  char *s = pf_strdup(dir);
+  if (!s)
+    return PF_ENOMEM;
+  for (char *p = s + 1; *s && *p; p++)
+    if (*p == '/') {
+      *p = '\0';
+      mkdir(s, 0777); /* what is wrong with it shows in the last one */
+      *p = '/';
+    }
+  int rc = mkdir(s, 0777) != 0 && errno != EEXIST
+               ? pf_fail(PF_EIO, "%s: cannot make the folder: %s", dir, strerror(errno))
+               : PF_OK;
+  pf_free(s);
+  return rc;
+}
+
 int pf_write_all(int fd, const void *data, size_t n) {
   const char *p = data;
   while (n > 0) {

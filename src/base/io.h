@@ -13,6 +13,10 @@
 /* Reads a regular file of at most `limit` bytes into *out (NUL-terminated). PF_EINPUT when it is
  * missing, not a regular file or too large; PF_EIO when reading fails. */
 int pf_read_file(const char *path, size_t limit, pf_buf *out);
+/* The same from standard input. */
+int pf_read_stdin(size_t limit, pf_buf *out);
+/* Makes a folder and those above it; PF_EIO where it is not there then. */
+int pf_make_dirs(const char *dir);
 /* The lines of a file, one at a time. */
 typedef struct pf_lines {
   const char *path; /* the caller's */

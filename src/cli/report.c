@@ -20,7 +20,8 @@ typedef struct args {
 
 static const cli_opt opts[] = {
     {"out", 0, "OUT", "where the comparison goes", CLI_TEXT, .at = offsetof(args, out)},
-    {"force", 0, NULL, "write over one that is there", CLI_FLAG, .at = offsetof(args, force)},
+    {"force", 0, NULL, "write over a comparison that is there", CLI_FLAG,
+     .at = offsetof(args, force)},
     {0}};
 
 int cmd_report(int argc, char **argv) {
@@ -34,6 +35,9 @@ int cmd_report(int argc, char **argv) {
   if ((n > 1) != (a.out != NULL))
     return cli_usage("report", n > 1 ? "several studies want --out OUT"
                                      : "one study has its own page; --out is for several");
+  if (n == 1 && a.force)
+    return cli_usage("report", "--force is for a comparison; the page of one study is always made "
+                               "again");
   rc = n == 1 ? pf_report_make(argv[optind])
               : pf_report_compare((const char *const *)argv + optind, (size_t)n, a.out, a.force);
   if (rc != PF_OK)

@@ -92,7 +92,8 @@ static const char *const draws[] = {"paper", "all", NULL}, *const sharing[] = {"
 static const cli_opt opts[] = {
     {"out", 0, "DIR", "where the results go: report.html, summary.json, results.jsonl, ...",
      CLI_TEXT, AT(o.out_dir)},
-    {"grid", 0, "G", "short, long (the paper's), demo, or a grid file; default short", CLI_TEXT,
+    {"grid", 0, "G",
+     "short, long (the paper's), demo, a grid file, or - (standard input); default short", CLI_TEXT,
      AT(o.grid)},
     {"layers", 0, "LIST",
      "layers to substitute at, such as 3,5,8-10 or all; default: the grid's, else at 25, 40, 55, "
