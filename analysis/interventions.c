@@ -3,10 +3,13 @@
  * prompt and a sequence as taps, cuts and swaps. */
 #include <ctype.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/sourcerows.h"
+#include "analysis/tensorfile.h"
 #include "base/buf.h"
 #include "base/fpenv.h"
 #include "base/js.h"
@@ -552,42 +555,50 @@ static size_t heads_used(const pf_interventions *iv, const item *it) {
   return it->n_heads ? it->n_heads : all ? (size_t)all : 1;
 }
 
+/* A masked key stays masked, whatever the factor. */
 static void scale_values(float *v, size_t n, float f) {
   uint64_t env = pf_fp_enter();
   for (size_t i = 0; i < n && f != 1.0f; i++)
-    v[i] *= f;
+    if (v[i] != -INFINITY)
+      v[i] *= f;
   pf_fp_leave(env);
 }
 
-/* "name*rest" with '*' replaced by the layer. */
+/* The file's name with '*' replaced by the layer. */
+static void source_name(const item *it, int32_t layer, char *path, size_t size) {
+  const char *star = strchr(it->file, '*');
+  if (star)
+    snprintf(path, size, "%.*s%d%s", (int)(star - it->file), it->file, (int)layer, star + 1);
+  else
+    snprintf(path, size, "%s", it->file);
+}
+
+static int read_rows(const pf_interventions *iv, const item *it, int32_t layer, pf_span at,
+                     pf_tensor *t, bool *one) {
+  char path[4096], name[96];
+  const pf_hook_info *h = hook_info(iv->model, it->hook);
+  pf_rows_want w = {pf_hook_spell(h, layer, name, sizeof name), h->heads ? heads_used(iv, it) : 0,
+                    h->width < 0 ? 0 : (size_t)h->width, at};
+  source_name(it, layer, path, sizeof path);
+  int rc = pf_tensor_read_as(path, strstr(h->name, "hook_attn_scores") != NULL, t);
+  return rc == PF_OK ? pf_rows_fit(path, t, &w, one) : rc;
+}
+
+/* Rows of one layer from a file, scaled; they stay with iv. */
 static int file_operand(pf_interventions *iv, const item *it, int32_t layer, pf_span at,
                         operand *o) {
-  char path[4096];
-  const char *star = strchr(it->file, '*');
   const pf_hook_info *h = hook_info(iv->model, it->hook);
-  pf_tensor t;
-  if (star)
-    snprintf(path, sizeof path, "%.*s%d%s", (int)(star - it->file), it->file, (int)layer, star + 1);
-  else
-    snprintf(path, sizeof path, "%s", it->file);
-  int rc = pf_tensor_read(path, &t);
-  if (rc != PF_OK)
-    return where(iv, it, rc);
-  size_t n = pf_tensor_count(&t), heads = heads_used(iv, it);
-  size_t per_head = h->width >= 0 ? (size_t)h->width : t.n_dims ? t.dims[t.n_dims - 1] : 0;
-  size_t row = per_head * heads, positions = at.hi == INT32_MAX ? 1 : (size_t)(at.hi - at.lo);
+  size_t heads = heads_used(iv, it), per_head = h->width < 0 ? (size_t)at.hi : (size_t)h->width;
+  pf_tensor t = {0};
+  bool one;
   float *v = NULL;
-  if (row == 0 || (n != row && n != row * positions))
-    rc = pf_fail(PF_EINPUT,
-                 "%s: intervention %td: %s has %zu values; %s at %zu positions needs %zu, or %zu "
-                 "for all alike",
-                 iv->name, it - iv->items, path, n, h->name, positions, row * positions, row);
-  if (rc == PF_OK)
-    rc = keep_values(iv, n, &v);
+  int rc = read_rows(iv, it, layer, at, &t, &one);
+  size_t n = pf_tensor_count(&t);
+  rc = rc == PF_OK ? keep_values(iv, n, &v) : where(iv, it, rc);
   if (rc == PF_OK) {
     memcpy(v, t.data, n * sizeof *v);
     scale_values(v, n, it->scale);
-    *o = (operand){v, n == row ? 0 : row, per_head, h->width < 0 ? (int32_t)per_head : 0};
+    *o = (operand){v, one ? 0 : per_head * heads, per_head, h->width < 0 ? at.hi : 0};
   }
   pf_tensor_free(&t);
   return rc;
@@ -667,6 +678,26 @@ static int source_span(const pf_interventions *iv, const item *it, const pf_span
   return PF_OK;
 }
 
+/* Over keys a row has as many as its position: rows go to the positions that they come from. */
+static int check_source_keys(const pf_interventions *iv, const item *it, pf_span at, pf_span from) {
+  const pf_hook_info *h = hook_info(iv->model, it->hook);
+  int32_t last = at.hi == from.hi ? at.lo : at.hi - 1,
+          source = at.hi == from.hi ? from.lo : from.hi - 1;
+  char name[96];
+  if (h->width >= 0 || (at.lo == from.lo && at.hi == from.hi))
+    return PF_OK;
+  pf_hook_spell(h, it->n_layers == 1 ? it->layers[0] : -1, name, sizeof name);
+  if (at.hi == INT32_MAX)
+    return pf_fail(PF_EINPUT,
+                   "%s: intervention %td: %s has a key more at each position, and these positions "
+                   "have no end: give one that has, such as \"g1\"",
+                   iv->name, it - iv->items, name);
+  return pf_fail(PF_EINPUT,
+                 "%s: intervention %td: %s at the source's position %d has %d keys, at position %d "
+                 "it has %d: as many are wanted (\"source_positions\" must be the same positions)",
+                 iv->name, it - iv->items, name, source, source + 1, last, last + 1);
+}
+
 static int bind_from_prompt(pf_interventions *iv, const item *it, pf_ctx *c, const pf_tok *t,
                             pf_span at) {
   pf_ids ids = {0};
@@ -679,6 +710,8 @@ static int bind_from_prompt(pf_interventions *iv, const item *it, pf_ctx *c, con
   int rc = source_ids(iv, it, t, &ids, &spans);
   if (rc == PF_OK)
     rc = source_span(iv, it, &spans, at, &from);
+  if (rc == PF_OK)
+    rc = check_source_keys(iv, it, at, from);
   if (rc == PF_OK)
     rc = prompt_taps(iv, it, from, (int32_t)ids.n, &taps, &o);
   if (rc == PF_OK)

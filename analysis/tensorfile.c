@@ -52,6 +52,15 @@ size_t pf_tensor_count(const pf_tensor *t) {
   return count_of(t, &n) ? n : 0;
 }
 
+const char *pf_shape_text(const pf_tensor *t, char buf[PF_SHAPE_TEXT]) {
+  size_t n = 1;
+  buf[0] = '[';
+  for (int i = 0; i < t->n_dims; i++)
+    n += (size_t)snprintf(buf + n, PF_SHAPE_TEXT - n, "%s%zu", i ? ", " : "", t->dims[i]);
+  snprintf(buf + n, PF_SHAPE_TEXT - n, "]");
+  return buf;
+}
+
 void pf_tensor_free(pf_tensor *t) {
   pf_free(t->data);
   pf_free(t->name);
@@ -59,8 +68,8 @@ void pf_tensor_free(pf_tensor *t) {
 }
 
 /* Converts `bytes` bytes at p, which must be exactly the tensor's. */
-static int take(const char *where, const pf_file_dtype *t, const unsigned char *p, size_t bytes,
-                pf_tensor *out) {
+static int take(const char *where, bool masked, const pf_file_dtype *t, const unsigned char *p,
+                size_t bytes, pf_tensor *out) {
   size_t n, want;
   if (!count_of(out, &n) || !pf_mul3(n, t->size, 1, &want) || want != bytes)
     return pf_fail(PF_EINPUT, "%s: the shape does not agree with its %zu bytes of data", where,
@@ -70,7 +79,7 @@ static int take(const char *where, const pf_file_dtype *t, const unsigned char *
     return PF_ENOMEM;
   for (size_t i = 0; i < n; i++) {
     out->data[i] = pf_file_element(t, p + i * t->size);
-    if (!isfinite(out->data[i]))
+    if (!isfinite(out->data[i]) && !(masked && out->data[i] == -INFINITY))
       return pf_fail(PF_EINPUT, "%s: value %zu is not finite", where, i);
   }
   return PF_OK;
@@ -133,19 +142,21 @@ int pf_npy_head(const char *path, const unsigned char *b, size_t n, pf_tensor *o
   return PF_OK;
 }
 
-static int npy_parse(const char *path, const unsigned char *b, size_t n, pf_tensor *out) {
+static int npy_parse(const char *path, bool masked, const unsigned char *b, size_t n,
+                     pf_tensor *out) {
   const pf_file_dtype *t;
   size_t at;
-  int rc = pf_npy_head(path, b, n, out, &t, &at);
-  return rc == PF_OK ? take(path, t, b + at, n - at, out) : rc;
-}
-
-int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out) {
   *out = (pf_tensor){0};
-  int rc = npy_parse(name, data, n, out);
+  int rc = pf_npy_head(path, b, n, out, &t, &at);
+  if (rc == PF_OK)
+    rc = take(path, masked, t, b + at, n - at, out);
   if (rc != PF_OK)
     pf_tensor_free(out);
   return rc;
+}
+
+int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out) {
+  return npy_parse(name, false, data, n, out);
 }
 
 int pf_npy_write(const char *path, const pf_tensor *t) {
@@ -209,31 +220,43 @@ int pf_st_entry(const char *where, const json_t *e, size_t n, pf_tensor *out,
   return PF_OK;
 }
 
-static int st_entry(const char *where, const json_t *e, const unsigned char *data, size_t n,
-                    pf_tensor *out) {
-  const pf_file_dtype *t;
-  size_t first, bytes;
-  int rc = pf_st_entry(where, e, n, out, &t, &first, &bytes);
-  return rc == PF_OK ? take(where, t, data + first, bytes, out) : rc;
-}
-
-static int st_find(const char *name, const json_t *head, const char *tensor, const json_t **e) {
+static int st_find(const char *file, const json_t *head, const char *tensor, const char **name,
+                   const json_t **e) {
   size_t n = json_object_size(head) - (json_object_get(head, "__metadata__") != NULL);
   if (!tensor && n != 1)
-    return pf_fail(PF_EINPUT, "%s: holds %zu tensors: say which, as %s#NAME", name, n, name);
-  const char *key;
+    return pf_fail(PF_EINPUT, "%s: holds %zu tensors: say which, as %s#NAME", file, n, file);
   json_t *v;
-  json_object_foreach((json_t *)head, key, v) {
+  json_object_foreach((json_t *)head, *name, v) {
     *e = v;
-    if (tensor ? !strcmp(key, tensor) : strcmp(key, "__metadata__") != 0)
+    if (tensor ? !strcmp(*name, tensor) : strcmp(*name, "__metadata__") != 0)
       return PF_OK;
   }
-  return pf_fail(PF_EINPUT, "%s: no tensor '%s' in it", name, tensor ? tensor : "");
+  return pf_fail(PF_EINPUT, "%s: no tensor '%s' in it", file, tensor ? tensor : "");
 }
 
-int pf_safetensors_parse(const char *name, const void *data, size_t n, const char *tensor,
-                         pf_tensor *out) {
-  const unsigned char *b = data;
+/* The tensor of a header over n bytes of data; lines name it as sources do. */
+static int st_take(const char *file, bool masked, const json_t *head, const char *tensor,
+                   const unsigned char *data, size_t n, pf_tensor *out) {
+  const json_t *e = NULL;
+  const char *name = "";
+  const pf_file_dtype *t;
+  size_t first, bytes;
+  pf_buf where = {0};
+  int rc = st_find(file, head, tensor, &name, &e);
+  if (rc != PF_OK)
+    return rc;
+  pf_buf_printf(&where, "%s#%s", file, name);
+  rc = pf_buf_status(&where);
+  if (rc == PF_OK)
+    rc = pf_st_entry(where.s, e, n, out, &t, &first, &bytes);
+  if (rc == PF_OK)
+    rc = take(where.s, masked, t, data + first, bytes, out);
+  pf_buf_free(&where);
+  return rc;
+}
+
+static int st_parse(const char *name, bool masked, const unsigned char *b, size_t n,
+                    const char *tensor, pf_tensor *out) {
   uint64_t len = 0;
   *out = (pf_tensor){0};
   for (int i = 8; n >= 8 && i-- > 0;)
@@ -241,21 +264,23 @@ int pf_safetensors_parse(const char *name, const void *data, size_t n, const cha
   if (n < 8 || len > n - 8 || len > 100u << 20)
     return pf_fail(PF_EINPUT, "%s: not a safetensors file: the header goes beyond its end", name);
   json_t *head;
-  const json_t *e = NULL;
   int rc = pf_js_text(name, (const char *)b + 8, (size_t)len, &head);
   if (rc == PF_OK && !json_is_object(head))
     rc = pf_fail(PF_EINPUT, "%s: not a safetensors file: the header is no object", name);
   if (rc == PF_OK)
-    rc = st_find(name, head, tensor, &e);
-  if (rc == PF_OK)
-    rc = st_entry(name, e, b + 8 + len, n - 8 - (size_t)len, out);
+    rc = st_take(name, masked, head, tensor, b + 8 + len, n - 8 - (size_t)len, out);
   json_decref(head);
   if (rc != PF_OK)
     pf_tensor_free(out);
   return rc;
 }
 
-int pf_tensor_read(const char *source, pf_tensor *out) {
+int pf_safetensors_parse(const char *name, const void *data, size_t n, const char *tensor,
+                         pf_tensor *out) {
+  return st_parse(name, false, data, n, tensor, out);
+}
+
+int pf_tensor_read_as(const char *source, bool masked, pf_tensor *out) {
   const char *hash = strchr(source, '#');
   size_t n_path = hash ? (size_t)(hash - source) : strlen(source);
   char *path = pf_strdup(source);
@@ -265,15 +290,20 @@ int pf_tensor_read(const char *source, pf_tensor *out) {
     return PF_ENOMEM;
   path[n_path] = '\0';
   int rc = pf_read_file(path, (size_t)FILE_LIMIT_GIB << 30, &b);
+  const unsigned char *data = (const unsigned char *)b.s;
   bool npy = n_path > 4 && !strcmp(path + n_path - 4, ".npy");
   if (rc == PF_OK && npy && hash)
     rc = pf_fail(PF_EINPUT, "%s: a .npy file holds one array: leave #%s out", path, hash + 1);
   else if (rc == PF_OK)
-    rc = npy ? pf_npy_parse(path, b.s, b.n, out)
-             : pf_safetensors_parse(path, b.s, b.n, hash ? hash + 1 : NULL, out);
+    rc = npy ? npy_parse(path, masked, data, b.n, out)
+             : st_parse(path, masked, data, b.n, hash ? hash + 1 : NULL, out);
   pf_buf_free(&b);
   pf_free(path);
   return rc;
+}
+
+int pf_tensor_read(const char *source, pf_tensor *out) {
+  return pf_tensor_read_as(source, false, out);
 }
 
 int pf_st_header(const pf_tensor *t, size_t n, const char *const *metadata, pf_buf *out) {

@@ -5,6 +5,7 @@
 #define PF_ANALYSIS_TENSORFILE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "base/buf.h"
 #include "personaflow/analysis.h"
@@ -15,6 +16,11 @@ typedef struct pf_file_dtype {
   size_t size;
 } pf_file_dtype;
 
+/* "[2, 3]"; returns buf. */
+enum { PF_SHAPE_TEXT = 200 };
+const char *pf_shape_text(const pf_tensor *t, char buf[PF_SHAPE_TEXT]);
+/* pf_tensor_read; masked: values may be -inf, as in the scores of masked keys. */
+int pf_tensor_read_as(const char *source, bool masked, pf_tensor *out);
 /* The element at p as fp32. */
 float pf_file_element(const pf_file_dtype *t, const unsigned char *p);
 /* The head of a .npy file, of which the first n bytes are at b: shape into *out, the offset of the

@@ -90,12 +90,9 @@ static ptrdiff_t point_of(const pf_snap *like, const char *name) {
 }
 
 static int bad_shape(const char *path, const pf_tensor *t, const char *want) {
-  char shape[160];
-  size_t at = 0;
-  for (int i = 0; i < t->n_dims && at < sizeof shape - 24; i++)
-    at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%zu", i ? ", " : "", t->dims[i]);
-  shape[at] = '\0';
-  return pf_fail(PF_EINPUT, "%s: %s has the shape [%s]; wanted is %s", path, t->name, shape, want);
+  char shape[PF_SHAPE_TEXT];
+  return pf_fail(PF_EINPUT, "%s: %s has the shape %s; wanted is %s", path, t->name,
+                 pf_shape_text(t, shape), want);
 }
 
 /* Leading axes of 1 are a batch. Keys: [head, position, key], or [position, head, key] where only

@@ -28,6 +28,10 @@ static int check(const pf_model *m, const pf_tap *t, size_t i) {
     return pf_fail(PF_EUSAGE, "tap %zu: %s: capture needs a place to write to", i, h->name);
   if (h->width < 0 && (t->value || t->out) && t->n_keys <= 0)
     return pf_fail(PF_EUSAGE, "tap %zu: %s is a hook over keys and needs n_keys", i, h->name);
+  /* Fewer would leave the rest of a row as it was. */
+  if (h->width < 0 && (t->op == PF_OP_REPLACE || t->op == PF_OP_ADD) && t->n_keys < t->pos_hi)
+    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d keys at position %d, its values %d", i, h->name,
+                   t->pos_hi, t->pos_hi - 1, t->n_keys);
   if ((unsigned)t->op > PF_OP_ZERO)
     return pf_fail(PF_EUSAGE, "tap %zu: %s: unknown operation %d", i, h->name, (int)t->op);
   return PF_OK;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Intervention files: what is refused and with which line; what is bound does what taps, cuts and
  * swaps do, bit for bit. */
+#include <math.h>
+
 #include "model_util.h"
 #include "tests/suite.h"
 
@@ -100,6 +102,15 @@ static const struct {
     {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{"
      "\"prompt\":\"x\"}}",
      "needs the model's tokenizer"},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.attn.hook_pattern\",\"positions\":\"-1\",\"source\":"
+     "{\"ids\":[1,2,3]}}",
+     "source's position 2 has 3 keys, at position 39 it has 40"},
+    {"{\"op\":\"add\",\"site\":\"blocks.0.attn.hook_attn_scores\",\"positions\":\"1:3\",\"source\":"
+     "{\"ids\":[1,2,3]},\"source_positions\":\"1\"}",
+     "source's position 1 has 2 keys, at position 2 it has 3"},
+    {"{\"op\":\"replace\",\"site\":\"blocks.0.attn.hook_pattern\",\"phase\":\"generation\","
+     "\"source\":{\"ids\":[1,2,3]},\"source_positions\":\"1\"}",
+     "have no end"},
 };
 
 static void bind(const char *items, pf_seq *s, pf_interventions **iv, int want) {
@@ -232,6 +243,186 @@ START_TEST(replace_from_a_prompt_and_from_a_file) {
 }
 END_TEST
 
+/* ---- rows of files: g2-window has 4 heads of 20, a width of 48 ------------------------------- */
+
+#define RESID   "blocks.1.hook_resid_pre"
+#define Z       "blocks.1.attn.hook_z"
+#define PATTERN "blocks.1.attn.hook_pattern"
+
+static const struct {
+  const char *site, *positions, *heads;
+  int n_dims;
+  size_t dims[4];
+  const char *line; /* NULL: taken */
+} shapes[] = {
+    {RESID, "1:3", "", 1, {48}, NULL},
+    {RESID, "1:3", "", 2, {1, 48}, NULL},
+    {RESID, "1:3", "", 2, {2, 48}, NULL},
+    {RESID, "1:3", "", 3, {1, 2, 48}, NULL},
+    {RESID, "1:3", "", 2, {48, 2}, "[48, 2]; wanted for " RESID " is [2, 48], or [48] for all"},
+    {RESID, "1:3", "", 2, {4, 24}, "has the shape [4, 24]"},
+    {RESID, "1:3", "", 2, {2, 24}, "has the shape [2, 24]"},
+    {RESID, "1:3", "", 1, {96}, "has the shape [96]"},
+    {RESID, "1:3", "", 3, {2, 1, 48}, "has the shape [2, 1, 48]"},
+    {RESID, "1", "", 2, {48, 1}, "[48, 1]; wanted for " RESID " is [1, 48] or [48]"},
+    {RESID, "1", "", 2, {2, 48}, "has the shape [2, 48]"},
+    {Z, "1:3", "", 3, {2, 4, 20}, NULL},
+    {Z, "1:3", "", 2, {4, 20}, NULL},
+    {Z, "1:3", "", 2, {2, 80}, NULL},
+    {Z, "1:3", "", 1, {80}, NULL},
+    {Z, "1:3", "", 3, {4, 2, 20}, "[4, 2, 20]; wanted for " Z " is [2, 4, 20], or [4, 20]"},
+    {Z, "1:3", "", 2, {20, 4}, "has the shape [20, 4]"},
+    {Z, "1:3", ",\"heads\":[0,2]", 3, {2, 2, 20}, NULL},
+    {Z, "1:3", ",\"heads\":[0,2]", 3, {2, 4, 20}, "wanted for " Z " is [2, 2, 20]"},
+    {Z, "1:3", ",\"heads\":[3]", 2, {2, 20}, NULL},
+    {PATTERN, "4:6", "", 3, {2, 4, 6}, NULL},
+    {PATTERN, "5", "", 2, {4, 6}, NULL},
+    {PATTERN, "5", "", 2, {4, 5}, "has 5 keys; " PATTERN " at position 5 has 6"},
+    {PATTERN, "5", "", 2, {4, 50}, "has 50 keys; " PATTERN " at position 5 has 6"},
+    {PATTERN, "4:6", "", 3, {2, 4, 7}, "has 7 keys; " PATTERN " at position 5 has 6"},
+    {PATTERN, "4:6", "", 2, {4, 6}, "[4, 6]; wanted for " PATTERN " is [2, 4, keys]"},
+    {PATTERN, "4:6", "", 3, {4, 2, 6}, "has the shape [4, 2, 6]"},
+    {PATTERN, "3:", "", 3, {1, 4, 6}, "have no end"},
+};
+
+/* Rows of zeros, written and bound. */
+static void check_shape(const char *path, int i) {
+  pf_seq *s = tu_seq(ctx);
+  pf_interventions *iv;
+  char text[512];
+  pf_tensor t = {.n_dims = shapes[i].n_dims};
+  memcpy(t.dims, shapes[i].dims, sizeof shapes[i].dims);
+  t.data = calloc(pf_tensor_count(&t), sizeof *t.data);
+  ck_assert_int_eq(pf_npy_write(path, &t), PF_OK);
+  snprintf(text, sizeof text,
+           "{\"op\":\"add\",\"site\":\"%s\",\"positions\":\"%s\"%s,\"phase\":\"all\","
+           "\"source\":\"%s\"}",
+           shapes[i].site, shapes[i].positions, shapes[i].heads, path);
+  bind(text, s, &iv, shapes[i].line ? PF_EINPUT : PF_OK);
+  if (shapes[i].line)
+    ck_assert_msg(strstr(pf_last_error(), shapes[i].line), "%s", pf_last_error());
+  pf_interventions_free(iv);
+  pf_seq_free(s);
+  free(t.data);
+}
+
+START_TEST(rows_of_a_file_by_their_shape) {
+  char dir[] = "/tmp/pf-iv-XXXXXX", path[64];
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/v.npy", dir);
+  check_shape(path, _i);
+  remove(path);
+  remove(dir);
+}
+END_TEST
+
+/* Scores [4 positions, 4 heads, 4 keys] as captured: -inf where a row has no key. */
+static float *captured(const char *site, int32_t n, size_t *count) {
+  pf_seq *s = tu_seq(ctx);
+  *count = (size_t)n * 4 * (size_t)n;
+  float *v = calloc(*count, sizeof *v);
+  pf_tap cap = {.hook = tu_hook(model, site),
+                .layer = 1,
+                .head = -1,
+                .pos_hi = n,
+                .op = PF_OP_CAPTURE,
+                .out = v,
+                .out_stride = 4 * (size_t)n,
+                .n_keys = n};
+  ck_assert_int_eq(pf_seq_set_taps(s, &cap, 1), PF_OK);
+  tu_run(ctx, s, model, 1, 0, n, NULL);
+  pf_seq_free(s);
+  return v;
+}
+
+static void same_after(const char *items, const char *what) {
+  pf_seq *a = tu_seq(ctx), *b = tu_seq(ctx);
+  float *x = tu_logits(model), *y = tu_logits(model);
+  pf_interventions *iv;
+  bind(items, a, &iv, PF_OK);
+  tu_run(ctx, a, model, 1, 0, LEN, x);
+  tu_run(ctx, b, model, 1, 0, LEN, y);
+  tu_same(model, x, y, what);
+  pf_interventions_free(iv);
+  pf_seq_free(a);
+  pf_seq_free(b);
+  free(x);
+  free(y);
+}
+
+START_TEST(captured_keys_go_back) {
+  static const char *const sites[] = {PATTERN, "blocks.1.attn.hook_attn_scores",
+                                      "blocks.1.attn.hook_attn_scores_raw"};
+  char dir[] = "/tmp/pf-iv-XXXXXX", path[64], text[512];
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/v.safetensors", dir);
+  for (int i = 0; i < 3; i++) {
+    size_t n;
+    pf_tensor t = {.name = "v", .n_dims = 3, .dims = {LEN, 4, LEN}};
+    t.data = captured(sites[i], LEN, &n);
+    ck_assert_int_eq(pf_safetensors_write(path, &t, 1, NULL), PF_OK);
+    snprintf(text, sizeof text, "{\"op\":\"replace\",\"site\":\"%s\",\"source\":\"%s#v\"}",
+             sites[i], path);
+    same_after(text, sites[i]);
+    t.data[5] = 1; /* key 5 of position 0 */
+    ck_assert_int_eq(pf_safetensors_write(path, &t, 1, NULL), PF_OK);
+    pf_seq *s = tu_seq(ctx);
+    pf_interventions *iv;
+    bind(text, s, &iv, PF_EINPUT);
+    ck_assert_msg(strstr(pf_last_error(), "v.safetensors#v has a value for key 5"), "%s",
+                  pf_last_error());
+    pf_interventions_free(iv);
+    pf_seq_free(s);
+    free(t.data);
+  }
+  remove(path);
+  remove(dir);
+}
+END_TEST
+
+/* Scores are masked, nothing else is. */
+START_TEST(what_is_not_finite) {
+  char dir[] = "/tmp/pf-iv-XXXXXX", path[64], text[512];
+  float v[48] = {1, -INFINITY};
+  pf_tensor t = {.name = "v", .n_dims = 1, .dims = {48}, .data = v};
+  pf_interventions *iv;
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/v.safetensors", dir);
+  ck_assert_int_eq(pf_safetensors_write(path, &t, 1, NULL), PF_OK);
+  snprintf(text, sizeof text, "{\"op\":\"replace\",\"site\":\"" RESID "\",\"source\":\"%s\"}",
+           path);
+  pf_seq *s = tu_seq(ctx);
+  bind(text, s, &iv, PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), "v.safetensors#v: value 1 is not finite"), "%s",
+                pf_last_error());
+  pf_interventions_free(iv);
+  pf_seq_free(s);
+  remove(path);
+  remove(dir);
+}
+END_TEST
+
+/* A tap's values have a key for each that its rows have. */
+START_TEST(taps_over_keys) {
+  float v[4 * LEN] = {0};
+  pf_seq *s = tu_seq(ctx);
+  pf_tap t = {.hook = tu_hook(model, PATTERN),
+              .layer = 1,
+              .head = -1,
+              .pos_lo = 4,
+              .pos_hi = 6,
+              .op = PF_OP_REPLACE,
+              .value = v,
+              .n_keys = 6};
+  ck_assert_int_eq(pf_seq_set_taps(s, &t, 1), PF_OK);
+  t.n_keys = 5;
+  ck_assert_int_eq(pf_seq_set_taps(s, &t, 1), PF_EUSAGE);
+  ck_assert_msg(strstr(pf_last_error(), "6 keys at position 5, its values 5"), "%s",
+                pf_last_error());
+  pf_seq_free(s);
+}
+END_TEST
+
 #define SWAP(positions)                                                                            \
   "{\"op\":\"swap_kv\",\"positions\":\"" positions "\",\"source_positions\":\"0\","                \
   "\"source\":{\"ids\":[1]}}"
@@ -288,6 +479,10 @@ int main(void) {
                       (int)(sizeof unbindable / sizeof *unbindable));
   tcase_add_test(t, actions_equal_taps_cuts_and_swaps);
   tcase_add_test(t, replace_from_a_prompt_and_from_a_file);
+  tcase_add_loop_test(t, rows_of_a_file_by_their_shape, 0, (int)(sizeof shapes / sizeof *shapes));
+  tcase_add_test(t, captured_keys_go_back);
+  tcase_add_test(t, what_is_not_finite);
+  tcase_add_test(t, taps_over_keys);
   tcase_add_loop_test(t, what_never_fires_is_an_error, 0, (int)(sizeof firing / sizeof *firing));
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);

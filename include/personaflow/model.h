@@ -253,7 +253,8 @@ typedef enum pf_op { PF_OP_CAPTURE, PF_OP_REPLACE, PF_OP_ADD, PF_OP_SCALE, PF_OP
  * list order; a capture sees what the actions before it left. Row p uses value + (p -
  * pos_lo)*value_stride and out + (p - pos_lo)*out_stride (in floats). Width of a row: heads*width
  * of the hook for head = -1, width for one head; hooks over keys (scores, pattern) have n_keys
- * values a head, keys beyond the row's own position read as 0 (pattern) or -inf (scores). */
+ * values a head, keys beyond the row's own position read as 0 (pattern) or -inf (scores); a
+ * replacement or addition has at least pos_hi of them. */
 typedef struct pf_tap {
   int hook;
   int32_t layer; /* -1 for hooks that are not per layer */
