@@ -95,14 +95,56 @@ static int bad_shape(const char *path, const pf_tensor *t, const char *want) {
                  pf_shape_text(t, shape), want);
 }
 
-/* Leading axes of 1 are a batch. Keys: [head, position, key], or [position, head, key] where only
- * that fits. Others: [position, ...] with the point's values a position. */
+/* What the row of a position has for the keys after it: nothing. */
+static bool is_none(float v) {
+  return v == 0 || v <= -1e30f; /* masks that are added are the lowest float, not -inf */
+}
+
+/* Of n x n x n values whose last axis is keys: whether positions may be the axis `pos`. */
+static bool causal(const float *v, size_t n, int pos) {
+  for (size_t i = 0; i < n; i++)
+    for (size_t j = 0; j < n; j++)
+      for (size_t k = (pos ? j : i) + 1; k < n; k++)
+        if (!is_none(v[(i * n + j) * n + k]))
+          return false;
+  return true;
+}
+
+/* As many positions as heads: the keys that a row cannot have tell the axes apart; where they do
+ * not, the file is taken for one of ours. */
+static int heads_come_first(pf_values *s, size_t point, size_t n, bool *first) {
+  size_t count;
+  if (!pf_mul3(n, n, n, &count))
+    return PF_ENOMEM;
+  float *v = pf_alloc(count, sizeof *v);
+  int rc = v ? pf_tin_read(s->values, (size_t)s->tensor[point], 0, count, v) : PF_ENOMEM;
+  *first = rc == PF_OK && causal(v, n, 1) && !causal(v, n, 0);
+  pf_free(v);
+  return rc;
+}
+
+static bool is_length(const pf_blocks *b, size_t positions) {
+  return positions == (size_t)b->prompt || positions == (size_t)b->all;
+}
+
+/* d: the three axes. *pos: how many positions there are, 0 when the shape is no pattern's. */
+static int fit_keys(pf_values *s, const pf_blocks *b, size_t point, size_t heads, const size_t *d,
+                    size_t *pos) {
+  bool ours = d[1] == heads && d[0] == d[2] && is_length(b, d[0]);
+  bool theirs = d[0] == heads && d[1] == d[2] && is_length(b, d[1]);
+  s->head_first[point] = theirs;
+  *pos = ours || theirs ? d[2] : 0;
+  return ours && theirs ? heads_come_first(s, point, heads, &s->head_first[point]) : PF_OK;
+}
+
+/* Leading axes of 1 are a batch. Keys: [position, head, key] or [head, position, key]. Others:
+ * [position, ...] with the point's values a position. */
 static int fit(const char *path, pf_values *s, const pf_snap *like, const pf_blocks *b,
                size_t point) {
   const pf_at *a = &like->points.v[point];
   const pf_tensor *t = pf_tin_get(s->values, (size_t)s->tensor[point]);
   const size_t *d = t->dims;
-  int n = t->n_dims;
+  int n = t->n_dims, rc = PF_OK;
   char want[128];
   while (n > 2 && *d == 1 && (a->width || n > 3))
     d++, n--;
@@ -110,21 +152,18 @@ static int fit(const char *path, pf_values *s, const pf_snap *like, const pf_blo
   snprintf(want, sizeof want, "%d or %d positions of %zu values", (int)b->prompt, (int)b->all,
            a->heads * a->width);
   if (!a->width) {
-    snprintf(want, sizeof want, "[%zu heads, %d or %d positions, as many keys]", a->heads,
-             (int)b->prompt, (int)b->all);
-    if (n != 3)
-      return bad_shape(path, t, want);
-    s->head_first[point] = d[0] == a->heads && d[1] == d[2];
-    pos = s->head_first[point] ? d[1] : d[0];
-    if (!s->head_first[point] && (d[1] != a->heads || d[2] != d[0]))
-      return bad_shape(path, t, want);
-  } else if (pos == 0 || pf_tensor_count(t) != pos * a->heads * a->width) {
-    return bad_shape(path, t, want);
+    snprintf(want, sizeof want, "%d or %d positions, %zu heads (or these first), as many keys",
+             (int)b->prompt, (int)b->all, a->heads);
+    pos = 0;
+    rc = n == 3 ? fit_keys(s, b, point, a->heads, d, &pos) : PF_OK;
+  } else if (pos && pf_tensor_count(t) != pos * a->heads * a->width) {
+    pos = 0;
   }
-  if (pos != (size_t)b->prompt && pos != (size_t)b->all)
-    return bad_shape(path, t, want);
-  s->n_pos = s->n_pos == 0 || (int32_t)pos < s->n_pos ? (int32_t)pos : s->n_pos;
-  return PF_OK;
+  if (rc == PF_OK && !is_length(b, pos))
+    rc = bad_shape(path, t, want);
+  if (rc == PF_OK)
+    s->n_pos = s->n_pos == 0 || (int32_t)pos < s->n_pos ? (int32_t)pos : s->n_pos;
+  return rc;
 }
 
 int pf_values_foreign(pf_values *s, const char *path, const pf_snap *like, const pf_blocks *b,

@@ -459,6 +459,52 @@ START_TEST(hugging_face_names) {
 }
 END_TEST
 
+/* Four positions, four heads: [position, head, key] and [head, position, key] have one shape. */
+START_TEST(as_many_positions_as_heads) {
+  static const char *const names[] = {"hook_pattern", "hook_attn_scores", "hook_attn_scores_raw"};
+  enum { N = 4 };
+  pf_snap_opts o = opts("s", "{\"ids\": [2, 5, 6, 7]}");
+  pf_snap s;
+  bool same;
+  char out[400], file[400];
+  snprintf(out, sizeof out, "%s", o.out_dir); /* in() keeps the last few names */
+  snprintf(file, sizeof file, "%s", in("k.safetensors"));
+  o.out_dir = out;
+  o.full = 1;
+  o.max_tokens = 0;
+  make(&o);
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
+  for (int k = 0; k < 3; k++) {
+    pf_values v;
+    char point[64];
+    float ours[N * N * N], theirs[N * N * N];
+    snprintf(point, sizeof point, "blocks.2.attn.%s", names[k]);
+    size_t i = (size_t)pf_points_find(&s.points, point);
+    ck_assert_int_eq(pf_values_of_snap(&v, &s, 0, &s.points), PF_OK);
+    ck_assert_uint_eq(s.points.v[i].heads, N);
+    ck_assert_int_eq(pf_values_rows(&v, &s.points, i, 0, N, ours), PF_OK);
+    pf_values_free(&v);
+    for (int p = 0; p < N; p++)
+      for (int h = 0; h < N; h++)
+        memcpy(theirs + (h * N + p) * N, ours + (p * N + h) * N, N * sizeof *ours);
+    for (int t = 0; t < N * N * N; t++) /* Hugging Face's mask */
+      theirs[t] = theirs[t] == -INFINITY ? -3.4028235e38f : theirs[t];
+    for (int first = 0; first < 2; first++) {
+      pf_tensor t = {.name = point, .n_dims = 3, .dims = {N, N, N}, .data = first ? theirs : ours};
+      ck_assert_int_eq(pf_safetensors_write(file, &t, 1, NULL), PF_OK);
+      json_t *r = diff(o.out_dir, file, -1, &same);
+      ck_assert_msg(same, "%s, heads first: %d: %s", names[k], first, json_dumps(r, 0));
+      json_decref(r);
+      t.data[(1 * N + 1) * N] *= 1.5f; /* position 1, head 1: it is compared */
+      ck_assert_int_eq(pf_safetensors_write(file, &t, 1, NULL), PF_OK);
+      json_decref(diff(o.out_dir, file, -1, &same));
+      ck_assert(!same);
+    }
+  }
+  pf_snap_close(&s);
+}
+END_TEST
+
 START_TEST(damage_is_found) {
   pf_snap_opts o = opts("a", IDS), q = opts("b", IDS);
   pf_diff_opts d;
@@ -620,6 +666,7 @@ int main(void) {
   tcase_add_test(t, tokens_come_after_their_logits);
   tcase_add_test(t, ulps_and_tolerances);
   tcase_add_test(t, hugging_face_names);
+  tcase_add_test(t, as_many_positions_as_heads);
   tcase_add_test(t, damage_is_found);
   tcase_add_test(t, every_point_has_an_operation);
   tcase_add_test(t, tensors_in_order_of_use);
