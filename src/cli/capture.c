@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * personaflow capture MODEL: values at hook points of one prompt, as safetensors or .npy. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "cli/capfile.h"
 #include "cli/prompt.h"
 
 static const char usage[] =
@@ -19,8 +17,9 @@ static const char after[] = "Rows are [pos, ...] in the hook's own order; a hook
 typedef struct cap {
   cli_prompt prompt;
   cli_ready ready;
-  const char *hooks, *positions, *interventions, *out;
-  int npy, force, quiet, threads;
+  const char *hooks, *positions, *interventions;
+  cli_capfile file;
+  int quiet, threads;
   pf_precision precision;
   pf_span span;
   pf_tap *taps;
@@ -42,9 +41,12 @@ static const cli_opt opts[] = {
     {"interventions", 0, "FILE", "edits, cuts and swaps (doc/INTERVENTIONS.md)", CLI_TEXT,
      AT(interventions)},
     {"format", 0, "F", "safetensors (default; one file) or npy (a folder, one file a hook)",
-     CLI_WORD, AT(npy), .words = formats},
-    {"out", 0, "FILE|DIR", "where the values go", CLI_TEXT, AT(out)},
-    {"force", 0, NULL, "write over what is there", CLI_FLAG, AT(force)},
+     CLI_WORD, AT(file.npy), .words = formats},
+    {"out", 0, "FILE|DIR", "where the values go; it appears when it is whole", CLI_TEXT,
+     AT(file.out)},
+    {"force", 0, NULL,
+     "write over what is there; of a folder its .npy files of hooks, and nothing else may be in it",
+     CLI_FLAG, AT(file.force)},
     CLI_THREADS(cap, threads),
     CLI_PRECISIONS(cap, precision),
     {"quiet", 0, NULL, "no progress, no echo of positions", CLI_FLAG, AT(quiet)},
@@ -55,14 +57,12 @@ static const cli_opt opts[] = {
 static int check(const cap *c, int models) {
   if (models != 1)
     return cli_usage("capture", "one MODEL is wanted");
-  if (!c->hooks || !c->out)
+  if (!c->hooks || !c->file.out)
     return cli_usage("capture", "--hooks and --out are wanted");
-  if (!strcmp(c->out, "-"))
+  if (!strcmp(c->file.out, "-"))
     return cli_usage("capture",
                      "--out wants a file or a folder: values do not go to standard output");
-  if (access(c->out, F_OK) == 0 && !c->force)
-    return fprintf(stderr, "personaflow: %s: exists already; --force writes over it\n", c->out), 2;
-  return 0;
+  return cli_capfile_check(&c->file);
 }
 
 static const pf_hook_info *info_of(const pf_model *m, int id) {
@@ -187,27 +187,12 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
 }
 
 static int write_out(const cap *c, const pf_model *m) {
-  if (!c->npy) {
-    const pf_model_info *i = pf_model_get_info(m);
-    const char *slash = strrchr(i->dir, '/'), *name = slash && slash[1] ? slash + 1 : i->dir;
-    const char *meta[] = {"program", "personaflow", "version",   pf_version(),
-                          "model",   name,          "precision", pf_precision_name(i->precision),
-                          NULL};
-    int st = pf_safetensors_write(c->out, c->tensors, c->n, meta);
-    return st == PF_OK ? 0 : cli_fail(st);
-  }
-  if (mkdir(c->out, 0777) != 0 && errno != EEXIST)
-    return fprintf(stderr, "personaflow: %s: cannot make the folder: %s\n", c->out,
-                   strerror(errno)),
-           3;
-  for (size_t i = 0; i < c->n; i++) {
-    char path[4400];
-    snprintf(path, sizeof path, "%s/%s.npy", c->out, c->tensors[i].name);
-    int st = pf_npy_write(path, &c->tensors[i]);
-    if (st != PF_OK)
-      return cli_fail(st);
-  }
-  return 0;
+  const pf_model_info *i = pf_model_get_info(m);
+  const char *slash = strrchr(i->dir, '/'), *name = slash && slash[1] ? slash + 1 : i->dir;
+  const char *meta[] = {"program", "personaflow", "version",   pf_version(),
+                        "model",   name,          "precision", pf_precision_name(i->precision),
+                        NULL};
+  return cli_capfile_write(&c->file, c->tensors, c->n, meta);
 }
 
 static int resolve_span(cap *c) {
@@ -247,7 +232,9 @@ static int with_model(cap *c, const char *name) {
   int st = pf_model_resolve(name, dir, sizeof dir);
   if (st != PF_OK)
     return cli_fail(st);
-  int rc = cli_prompt_make("capture", &c->prompt, dir, &c->ready);
+  int rc = cli_capfile_look(&c->file, dir);
+  if (rc == 0)
+    rc = cli_prompt_make("capture", &c->prompt, dir, &c->ready);
   if (rc == 0)
     rc = resolve_span(c);
   pf_model_opts mo = {.threads = c->threads,
