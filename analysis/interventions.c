@@ -37,8 +37,8 @@ typedef struct item {
   const json_t *js; /* owned by pf_interventions.root */
   iv_op op;
   phase phase;
+  bool has_phase, has_scale;
   int hook;
-  bool per_layer;
   int32_t *layers, *heads; /* heads: n_heads = 0 means all */
   size_t n_layers, n_heads;
   const char *positions, *queries, *source_positions; /* NULL: default */
@@ -133,8 +133,23 @@ static int read_op(const pf_interventions *iv, item *it) {
     return bad(iv, it, "\"op\" must be replace, add, scale, zero, knockout or swap_kv");
   if (p < 0)
     return bad(iv, it, "\"phase\" must be prompt, generation or all");
+  if (ph && o == IV_SWAP)
+    return bad(iv, it,
+               "swap_kv takes no \"phase\": all queries after its positions see the source");
   it->op = (iv_op)o;
   it->phase = (phase)p;
+  it->has_phase = ph != NULL;
+  return PF_OK;
+}
+
+/* An entry that stands twice would act twice. */
+static int check_twice(const pf_interventions *iv, const item *it, const char *key,
+                       const int32_t *v, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    for (size_t k = 0; k < i; k++)
+      if (v[i] == v[k])
+        return pf_fail(PF_EINPUT, "%s: intervention %td: \"%s\": %d stands there twice", iv->name,
+                       it - iv->items, key, (int)v[i]);
   return PF_OK;
 }
 
@@ -159,7 +174,7 @@ static int read_list(const pf_interventions *iv, const item *it, const char *key
     (*out)[i] = (int32_t)x;
   }
   *n_out = count;
-  return PF_OK;
+  return all ? PF_OK : check_twice(iv, it, key, *out, count);
 }
 
 static const pf_hook_info *hook_info(const pf_model *m, int id) {
@@ -255,6 +270,7 @@ static int check_prompt(const pf_interventions *iv, const item *it) {
 static int read_source(const pf_interventions *iv, item *it) {
   const json_t *v = json_object_get(it->js, "source"), *s = json_object_get(it->js, "scale");
   it->scale = json_is_number(s) ? (float)json_number_value(s) : 1.0f;
+  it->has_scale = s != NULL;
   it->file = json_string_value(v);
   it->prompt = json_is_object(v) ? v : NULL;
   if (!!v != ops[it->op].source || (v && !it->file && !it->prompt))
@@ -265,6 +281,8 @@ static int read_source(const pf_interventions *iv, item *it) {
             : "this operation takes no \"source\"");
   if (s && (!json_is_number(s) || !ops[it->op].scale))
     return bad(iv, it, "\"scale\" must be a number, and only replace, add and scale take one");
+  if (!isfinite(it->scale))
+    return bad(iv, it, "\"scale\" is too large for a float (3.4e38)");
   if (it->op == IV_SCALE && !s)
     return bad(iv, it, "scale needs \"scale\"");
   if (it->op == IV_SWAP && !it->prompt)
@@ -323,25 +341,39 @@ static int read_item(const pf_interventions *iv, item *it) {
   return rc == PF_OK ? read_places(iv, it) : rc;
 }
 
+static int check_file_keys(const pf_interventions *iv) {
+  static const char *const known[] = {"schema", "interventions", "note"};
+  const char *key;
+  const json_t *v;
+  json_object_foreach(iv->root, key, v) {
+    if (index_of(key, known, sizeof *known, sizeof known / sizeof *known) < 0)
+      return pf_fail(PF_EINPUT,
+                     "%s: unknown key '%s' (a file has \"schema\", \"interventions\" and \"note\")",
+                     iv->name, key);
+  }
+  return PF_OK;
+}
+
 static int read_all(pf_interventions *iv) {
   const json_t *schema = json_object_get(iv->root, "schema"),
                *list = json_object_get(iv->root, "interventions");
   if (!json_is_string(schema) ||
       strcmp(json_string_value(schema), "personaflow-interventions/1") != 0)
     return pf_fail(PF_EINPUT, "%s: \"schema\" must be \"personaflow-interventions/1\"", iv->name);
+  int rc = check_file_keys(iv);
+  if (rc != PF_OK)
+    return rc;
   if (!json_is_array(list) || json_array_size(list) == 0)
     return pf_fail(PF_EINPUT, "%s: \"interventions\" must be a non-empty list", iv->name);
   size_t n = json_array_size(list);
   if (!(iv->items = pf_calloc(n, sizeof *iv->items)))
     return PF_ENOMEM;
   iv->n = n;
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; rc == PF_OK && i < n; i++) {
     iv->items[i].js = json_array_get(list, i);
-    int rc = read_item(iv, &iv->items[i]);
-    if (rc != PF_OK)
-      return rc;
+    rc = read_item(iv, &iv->items[i]);
   }
-  return PF_OK;
+  return rc;
 }
 
 static int adopt(pf_interventions **out, const char *name, json_t *root, const pf_model *m) {
@@ -456,8 +488,21 @@ static void line_span(pf_buf *b, const char *what, pf_span at, const char *text)
     pf_buf_printf(b, " (%s)", text);
 }
 
-/* queries: of a knockout, else NULL. */
-static int add_line(pf_interventions *iv, const item *it, pf_span at, const pf_span *queries) {
+/* " source x.npy", or the prompt as the file has it and where its values come from. */
+static void line_source(pf_buf *b, const item *it, const pf_span *from) {
+  char *prompt = it->prompt ? json_dumps(it->prompt, JSON_COMPACT) : NULL;
+  if (it->file || prompt)
+    pf_buf_printf(b, " source %s", it->file ? it->file : prompt);
+  if (from)
+    line_span(b, "source positions", *from,
+              it->source_positions ? it->source_positions : it->positions);
+  free(prompt);
+}
+
+/* queries: of a knockout, else NULL; from: in a source prompt, else NULL. */
+static int add_line(pf_interventions *iv, const item *it, pf_span at, const pf_span *queries,
+                    const pf_span *from) {
+  static const char *const whats[] = {NULL, "k", "v", "kv"};
   size_t start = iv->lines.n;
   const char *site = json_string_value(json_object_get(it->js, "site"));
   pf_buf_printf(&iv->lines, "%s %s", ops[it->op].name, site ? site : "attention");
@@ -467,6 +512,11 @@ static int add_line(pf_interventions *iv, const item *it, pf_span at, const pf_s
   line_span(&iv->lines, "positions", at, it->positions);
   if (queries)
     line_span(&iv->lines, "queries", *queries, it->queries);
+  line_source(&iv->lines, it, from);
+  if (it->op == IV_SWAP)
+    pf_buf_printf(&iv->lines, " what %s", whats[it->what & 3]);
+  if (it->has_scale)
+    pf_buf_printf(&iv->lines, " scale %.9g", (double)it->scale);
   pf_buf_add(&iv->lines, "", 1); /* lines are kept one after the other, each with its NUL */
   int rc = APPEND(iv, line_at, n_lines, cap_lines, start);
   return rc == PF_OK ? pf_buf_status(&iv->lines) : rc;
@@ -713,6 +763,8 @@ static int bind_from_prompt(pf_interventions *iv, const item *it, pf_ctx *c, con
   if (rc == PF_OK)
     rc = check_source_keys(iv, it, at, from);
   if (rc == PF_OK)
+    rc = add_line(iv, it, at, NULL, &from);
+  if (rc == PF_OK)
     rc = prompt_taps(iv, it, from, (int32_t)ids.n, &taps, &o);
   if (rc == PF_OK)
     rc = run_source(iv, c, &ids, taps, it->n_layers * parts, &seq);
@@ -730,10 +782,10 @@ static int bind_taps(pf_interventions *iv, const item *it, pf_ctx *c, const pf_t
                      const pf_spans *s) {
   pf_span at;
   int rc = span_of(iv, it, it->positions, it->phase, s, &at);
-  if (rc == PF_OK)
-    rc = add_line(iv, it, at, NULL);
   if (rc == PF_OK && it->prompt)
     return bind_from_prompt(iv, it, c, t, at);
+  if (rc == PF_OK)
+    rc = add_line(iv, it, at, NULL, NULL);
   for (size_t l = 0; rc == PF_OK && l < it->n_layers; l++) {
     operand o = {0};
     if (it->file)
@@ -748,9 +800,9 @@ static int bind_cut(pf_interventions *iv, item *it, const pf_spans *s) {
   pf_span keys, q;
   int rc = span_of(iv, it, it->positions, PHASE_ALL, s, &keys);
   if (rc == PF_OK)
-    rc = span_of(iv, it, it->queries, it->queries ? PHASE_ALL : it->phase, s, &q);
+    rc = span_of(iv, it, it->queries, it->queries && !it->has_phase ? PHASE_ALL : it->phase, s, &q);
   if (rc == PF_OK)
-    rc = add_line(iv, it, keys, &q);
+    rc = add_line(iv, it, keys, &q, NULL);
   if (rc == PF_OK)
     it->edge_keys = keys, it->edge_queries = q;
   size_t heads = it->n_heads ? it->n_heads : 1;
@@ -769,8 +821,6 @@ static int bind_swap(pf_interventions *iv, item *it, pf_ctx *c, const pf_tok *t,
   pf_span at, from;
   pf_seq *src = NULL;
   int rc = span_of(iv, it, it->positions, PHASE_PROMPT, s, &at);
-  if (rc == PF_OK)
-    rc = add_line(iv, it, at, NULL);
   if (rc == PF_OK) /* rows inside the span keep their own keys and values */
     it->edge_keys = at, it->edge_queries = (pf_span){at.hi, INT32_MAX};
   if (rc == PF_OK)
@@ -779,6 +829,8 @@ static int bind_swap(pf_interventions *iv, item *it, pf_ctx *c, const pf_tok *t,
     rc = source_span(iv, it, &spans, at, &from);
   if (rc == PF_OK && from.hi - from.lo != at.hi - at.lo)
     rc = bad(iv, it, "swap_kv needs as many source positions as positions");
+  if (rc == PF_OK)
+    rc = add_line(iv, it, at, NULL, &from);
   if (rc == PF_OK)
     rc = run_source(iv, c, &ids, NULL, 0, &src);
   size_t heads = it->n_heads ? it->n_heads : 1;

@@ -59,6 +59,15 @@ static const struct {
      "kv, k or v"},
     {"{\"op\":\"zero\",\"site\":\"blocks.0.hook_resid_pre\",\"queries\":\"1\"}",
      "only knockout takes"},
+    {"{\"op\":\"swap_kv\",\"positions\":\"1\",\"source\":{\"ids\":[1]},\"phase\":\"prompt\"}",
+     "takes no \"phase\""},
+    {"{\"op\":\"zero\",\"site\":\"blocks.*.hook_resid_pre\",\"layers\":[3,1,3]}",
+     "\"layers\": 3 stands there twice"},
+    {"{\"op\":\"knockout\",\"positions\":\"1\",\"heads\":[0,0]}", "\"heads\": 0 stands"},
+    {"{\"op\":\"scale\",\"site\":\"blocks.0.hook_resid_pre\",\"scale\":1e300}", "too large for"},
+    {"{\"op\":\"scale\",\"site\":\"blocks.0.hook_resid_pre\",\"scale\":-3.5e38}", "too large"},
+    {"{\"op\":\"zero\",\"site\":\"hook_embed\"}],\"phase\":\"prompt\",\"note\":[1",
+     "unknown key 'phase'"},
     {SOURCE("{}"), "a source prompt is"},
     {SOURCE("{\"ids\":[]}"), "non-empty list"},
     {SOURCE("{\"ids\":3}"), "non-empty list"},
@@ -102,6 +111,8 @@ static const struct {
     {"{\"op\":\"replace\",\"site\":\"blocks.0.hook_resid_pre\",\"positions\":\"1\",\"source\":{"
      "\"prompt\":\"x\"}}",
      "needs the model's tokenizer"},
+    {"{\"op\":\"knockout\",\"positions\":\"1\",\"queries\":\"3:9\",\"phase\":\"generation\"}",
+     "positions '3:9' hold nothing of the phase 'generation'"},
     {"{\"op\":\"replace\",\"site\":\"blocks.0.attn.hook_pattern\",\"positions\":\"-1\",\"source\":"
      "{\"ids\":[1,2,3]}}",
      "source's position 2 has 3 keys, at position 39 it has 40"},
@@ -423,6 +434,64 @@ START_TEST(taps_over_keys) {
 }
 END_TEST
 
+/* ---- lines ----------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *items, *line;
+} lines[] = {
+    {"{\"op\":\"zero\",\"site\":\"blocks.*.attn.hook_z\",\"layers\":[2,0],\"heads\":[1],"
+     "\"positions\":\"-1\"}",
+     "zero blocks.*.attn.hook_z layers 2,0 heads 1 positions 39..39 (-1)"},
+    {"{\"op\":\"scale\",\"site\":\"hook_embed\",\"scale\":1,\"phase\":\"generation\"}",
+     "scale hook_embed positions 40.. scale 1"},
+    {"{\"op\":\"add\",\"site\":\"hook_embed\",\"positions\":\"1:3\",\"scale\":0.25,"
+     "\"source\":{\"ids\":[1,2]},\"source_positions\":\"-1\"}",
+     "add hook_embed positions 1..2 (1:3) source {\"ids\":[1,2]} source positions 1..1 (-1) scale "
+     "0.25"},
+    {"{\"op\":\"replace\",\"site\":\"hook_embed\",\"positions\":\"-1\",\"source\":{\"ids\":[1,2]}}",
+     "replace hook_embed positions 39..39 (-1) source {\"ids\":[1,2]} source positions 1..1 (-1)"},
+    {"{\"op\":\"swap_kv\",\"layers\":[1],\"positions\":\"0\",\"what\":\"v\",\"source\":{\"ids\":[7]"
+     "}}",
+     "swap_kv attention layers 1 positions 0..0 (0) source {\"ids\":[7]} source positions 0..0 (0) "
+     "what v"},
+    {"{\"op\":\"knockout\",\"layers\":[1],\"positions\":\"0\",\"queries\":\"3:99\","
+     "\"phase\":\"prompt\"}",
+     "knockout attention layers 1 positions 0..0 (0) queries 3..39 (3:99)"},
+    {"{\"op\":\"knockout\",\"layers\":[1],\"positions\":\"0\",\"queries\":\"3:99\"}",
+     "knockout attention layers 1 positions 0..0 (0) queries 3..98 (3:99)"},
+};
+
+START_TEST(lines_say_all_that_was_resolved) {
+  pf_seq *s = tu_seq(ctx);
+  pf_interventions *iv;
+  bind(lines[_i].items, s, &iv, PF_OK);
+  ck_assert_str_eq(pf_interventions_line(iv, 0), lines[_i].line);
+  pf_interventions_free(iv);
+  pf_seq_free(s);
+}
+END_TEST
+
+START_TEST(source_files_are_named) {
+  char dir[] = "/tmp/pf-iv-XXXXXX", path[64], text[512], line[512];
+  float v[48] = {0};
+  pf_tensor t = {.n_dims = 1, .dims = {48}, .data = v};
+  pf_interventions *iv;
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/v.npy", dir);
+  ck_assert_int_eq(pf_npy_write(path, &t), PF_OK);
+  snprintf(text, sizeof text,
+           "{\"op\":\"add\",\"site\":\"" RESID "\",\"source\":\"%s\",\"scale\":-2}", path);
+  snprintf(line, sizeof line, "add " RESID " layers 1 positions 0..39 source %s scale -2", path);
+  pf_seq *s = tu_seq(ctx);
+  bind(text, s, &iv, PF_OK);
+  ck_assert_str_eq(pf_interventions_line(iv, 0), line);
+  pf_interventions_free(iv);
+  pf_seq_free(s);
+  remove(path);
+  remove(dir);
+}
+END_TEST
+
 #define SWAP(positions)                                                                            \
   "{\"op\":\"swap_kv\",\"positions\":\"" positions "\",\"source_positions\":\"0\","                \
   "\"source\":{\"ids\":[1]}}"
@@ -483,6 +552,8 @@ int main(void) {
   tcase_add_test(t, captured_keys_go_back);
   tcase_add_test(t, what_is_not_finite);
   tcase_add_test(t, taps_over_keys);
+  tcase_add_loop_test(t, lines_say_all_that_was_resolved, 0, (int)(sizeof lines / sizeof *lines));
+  tcase_add_test(t, source_files_are_named);
   tcase_add_loop_test(t, what_never_fires_is_an_error, 0, (int)(sizeof firing / sizeof *firing));
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
