@@ -207,7 +207,7 @@ static int run_values(const bisect *b, const setting *s, const pf_points *points
   int rc = pf_snap_prompt_init(&p, points, b->stored.id, b->stored.ids.v, b->stored.ids.n,
                                b->snap.max_tokens, b->snap.block);
   if (rc == PF_OK)
-    rc = pf_points_values(&out, path, points, &p);
+    rc = pf_points_values(&out, path, points, &p, r.model, NULL);
   r.rows = put_rows;
   r.user = out;
   if (rc == PF_OK)

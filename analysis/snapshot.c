@@ -259,11 +259,9 @@ static int put_rows(void *user, size_t point, int32_t lo, int32_t hi, const floa
   return pf_tout_put(s->values, point, (size_t)lo * stride, v, (size_t)(hi - lo) * stride);
 }
 
-int pf_points_values(pf_tout **out, const char *path, const pf_points *points,
-                     const pf_snap_prompt *p) {
-  const char *meta[] = {"program", "personaflow", "version", pf_version(), "prompt", p->id, NULL};
+static int open_tensors(pf_tout **out, const char *path, const pf_points *points,
+                        const pf_snap_prompt *p, const pf_origin *origin) {
   pf_tensor *t = pf_calloc(points->n, sizeof *t);
-  *out = NULL;
   if (!t)
     return PF_ENOMEM;
   for (size_t i = 0; i < points->n; i++) {
@@ -274,8 +272,21 @@ int pf_points_values(pf_tout **out, const char *path, const pf_points *points,
       t[i].dims[t[i].n_dims++] = a->heads;
     t[i].dims[t[i].n_dims++] = a->width ? a->width : (size_t)p->blocks.all;
   }
-  int rc = pf_tout_open(out, path, t, points->n, meta);
+  int rc = pf_tout_open(out, path, t, points->n, pf_origin_pairs(origin));
   pf_free(t);
+  return rc;
+}
+
+int pf_points_values(pf_tout **out, const char *path, const pf_points *points,
+                     const pf_snap_prompt *p, const pf_model *m, const char *tokenizer_sha256) {
+  pf_origin *o;
+  *out = NULL;
+  int rc = pf_origin_new(&o, m, tokenizer_sha256, p->ids.v, p->ids.n, (pf_span){0, p->blocks.all});
+  if (rc == PF_OK)
+    rc = pf_origin_add(o, "prompt", p->id);
+  if (rc == PF_OK)
+    rc = open_tensors(out, path, points, p, o);
+  pf_origin_free(o);
   return rc;
 }
 
@@ -288,7 +299,8 @@ static void count(void *user, int32_t positions) {
 
 static int open_values(snap *s, size_t k, const pf_snap_prompt *p) {
   char path[4400];
-  return pf_points_values(&s->values, prompt_path(s, k, "safetensors", path), &s->points, p);
+  return pf_points_values(&s->values, prompt_path(s, k, "safetensors", path), &s->points, p,
+                          s->model, s->prompts.tokenizer_sha256);
 }
 
 static int close_values(snap *s, int rc) {

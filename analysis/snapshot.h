@@ -93,9 +93,10 @@ void pf_snap_prompt_free(pf_snap_prompt *p);
 int pf_snap_view(pf_snap_prompt *view, const pf_snap_prompt *p, const pf_points *own,
                  const pf_points *wanted);
 /* A file for the values of the prompt: a tensor [position, head, width] for each point, [position,
- * width] for those without heads. */
+ * width] for those without heads. Its metadata is of m (pf_origin), tokenizer_sha256 may be NULL.
+ */
 int pf_points_values(pf_tout **out, const char *path, const pf_points *points,
-                     const pf_snap_prompt *p);
+                     const pf_snap_prompt *p, const pf_model *m, const char *tokenizer_sha256);
 
 /* Runs prompts. Each one is evaluated in pieces of at most `chunk` rows and then max_tokens tokens
  * are chosen greedily, an end-of-sequence token like any other; all but the last are evaluated too.

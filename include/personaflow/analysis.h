@@ -125,6 +125,20 @@ PF_API int pf_npy_write(const char *path, const pf_tensor *t);
 PF_API int pf_safetensors_write(const char *path, const pf_tensor *t, size_t n,
                                 const char *const *metadata);
 
+/* What recorded values come from, as metadata of their file: program, version, contract, model (its
+ * directory), precision, weights_sha256, tokenizer_sha256, prompt_ids_sha256 (of the text
+ * "2,5,6"), prompt_ids (that text, of up to 512), positions ("3:7", of the values). What is not
+ * known is left out: the weights' checksum of a model that was opened without it, the tokenizer's
+ * where it is NULL. */
+typedef struct pf_origin pf_origin;
+PF_API int pf_origin_new(pf_origin **out, const pf_model *m, const char *tokenizer_sha256,
+                         const int32_t *ids, size_t n, pf_span at);
+/* One more; at most 24 in all. */
+PF_API int pf_origin_add(pf_origin *o, const char *key, const char *value);
+/* key, value, ..., NULL, as pf_safetensors_write takes them; they belong to o. */
+PF_API const char *const *pf_origin_pairs(const pf_origin *o);
+PF_API void pf_origin_free(pf_origin *o);
+
 /* ---- interventions as data
  * -------------------------------------------------------------------------------------- */
 

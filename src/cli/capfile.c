@@ -6,13 +6,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NPY ".npy"
+#define NPY    ".npy"
+#define ORIGIN "capture.json"
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
@@ -99,7 +101,8 @@ static int judge_file(void *user, const char *name) {
   char path[4400];
   struct stat st;
   snprintf(path, sizeof path, "%s/%s", j->dir, name);
-  if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && is_hook_file(j->m, name))
+  if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+      (!strcmp(name, ORIGIN) || is_hook_file(j->m, name)))
     return 0;
   fprintf(stderr,
           "personaflow: %s: holds %s, which is no file of a capture: choose another folder\n",
@@ -185,18 +188,41 @@ static void folder_name(const char *given, char out[4100]) {
   free(real);
 }
 
-static int write_folder(const cli_capfile *f, const pf_tensor *t, size_t n) {
-  char out[4100], tmp[4200], path[4600];
+static int write_origin(const char *dir, const char *const *metadata) {
+  char path[4600];
+  json_t *o = json_pack("{s:s}", "schema", "personaflow-capture/1");
+  for (size_t i = 0; metadata[i]; i += 2)
+    json_object_set_new(o, metadata[i], json_string(metadata[i + 1]));
+  snprintf(path, sizeof path, "%s/" ORIGIN, dir);
+  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  bool ok = fd >= 0 && json_dumpfd(o, fd, JSON_INDENT(1)) == 0 && write(fd, "\n", 1) == 1 &&
+            fsync(fd) == 0;
+  int rc = ok ? 0 : cannot(path, "write");
+  if (fd >= 0)
+    close(fd);
+  json_decref(o);
+  return rc;
+}
+
+static int write_files(const char *dir, const pf_tensor *t, size_t n, const char *const *metadata) {
+  char path[4600];
+  int rc = 0;
+  for (size_t i = 0; rc == 0 && i < n; i++) {
+    snprintf(path, sizeof path, "%s/%s" NPY, dir, t[i].name);
+    int st = pf_npy_write(path, &t[i]);
+    rc = st == PF_OK ? 0 : cli_fail(st);
+  }
+  return rc ? rc : write_origin(dir, metadata);
+}
+
+static int write_folder(const cli_capfile *f, const pf_tensor *t, size_t n,
+                        const char *const *metadata) {
+  char out[4100], tmp[4200];
   folder_name(f->out, out);
   snprintf(tmp, sizeof tmp, "%s.tmp.%ld", out, (long)getpid());
   if (mkdir(tmp, 0777) != 0)
     return cannot(f->out, "make the folder");
-  int rc = 0;
-  for (size_t i = 0; rc == 0 && i < n; i++) {
-    snprintf(path, sizeof path, "%s/%s" NPY, tmp, t[i].name);
-    int st = pf_npy_write(path, &t[i]);
-    rc = st == PF_OK ? 0 : cli_fail(st);
-  }
+  int rc = write_files(tmp, t, n, metadata);
   if (rc == 0 && put_in_place(tmp, out, f->force) != 0)
     rc = cannot(f->out, "write");
   if (rc)
@@ -207,7 +233,7 @@ static int write_folder(const cli_capfile *f, const pf_tensor *t, size_t n) {
 int cli_capfile_write(const cli_capfile *f, const pf_tensor *t, size_t n,
                       const char *const *metadata) {
   if (f->npy)
-    return write_folder(f, t, n);
+    return write_folder(f, t, n, metadata);
   int st = pf_safetensors_write(f->out, t, n, metadata);
   return st == PF_OK ? 0 : cli_fail(st);
 }

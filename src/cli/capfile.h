@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What capture writes: one safetensors file, or a folder with one .npy file a hook. */
+ * What capture writes: one safetensors file, or a folder with one .npy file a hook
+ * and capture.json, which has what a safetensors file has as metadata. */
 #ifndef PF_CLI_CAPFILE_H
 #define PF_CLI_CAPFILE_H
 
@@ -16,7 +17,7 @@ typedef struct cli_capfile {
 int cli_capfile_check(const cli_capfile *f);
 /* That --force would remove nothing but an earlier capture; dir: the model's. */
 int cli_capfile_look(const cli_capfile *f, const char *dir);
-/* Writes under another name beside it and renames the whole. */
+/* Writes under another name beside it and renames the whole. metadata: key, value, ..., NULL. */
 int cli_capfile_write(const cli_capfile *f, const pf_tensor *t, size_t n,
                       const char *const *metadata);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * personaflow capture MODEL: values at hook points of one prompt, as safetensors or .npy. */
+ * personaflow capture MODEL: values at hook points of one prompt, as safetensors or .npy, and
+ * what they come from. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,14 +12,18 @@ static const char usage[] =
     "usage: personaflow capture MODEL PROMPT --hooks NAMES --out FILE.safetensors|DIR [OPTIONS]\n"
     "Writes the values at hook points of a prompt.\n";
 
-static const char after[] = "Rows are [pos, ...] in the hook's own order; a hook over keys has one "
-                            "column a key position.\n";
+static const char after[] =
+    "Rows are [pos, ...] in the hook's own order; a hook over keys has one "
+    "column a key position.\nThe file's metadata (capture.json in a folder) says "
+    "what they come from: checksums\nof weights, tokenizer and prompt, the "
+    "token ids, positions, interventions.\n";
 
 typedef struct cap {
   cli_prompt prompt;
   cli_ready ready;
   const char *hooks, *positions, *interventions;
   cli_capfile file;
+  pf_interventions *iv; /* NULL: none */
   int quiet, threads;
   pf_precision precision;
   pf_span span;
@@ -150,13 +155,12 @@ static int add_names(cap *c, const pf_model *m) {
 
 /* Both the interventions' actions and the captures act at the sequence's points: edits first. */
 static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
-  pf_interventions *iv = NULL;
   size_t n = c->ready.ids.n, n_edit = 0;
   const pf_tap *edits = NULL;
   int st = PF_OK;
   if (c->interventions) {
-    st = cli_interventions(c->interventions, m, ctx, &c->ready, seq, &iv);
-    edits = st == PF_OK ? pf_interventions_taps(iv, &n_edit) : NULL;
+    st = cli_interventions(c->interventions, m, ctx, &c->ready, seq, &c->iv);
+    edits = st == PF_OK ? pf_interventions_taps(c->iv, &n_edit) : NULL;
   }
   pf_tap *all = calloc(n_edit + c->n, sizeof *all);
   pf_row *rows = calloc(n, sizeof *rows);
@@ -169,8 +173,8 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
     st = pf_seq_set_taps(seq, all, n_edit + c->n);
     if (st == PF_OK)
       st = pf_eval(ctx, rows, n, NULL);
-    if (st == PF_OK && iv)
-      st = pf_interventions_check_edges(iv);
+    if (st == PF_OK && c->iv)
+      st = pf_interventions_check_edges(c->iv);
   }
   int rc = st != PF_OK ? cli_fail(st) : !all || !rows ? 5 : 0;
   char name[96];
@@ -180,19 +184,36 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
                     pf_hook_spell(info_of(m, all[i].hook), all[i].layer, name, sizeof name)),
             3);
   pf_seq_set_taps(seq, NULL, 0);
-  pf_interventions_free(iv);
   free(all);
   free(rows);
   return rc;
 }
 
+/* The lines of the interventions, which the values depend on. */
+static int add_lines(pf_origin *o, const pf_interventions *iv) {
+  size_t n = 0;
+  char *text = NULL;
+  FILE *f = open_memstream(&text, &n);
+  const char *line;
+  for (size_t i = 0; f && iv && (line = pf_interventions_line(iv, i)); i++)
+    fprintf(f, "%s%s", i ? "\n" : "", line);
+  int st = f && fclose(f) == 0 ? PF_OK : PF_ENOMEM;
+  if (st == PF_OK && iv)
+    st = pf_origin_add(o, "interventions", text);
+  free(text);
+  return st;
+}
+
 static int write_out(const cap *c, const pf_model *m) {
-  const pf_model_info *i = pf_model_get_info(m);
-  const char *slash = strrchr(i->dir, '/'), *name = slash && slash[1] ? slash + 1 : i->dir;
-  const char *meta[] = {"program", "personaflow", "version",   pf_version(),
-                        "model",   name,          "precision", pf_precision_name(i->precision),
-                        NULL};
-  return cli_capfile_write(&c->file, c->tensors, c->n, meta);
+  pf_origin *o;
+  const char *tok = c->ready.tok ? pf_tok_sha256(c->ready.tok) : NULL;
+  int st = pf_origin_new(&o, m, tok, c->ready.ids.v, c->ready.ids.n, c->span);
+  if (st == PF_OK)
+    st = add_lines(o, c->iv);
+  int rc = st == PF_OK ? cli_capfile_write(&c->file, c->tensors, c->n, pf_origin_pairs(o))
+                       : cli_fail(st);
+  pf_origin_free(o);
+  return rc;
 }
 
 static int resolve_span(cap *c) {
@@ -221,6 +242,7 @@ static int run(cap *c, const pf_model *m) {
   int rc = st == PF_OK ? evaluate(c, m, ctx, seq) : cli_fail(st);
   if (rc == 0)
     rc = write_out(c, m);
+  pf_interventions_free(c->iv);
   pf_seq_free(seq);
   pf_ctx_free(ctx);
   return rc;
@@ -237,10 +259,8 @@ static int with_model(cap *c, const char *name) {
     rc = cli_prompt_make("capture", &c->prompt, dir, &c->ready);
   if (rc == 0)
     rc = resolve_span(c);
-  pf_model_opts mo = {.threads = c->threads,
-                      .no_checksum = 1,
-                      .progress = c->quiet ? NULL : cli_progress,
-                      .precision = c->precision};
+  pf_model_opts mo = {
+      .threads = c->threads, .progress = c->quiet ? NULL : cli_progress, .precision = c->precision};
   if (rc == 0 && (st = pf_model_open(&m, name, &mo)) != PF_OK)
     rc = cli_fail(st);
   if (rc == 0)
