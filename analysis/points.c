@@ -62,10 +62,12 @@ static int add_starred(pf_points *p, const pf_model *m, const char *name) {
   char one[256];
   if (!star)
     return add_spelt(p, m, name);
-  int rc = PF_OK;
-  for (int32_t l = 0; rc == PF_OK && l < pf_model_get_info(m)->n_layers; l++) {
+  int rc = PF_OK, id;
+  int32_t layers = pf_model_get_info(m)->n_layers, layer;
+  for (int32_t l = 0; rc == PF_OK && l <= layers; l++) {
     snprintf(one, sizeof one, "%.*s%d%s", (int)(star - name), name, (int)l, star + 1);
-    rc = add_spelt(p, m, one);
+    if (l < layers || pf_hook_find(m, one, &id, &layer) == PF_OK) /* hidden_states has one more */
+      rc = add_spelt(p, m, one);
   }
   return rc;
 }
@@ -82,11 +84,13 @@ static int add_all(pf_points *p, const pf_model *m) {
   return rc;
 }
 
+#define BETWEEN ", \t\n" /* names */
+
 static int add_list(pf_points *p, const pf_model *m, const char *list) {
   char *copy = pf_strdup(list), *save = NULL;
   int rc = copy ? PF_OK : PF_ENOMEM;
-  for (char *name = copy ? strtok_r(copy, ",", &save) : NULL; rc == PF_OK && name;
-       name = strtok_r(NULL, ",", &save))
+  for (char *name = copy ? strtok_r(copy, BETWEEN, &save) : NULL; rc == PF_OK && name;
+       name = strtok_r(NULL, BETWEEN, &save))
     rc = strcmp(name, "all") ? add_starred(p, m, name) : add_all(p, m);
   pf_free(copy);
   return rc;

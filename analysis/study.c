@@ -236,8 +236,11 @@ static int choose(study *s) {
     return choose_all(s);
   int rc = PF_OK;
   for (const char *at = s->o->only; rc == PF_OK; at++) {
-    size_t n = strcspn(at, ",");
-    rc = choose_one(s, at, n);
+    at += strspn(at, " ");
+    size_t n = strcspn(at, ","), blanks = 0;
+    while (blanks < n && at[n - 1 - blanks] == ' ')
+      blanks++;
+    rc = choose_one(s, at, n - blanks);
     at += n;
     if (!*at)
       break;

@@ -54,32 +54,11 @@ int pf_values_of_snap(pf_values *s, const pf_snap *snap, size_t k, const pf_poin
 
 /* ---- other programs -------------------------------------------------------------------------- */
 
-/* Hugging Face's hidden_states: entry L is the input of layer L; the last is what comes out of the
- * final norm. "hidden_states.3", "hidden_states[3]", "hidden_states_3". */
-static bool hidden_state(const char *name, const pf_snap *like, char out[96]) {
-  static const char word[] = "hidden_states";
-  size_t n = sizeof word - 1;
-  char *end;
-  if (strncmp(name, word, n) != 0 || !name[n] || !strchr(".[_", name[n]))
-    return false;
-  long l = strtol(name + n + 1, &end, 10);
-  if (end == name + n + 1 || strcmp(end, name[n] == '[' ? "]" : "") != 0)
-    return false;
-  if (l == pf_model_get_info(like->config)->n_layers)
-    snprintf(out, 96, "ln_final.hook_out");
-  else
-    snprintf(out, 96, "blocks.%ld.hook_resid_pre", l);
-  return true;
-}
-
 /* The point that a foreign name means, -1: none of the snapshot. */
 static ptrdiff_t point_of(const pf_snap *like, const char *name) {
-  char other[96];
   int id;
   int32_t layer;
-  if (hidden_state(name, like, other))
-    name = other;
-  else if (!strcmp(name, "logits"))
+  if (!strcmp(name, "logits"))
     name = "unembed.hook_out";
   if (pf_hook_find(like->config, name, &id, &layer) != PF_OK)
     return -1;

@@ -10,6 +10,7 @@
 #include "model/internal.h"
 #include "model/tap.h"
 
+enum { ALIAS_MAX = 256 };
 enum { HEADS_NONE, HEADS_Q, HEADS_KV };
 enum { WIDTH_D, WIDTH_Z, WIDTH_KEYS, WIDTH_F, WIDTH_V, WIDTH_ONE };
 enum { EXISTS_ANY, EXISTS_POST, EXISTS_CAP };
@@ -50,17 +51,26 @@ static const char *arch_alias(const pf_config *c, const struct hook_row *r) {
   return c->arch == PF_GEMMA2 ? r->alias_gemma2 : r->alias_qwen2;
 }
 
+/* "%N" becomes the number of layers. */
+static void spell_aliases(const char *from, int32_t layers, char *out, size_t size) {
+  size_t n = 0;
+  for (const char *at; (at = strstr(from, "%N")) && n < size; from = at + 2)
+    n += (size_t)snprintf(out + n, size - n, "%.*s%d", (int)(at - from), from, (int)layers);
+  if (n < size)
+    snprintf(out + n, size - n, "%s", from);
+}
+
 static void fill(const pf_config *c, int id, pf_hook_info *h, char *alias, size_t size) {
   const struct hook_row *r = &rows[id];
   const char *more = arch_alias(c, r);
-  snprintf(alias, size, "%s%s%s", r->alias, *r->alias && *more ? " " : "", more);
+  char all[ALIAS_MAX];
+  snprintf(all, sizeof all, "%s%s%s", r->alias, *r->alias && *more ? " " : "", more);
+  spell_aliases(all, c->info.n_layers, alias, size);
   int32_t heads[] = {0, c->info.n_heads, c->info.n_kv_heads};
   *h = (pf_hook_info){id,           r->name,         alias,
                       r->per_layer, heads[r->heads], width_of(&c->info, r->width),
                       r->shape,     r->note};
 }
-
-enum { ALIAS_MAX = 256 };
 
 int pf_hook_table_make(pf_hook_table *t, const pf_config *c) {
   t->list = pf_calloc(PF_N_HOOKS, sizeof *t->list);
@@ -202,15 +212,19 @@ static int unknown(const pf_model *m, const char *name) {
       pf_hook_spell(best[2], layer, spelt[2], sizeof *spelt));
 }
 
+/* A name of a layer that there is not may still be another point's: hidden_states has one more. */
 int pf_hook_find(const pf_model *m, const char *name, int *id, int32_t *layer) {
+  bool beyond = false;
   for (size_t i = 0; i < m->hooks.n; i++) {
     const pf_hook_info *h = &m->hooks.list[i];
     if (!match(h->name, strlen(h->name), name, layer) && !match_any(h->aliases, name, layer))
       continue;
     *id = h->id;
-    if (h->per_layer && *layer >= m->cfg.info.n_layers)
-      return pf_fail(PF_EUSAGE, "%s: the model has layers 0 to %d", name, m->cfg.info.n_layers - 1);
-    return PF_OK;
+    if (!h->per_layer || *layer < m->cfg.info.n_layers)
+      return PF_OK;
+    beyond = true;
   }
-  return unknown(m, name);
+  return beyond ? pf_fail(PF_EUSAGE, "%s: the model has layers 0 to %d", name,
+                          m->cfg.info.n_layers - 1)
+                : unknown(m, name);
 }

@@ -43,12 +43,24 @@ at p_user_last '25..25 of 29' --messages "$T/chat.json"
 # hooks --list: the name, a tab, the aliases; capture takes any of them.
 list=$($PF_EMULATOR ./personaflow hooks "$model" --list)
 for line in $'blocks.%d.hook_resid_mid' \
-  $'blocks.%d.hook_resid_pre\tblocks.%d.hook_in model.layers.%d.input block_input.%d' \
+  $'blocks.%d.hook_resid_pre\tblocks.%d.hook_in model.layers.%d.input block_input.%d hidden_states.%d hidden_states[%d] hidden_states_%d' \
+  $'ln_final.hook_out\tmodel.norm hidden_states.8 hidden_states[8] hidden_states_8' \
   $'blocks.%d.attn.hook_pattern\tattentions.%d attentions[%d]'; do
   grep -qxF -e "$line" <<<"$list" || { echo "FAIL: hooks --list has no line '$line'"; bad=1; }
 done
-for name in blocks.2.attn.hook_pattern attentions.2 'attentions[2]' 'attentions[*]'; do
+for name in blocks.2.attn.hook_pattern attentions.2 'attentions[2]' 'attentions[*]' ' hook_embed , ln_final.hook_out' hidden_states_8; do
   $PF_EMULATOR ./personaflow capture "$model" $ids --hooks "$name" --out "$T/o.safetensors" --force --quiet ||
     { echo "FAIL: capture --hooks $name"; bad=1; }
 done
+
+# Hugging Face's hidden_states: the layers' inputs, then what comes out of the final norm.
+$PF_EMULATOR ./personaflow capture "$model" $ids --hooks 'hidden_states.*,blocks.7.hook_resid_pre,ln_final.hook_out' \
+  --format npy --out "$T/h" --quiet || { echo "FAIL: hidden_states.*"; bad=1; }
+cmp "$T/h/hidden_states.7.npy" "$T/h/blocks.7.hook_resid_pre.npy" || bad=1
+cmp "$T/h/hidden_states.8.npy" "$T/h/ln_final.hook_out.npy" || bad=1
+echo '{"ids": [2, 5]}' | $PF_EMULATOR ./personaflow snap "$model" --prompts - --hooks 'hidden_states.* , hook_embed' --max-tokens 0 \
+  --out "$T/s" --quiet >/dev/null || { echo "FAIL: snap --hooks hidden_states.*"; bad=1; }
+[ "$(grep -cE '^ *"(blocks\.[0-7]\.hook_resid_pre|ln_final.hook_out|hook_embed|unembed.hook_out)":' "$T/s/prompt-000000.json")" = 11 ] ||
+  { echo "FAIL: the snapshot's points: $(cut -c 1-40 "$T/s/prompt-000000.json")"; bad=1; }
+
 exit $bad

@@ -43,7 +43,8 @@ static const cli_opt opts[] = {
      CLI_TEXT, AT(hooks)},
     {"positions", 0, "P", "12, -1 (from the end), 3:7, 3:, persona, task[0:3] ... (all)", CLI_TEXT,
      AT(positions)},
-    {"interventions", 0, "FILE", "edits, cuts and swaps (doc/INTERVENTIONS.md)", CLI_TEXT,
+    {"interventions", 0, "FILE",
+     "edits, cuts and swaps (doc/INTERVENTIONS.md; - for standard input)", CLI_TEXT,
      AT(interventions)},
     {"format", 0, "F", "safetensors (default; one file) or npy (a folder, one file a hook)",
      CLI_WORD, AT(file.npy), .words = formats},
@@ -119,33 +120,38 @@ static bool has_name(const cap *c, const char *name) {
   return false;
 }
 
+static int add_one(cap *c, const pf_model *m, const char *name) {
+  int id;
+  int32_t layer;
+  if (has_name(c, name)) /* two tensors of one name would make a file nobody can read */
+    return 0;
+  int st = pf_hook_find(m, name, &id, &layer);
+  return st == PF_OK ? add_tensor(c, m, name, id, layer) : cli_fail(st);
+}
+
 /* One name of --hooks, '*' in it taken as every layer. */
 static int add_name(cap *c, const pf_model *m, const char *name) {
   char one[256];
   const char *star = strchr(name, '*');
-  int32_t layers = star ? pf_model_get_info(m)->n_layers : 1;
-  for (int32_t l = 0; l < layers; l++) {
-    int id;
-    int32_t layer;
-    if (star)
-      snprintf(one, sizeof one, "%.*s%d%s", (int)(star - name), name, (int)l, star + 1);
-    else
-      snprintf(one, sizeof one, "%s", name);
-    if (has_name(c, one)) /* two tensors of one name would make a file nobody can read */
-      continue;
-    int st = pf_hook_find(m, one, &id, &layer);
-    int rc = st == PF_OK ? add_tensor(c, m, one, id, layer) : cli_fail(st);
-    if (rc)
-      return rc;
+  int32_t layers = pf_model_get_info(m)->n_layers, layer;
+  int rc = 0, id;
+  if (!star)
+    return add_one(c, m, name);
+  for (int32_t l = 0; rc == 0 && l <= layers; l++) {
+    snprintf(one, sizeof one, "%.*s%d%s", (int)(star - name), name, (int)l, star + 1);
+    if (l < layers || pf_hook_find(m, one, &id, &layer) == PF_OK) /* hidden_states has one more */
+      rc = add_one(c, m, one);
   }
-  return 0;
+  return rc;
 }
+
+#define BETWEEN ", \t\n" /* names */
 
 static int add_names(cap *c, const pf_model *m) {
   char *list = strdup(c->hooks), *save = NULL;
   int rc = list ? 0 : 5;
-  for (char *name = list ? strtok_r(list, ",", &save) : NULL; name && rc == 0;
-       name = strtok_r(NULL, ",", &save))
+  for (char *name = list ? strtok_r(list, BETWEEN, &save) : NULL; name && rc == 0;
+       name = strtok_r(NULL, BETWEEN, &save))
     rc = add_name(c, m, name);
   free(list);
   if (rc == 0 && c->n == 0)
