@@ -712,20 +712,37 @@ static int prompt_taps(pf_interventions *iv, const item *it, pf_span from, int32
   return PF_OK;
 }
 
+/* A text of positions in the source prompt, of which all must be there. */
+static int source_place(const char *text, const pf_spans *s, pf_span *from) {
+  int rc = PF_OK;
+  *from = (pf_span){0, s->n_prompt};
+  if (text)
+    rc = pf_positions_parse(text, s, from);
+  if (rc == PF_OK && from->hi == INT32_MAX && from->lo < s->n_prompt) /* "3:" */
+    from->hi = s->n_prompt;
+  if (rc == PF_OK && from->hi > s->n_prompt)
+    rc = pf_fail(PF_EINPUT, "position '%s' goes beyond them", text);
+  return rc == PF_OK ? rc : pf_fail_prefix(rc, "the source prompt has %d tokens", (int)s->n_prompt);
+}
+
 /* The source prompt's span; it must have as many positions as the target, or one. */
 static int source_span(const pf_interventions *iv, const item *it, const pf_spans *s, pf_span at,
                        pf_span *from) {
-  const char *text = it->source_positions ? it->source_positions : it->positions;
-  int rc = span_of(iv, it, text, PHASE_PROMPT, s, from);
+  int rc = source_place(it->source_positions ? it->source_positions : it->positions, s, from);
   if (rc != PF_OK)
-    return rc;
-  int64_t n = (int64_t)from->hi - from->lo;
-  if (at.hi == INT32_MAX ? n != 1 : n != 1 && n != (int64_t)at.hi - at.lo)
-    return pf_fail(
-        PF_EINPUT,
-        "%s: intervention %td: %d source positions for %d positions (one, or as many, are wanted)",
-        iv->name, it - iv->items, (int)n, at.hi == INT32_MAX ? -1 : (int)(at.hi - at.lo));
-  return PF_OK;
+    return where(iv, it, rc);
+  int32_t n = from->hi - from->lo;
+  if (n == 1 || (at.hi != INT32_MAX && n == at.hi - at.lo))
+    return PF_OK;
+  if (at.hi == INT32_MAX)
+    return pf_fail(PF_EINPUT,
+                   "%s: intervention %td: positions %d.. have no end, and the source prompt gives "
+                   "%d: one is wanted (\"source_positions\", such as \"p_last\")",
+                   iv->name, it - iv->items, (int)at.lo, (int)n);
+  return pf_fail(
+      PF_EINPUT,
+      "%s: intervention %td: %d source positions for %d positions (one, or as many, are wanted)",
+      iv->name, it - iv->items, (int)n, (int)(at.hi - at.lo));
 }
 
 /* Over keys a row has as many as its position: rows go to the positions that they come from. */

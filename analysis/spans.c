@@ -121,7 +121,9 @@ static int find_content(const pf_role_prompt *p, const char *content, size_t sta
   size_t n = strlen(content);
   if (start > strlen(p->text) || strncmp(p->text + start, content, n) != 0)
     return pf_fail(PF_EINPUT,
-                   "chat template: it changes the message '%.60s': spans are not defined", content);
+                   "chat template: it changes the message '%.60s' (white space at its ends is cut "
+                   "off): spans are not defined",
+                   content);
   return PF_OK;
 }
 
@@ -320,8 +322,12 @@ static int slice(const char *text, const char *p, char close, pf_span in, pf_spa
     return pf_fail(PF_EUSAGE, "position '%s': the answer has no end to count from", text);
   a = has_a && a < 0 ? a + n : a;
   b = !range ? a + 1 : !has_b ? n : b < 0 ? b + n : b;
+  if (has_b && a >= 0 && b <= a)
+    return pf_fail(PF_EUSAGE,
+                   "position '%s': the range is empty: it ends before position %ld, its first",
+                   text, in.lo + a);
   if (a < 0 || b <= a || b > n)
-    return pf_fail(PF_EUSAGE, "position '%s': empty or outside: there are %ld tokens", text, n);
+    return pf_fail(PF_EUSAGE, "position '%s': outside: there are %ld tokens", text, n);
   *out = (pf_span){(int32_t)(in.lo + a), (int32_t)(in.lo + b)};
   return PF_OK;
 }

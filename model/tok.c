@@ -108,18 +108,23 @@ static int encode_text(pf_job *j) {
   return rc == PF_OK && done < j->n ? encode_segment(j, done, j->n) : rc;
 }
 
-static int check_text(const char *s, size_t n) {
+int pf_text_check(const char *s, size_t n) {
   uint32_t cp;
-  if (n > MAX_TEXT)
-    return pf_fail(PF_EINPUT,
-                   "text: %zu bytes are more than the 1 GiB that can be tokenised at once", n);
   for (size_t i = 0; i < n;) {
     int k = pf_utf8_step(s + i, n - i, &cp);
     if (k <= 0)
-      return pf_fail(PF_EINPUT, "text: invalid UTF-8 at byte %zu (0x%02x)", i, (unsigned char)s[i]);
+      return pf_fail(PF_EINPUT, "invalid UTF-8 at byte %zu (0x%02x)", i, (unsigned char)s[i]);
     i += (size_t)k;
   }
   return PF_OK;
+}
+
+static int check_text(const char *s, size_t n) {
+  if (n > MAX_TEXT)
+    return pf_fail(PF_EINPUT,
+                   "text: %zu bytes are more than the 1 GiB that can be tokenised at once", n);
+  int rc = pf_text_check(s, n);
+  return rc == PF_OK ? rc : pf_fail_prefix(rc, "text");
 }
 
 int pf_tok_encode_spans(const pf_tok *t, const char *text, size_t n, const pf_span *plain,

@@ -63,4 +63,13 @@ echo '{"ids": [2, 5]}' | $PF_EMULATOR ./personaflow snap "$model" --prompts - --
 [ "$(grep -cE '^ *"(blocks\.[0-7]\.hook_resid_pre|ln_final.hook_out|hook_embed|unembed.hook_out)":' "$T/s/prompt-000000.json")" = 11 ] ||
   { echo "FAIL: the snapshot's points: $(cut -c 1-40 "$T/s/prompt-000000.json")"; bad=1; }
 
+# An intervention file on standard input is that file.
+iv='{"schema": "personaflow-interventions/1", "interventions": [{"op": "zero", "site": "hidden_states.3", "positions": "1"}]}'
+echo "$iv" >"$T/i.json"
+for f in "$T/i.json" -; do
+  echo "$iv" | $PF_EMULATOR ./personaflow generate "$model" $ids --max-tokens 3 --json --interventions "$f" >"$T/g${f##*/}" 2>"$T/err" ||
+    { echo "FAIL: --interventions $f"; bad=1; }
+  grep -qxF 'zero hidden_states.3 layers 3 positions 1..1 (1)' "$T/err" || { echo "FAIL: $f: $(cat "$T/err")"; bad=1; }
+done
+cmp "$T/gi.json" "$T/g-" || bad=1
 exit $bad

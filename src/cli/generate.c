@@ -46,8 +46,9 @@ static const cli_opt opts[] = {
     {"repetition-penalty", 0, "R", "a factor (1: none), or config: that of generation_config.json",
      CLI_TEXT, AT(penalty)},
     {"interventions", 0, "FILE",
-     "edits, cuts and swaps (doc/INTERVENTIONS.md); resolved lines go to stderr", CLI_TEXT,
-     AT(interventions)},
+     "edits, cuts and swaps (doc/INTERVENTIONS.md; - for standard input); resolved lines go to "
+     "stderr",
+     CLI_TEXT, AT(interventions)},
     {"ignore-eos", 0, NULL, "go on after an end-of-sequence token", CLI_FLAG, AT(o.ignore_eos)},
     {"chunk", 0, "N", "tokens a prefill step (whole prompt); changes no bit", CLI_INT, AT(o.chunk),
      1, INT32_MAX},

@@ -2,6 +2,7 @@
  * Prompts of the command line as token ids. */
 #include "cli/prompt.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,28 @@ static int encode(const char *cmd, const cli_prompt *p, cli_ready *r) {
   return take(&e, st, &r->ids);
 }
 
+/* Texts as the command line has them: later, lines count in the rendered prompt. */
+static int check_texts(const char *cmd, const cli_prompt *p) {
+  const struct {
+    const char *option, *text;
+    bool whole; /* a part of a role prompt, of which no end may be cut off */
+  } texts[] = {{"--prompt", p->chat, false},
+               {"--prompt-raw", p->raw, false},
+               {"--persona", p->persona, true},
+               {"--task", p->task, true}};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    const char *s = texts[i].text;
+    size_t n = s ? strlen(s) : 0;
+    if (s && pf_text_check(s, n) != PF_OK)
+      return cli_usage(cmd, "%s: %s", texts[i].option, pf_last_error());
+    if (s && texts[i].whole && n == 0)
+      return cli_usage(cmd, "%s: the text is empty", texts[i].option);
+    if (s && texts[i].whole && (isspace((unsigned char)s[0]) || isspace((unsigned char)s[n - 1])))
+      return cli_usage(cmd, "%s: the text begins or ends with white space", texts[i].option);
+  }
+  return 0;
+}
+
 int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_ready *out) {
   *out = (cli_ready){0};
   if (!!p->chat + !!p->raw + !!p->ids + !!p->messages + !!p->task != 1)
@@ -76,12 +99,15 @@ int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_r
     return cli_usage(cmd,
                      "--specials goes with --prompt, --prompt-raw or --messages: ids are tokens "
                      "already, and a role prompt is text");
+  int rc = check_texts(cmd, p);
+  if (rc)
+    return rc;
   if (!p->ids || has_tokenizer(dir)) {
     int st = pf_tok_open(&out->tok, dir);
     if (st != PF_OK)
       return cli_fail(st);
   }
-  int rc = encode(cmd, p, out);
+  rc = encode(cmd, p, out);
   if (rc == 0 && !out->spans.n)
     pf_spans_of_tokens(out->tok, out->ids.v, out->ids.n, &out->spans);
   return rc;
@@ -92,9 +118,20 @@ void cli_ready_free(cli_ready *r) {
   pf_ids_free(&r->ids);
 }
 
+static int read_interventions(const char *path, const pf_model *m, pf_interventions **iv) {
+  size_t n;
+  *iv = NULL;
+  if (strcmp(path, "-") != 0)
+    return pf_interventions_read(iv, path, m);
+  char *text = cli_read_text("-", &n);
+  int st = text ? pf_interventions_parse(iv, "standard input", text, n, m) : PF_EIO;
+  free(text);
+  return st;
+}
+
 int cli_interventions(const char *path, const pf_model *m, pf_ctx *c, const cli_ready *r,
                       pf_seq *seq, pf_interventions **iv) {
-  int st = pf_interventions_read(iv, path, m);
+  int st = read_interventions(path, m, iv);
   if (st == PF_OK)
     st = pf_interventions_bind(*iv, c, r->tok, &r->spans, seq);
   const char *line;

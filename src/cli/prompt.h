@@ -51,8 +51,9 @@ typedef struct cli_ready {
 int cli_prompt_make(const char *cmd, const cli_prompt *p, const char *dir, cli_ready *out);
 void cli_ready_free(cli_ready *r);
 
-/* Reads an intervention file and sets it on seq; prints each action as it was resolved on stderr.
- * Returns a status; *iv is the caller's (pf_interventions_free) also on failure. */
+/* Reads an intervention file ("-": standard input) and sets it on seq; prints each action as it was
+ * resolved on stderr. Returns a status; *iv is the caller's (pf_interventions_free) also on
+ * failure. */
 int cli_interventions(const char *path, const pf_model *m, pf_ctx *c, const cli_ready *r,
                       pf_seq *seq, pf_interventions **iv);
 
