@@ -248,13 +248,19 @@ const char *pf_chat_family(const pf_tok *t) {
  * ---------------------------------------------------------------------------------------------------
  */
 
+static int no_format(const pf_tok *t) {
+  return pf_fail(PF_EINPUT,
+                 "%s: %s; give the whole prompt as text (generate, capture: --prompt-raw; "
+                 "tokenize: standard input with --specials)",
+                 t->dir ? t->dir : "tokenizer",
+                 t->has_template ? "this model's chat template is not one that is known here"
+                                 : "this model has no chat template (chat_template.jinja, or "
+                                   "chat_template in tokenizer_config.json)");
+}
+
 static int check_messages(const pf_tok *t, const pf_message *m, size_t n) {
   if (!t->chat)
-    return pf_fail(PF_EINPUT,
-                   "%s; give the whole prompt as text (generate, capture: --prompt-raw; tokenize: "
-                   "standard input with --specials)",
-                   t->has_template ? "this model's chat template is not one that is known here"
-                                   : "this model has no chat template");
+    return no_format(t);
   if (t->chat->render == gemma2 && t->bos < 0)
     return pf_fail(PF_EINPUT,
                    "the chat template begins with the BOS token, which this tokenizer lacks");

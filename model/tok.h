@@ -141,6 +141,7 @@ struct pf_tok {
   const struct pf_chat_format *chat; /* NULL: no template or an unknown one */
   char *chat_system;                 /* the template's default system message */
   bool has_template;
+  char *dir; /* that it was opened from; NULL: none */
   char sha256[65];
 };
 

@@ -555,6 +555,7 @@ void pf_tok_close(pf_tok *t) {
   pf_free(t->dec.from);
   pf_free(t->dec.to);
   pf_free(t->chat_system);
+  pf_free(t->dir);
   pcre2_code_free(t->split);
   pf_free(t);
 }
@@ -632,6 +633,8 @@ int pf_tok_open(pf_tok **out, const char *dir) {
   int rc = in_dir(&path, dir, "tokenizer.json");
   if (rc == PF_OK)
     rc = read_parse(&t, path.s);
+  if (rc == PF_OK)
+    rc = (t->dir = pf_strdup(dir)) ? PF_OK : PF_ENOMEM;
   if (rc == PF_OK)
     rc = in_dir(&path, dir, "tokenizer_config.json");
   if (rc == PF_OK)
