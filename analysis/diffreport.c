@@ -159,12 +159,22 @@ static void put_text(const json_t *r, pf_buf *out) {
 
 /* ---- bisect as text -------------------------------------------------------------------------- */
 
+/* 0 is what nobody has asked for. */
+static void put_count(const char *name, long long n, const char *none, pf_buf *out) {
+  if (n)
+    pf_buf_printf(out, ", %s %lld", name, n);
+  else
+    pf_buf_printf(out, ", %s %s", name, none);
+}
+
 static void put_setting(const char *what, const json_t *s, pf_buf *out) {
   if (!json_is_object(s))
     return;
-  pf_buf_printf(out, "%s %s, %s, isa %s, threads %lld, chunk %lld\n", what, pf_js_str(s, "model"),
-                pf_js_str(s, "precision"), *pf_js_str(s, "isa") ? pf_js_str(s, "isa") : "(best)",
-                whole(s, "threads"), whole(s, "chunk"));
+  pf_buf_printf(out, "%s %s, %s, isa %s", what, pf_js_str(s, "model"), pf_js_str(s, "precision"),
+                *pf_js_str(s, "isa") ? pf_js_str(s, "isa") : "(best)");
+  put_count("threads", whole(s, "threads"), "(default)", out);
+  put_count("chunk", whole(s, "chunk"), "(whole prompt)", out);
+  pf_buf_puts(out, "\n");
 }
 
 static void put_tensor(const char *what, const json_t *t, pf_buf *out) {

@@ -346,7 +346,10 @@ bool pf_grid_held_out(const pf_grid *g, size_t persona, size_t task) {
  */
 
 static int push_range(const char *list, long lo, long hi, int32_t n_layers, pf_ids *out) {
-  if (lo < 0 || hi < lo || hi >= n_layers)
+  if (hi < lo)
+    return pf_fail(PF_EUSAGE, "layers '%s': %ld-%ld runs backwards: write %ld-%ld", list, lo, hi,
+                   hi, lo);
+  if (lo < 0 || hi >= n_layers)
     return pf_fail(PF_EUSAGE, "layers '%s': this model has the layers 0 to %d", list, n_layers - 1);
   int rc = PF_OK;
   for (long l = lo; l <= hi && rc == PF_OK; l++)

@@ -2,6 +2,7 @@
  * Chooses the kernels: of every operation the last line of kernels.def that the CPU, the OS and the
  * cap allow. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,29 +60,37 @@ static int cpu_has(uint32_t features) {
   return (pf_cpu_bits() & features) == features;
 }
 
+/* The instruction sets that this build and this CPU have, a space before each. */
+static void offered(char *out, size_t size) {
+  size_t at = 0;
+  *out = '\0';
+  for (size_t i = 0; i < N_ISAS; i++)
+    if (built(isas[i].name) && cpu_has(isas[i].features) && at < size)
+      at += (size_t)snprintf(out + at, size - at, " %s", isas[i].name);
+}
+
 /* The level of a cap's name; an error for a name that is unknown, not built or not offered by this
- * CPU. */
-static int cap_level(const char *cap, int *level) {
+ * CPU. from: who says so. */
+static int cap_level(const char *cap, const char *from, int *level) {
+  char have[160];
   *level = 1 << 30;
   if (!cap)
     return PF_OK;
   size_t i = find_isa(cap);
+  offered(have, sizeof have);
   if (i == N_ISAS)
-    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: '%s' is no instruction set: use one of" PF_ISA_WORDS,
-                   cap);
+    return pf_fail(PF_EENV, "%s: '%s' is no instruction set: use one of%s", from, cap, have);
   if (!built(cap))
-    return pf_fail(PF_EENV, "PERSONAFLOW_ISA: %s is not in this build: use another of" PF_ISA_WORDS,
-                   cap);
+    return pf_fail(PF_EENV, "%s: %s is not in this build: use one of%s", from, cap, have);
   if (!cpu_has(isas[i].features))
-    return pf_fail(PF_EENV,
-                   "PERSONAFLOW_ISA: this CPU (%s) does not offer %s: use another of" PF_ISA_WORDS,
-                   pf_cpu_brand(), cap);
+    return pf_fail(PF_EENV, "%s: this CPU (%s) does not offer %s: use one of%s", from,
+                   pf_cpu_brand(), cap, have);
   *level = isas[i].level;
   return PF_OK;
 }
 
 int pf_kernel_choose(const pf_kernel *chosen[PF_N_OPS], const char *cap) {
-  int level, status = cap_level(pf_isa_cap(cap), &level);
+  int level, status = cap_level(pf_isa_cap(cap), cap && *cap ? "isa" : "PERSONAFLOW_ISA", &level);
   if (status != PF_OK)
     return status;
   memset(chosen, 0, PF_N_OPS * sizeof *chosen);

@@ -25,8 +25,6 @@
   F(neondot, 2, PF_CPU_NEON | PF_CPU_DOTPROD)                                                      \
   F(neoni8mm, 3, PF_CPU_NEON | PF_CPU_DOTPROD | PF_CPU_I8MM)                                       \
   F(neonbf16, 4, PF_CPU_NEON | PF_CPU_DOTPROD | PF_CPU_I8MM | PF_CPU_BF16)
-#define PF_ISA_WORD(name, level, features) " " #name
-#define PF_ISA_WORDS                       PF_ISAS(PF_ISA_WORD) /* each after a space */
 
 /* n things in the fewest parts of at most `most`, dealt evenly: the size of the first part. */
 static inline size_t pf_even_part(size_t n, size_t most) {

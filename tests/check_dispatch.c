@@ -52,7 +52,7 @@ END_TEST
 START_TEST(unknown_name_is_refused_with_the_names) {
   ck_assert_int_eq(cap_status("sse9"), PF_EENV);
   ck_assert_ptr_nonnull(strstr(pf_last_error(), "sse9"));
-  ck_assert_ptr_nonnull(strstr(pf_last_error(), "scalar avx2 avxvnni avx512"));
+  ck_assert_ptr_nonnull(strstr(pf_last_error(), "use one of scalar"));
   ck_assert_int_eq(pf_exit_code(PF_EENV), 5);
 }
 END_TEST

@@ -91,7 +91,9 @@ plan() { # WHAT PATTERN DIR ARGUMENTS...
 plan 'a study' '"units":4,"units_left":4,' "$T/none"
 plan 'a shard' '"units":2,"units_left":2,.*"shard":\[1,3\]' "$T/none" --shard 1/3
 plan 'a finished study' '"units":4,"units_left":0,.*"row_layers_base":0,.*"seconds":0\}' "$T/whole"
-plan 'what a new experiment adds' '"units":12,"units_left":8,.*"row_layers_substitutions":0,.*"trials":12' "$T/whole" --only additive,injection
+study[5]=additive,injection
+plan 'what a new experiment adds' '"units":12,"units_left":8,.*"row_layers_substitutions":0,.*"trials":12' "$T/whole"
+study[5]=additive
 plan 'a study started again' '"units":4,"units_left":4,' "$T/whole" --force
 for refused in 'differs in layers' --layers\ 3 'holds results already' --no-resume; do
   [ "${refused#--}" = "$refused" ] && pattern=$refused && continue

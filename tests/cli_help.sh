@@ -8,6 +8,7 @@ bad=0 n=0
 commands=$($PF_EMULATOR ./personaflow --help | awk '/^  [a-z]/ {print $1}')
 for c in $commands; do
   help=$($PF_EMULATOR ./personaflow "$c" --help) || { echo "FAIL: $c --help: exit code $?"; bad=1; }
+  [ "$help" = "$($PF_EMULATOR ./personaflow help "$c")" ] || { echo "FAIL: help $c is not that of $c --help"; bad=1; }
   grep -q "^usage: personaflow $c" <<<"$help" || { echo "FAIL: $c --help: no usage line"; bad=1; }
   grep -qE "^\.SS personaflow $c( |$)" <<<"$man" || { echo "FAIL: the man page lacks $c"; bad=1; }
   for o in $(grep -oE -e '--[a-z][a-z-]+' <<<"$help" | sort -u); do

@@ -53,7 +53,7 @@ for args in '--batch 1 -t 1' '--batch 2 -t 3' '--memory 400K' '--chunk 3'; do
   many $args >"$T/other" || bad "$args: exit code $?"
   cmp "$T/all" "$T/other" && ok "$args: the same bytes"
 done
-many <"$T/p.jsonl" --prompts - >"$T/other"
+generate --prompts - <"$T/p.jsonl" >"$T/other"
 cmp "$T/all" "$T/other" && ok 'standard input'
 
 # 300 prompts, broken off when some are done.

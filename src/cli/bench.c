@@ -190,6 +190,14 @@ static int run(args *a) {
   return rc == PF_OK ? 0 : cli_fail(rc);
 }
 
+/* 0: none of these. */
+static bool any(const list *l) {
+  for (size_t i = 0; i < l->n; i++)
+    if (l->v[i] > 0)
+      return true;
+  return false;
+}
+
 /* llama-batched-bench spells -npl with one dash. */
 static void long_npl(int argc, char **argv) {
   static char spelt[] = "--npl";
@@ -209,6 +217,8 @@ int cmd_bench(int argc, char **argv) {
     a.model.v[a.model.n++] = argv[optind++];
   if (optind < argc || a.model.n == 0)
     return cli_usage("bench", "-m MODEL is wanted");
+  if (!any(&a.p) && !any(&a.n))
+    return cli_usage("bench", "-p 0 and -n 0 leave nothing to measure");
   if (a.precision.n == 0)
     a.precision.v[a.precision.n++] = PF_PRECISION_AUTO;
   return run(&a);

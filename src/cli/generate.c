@@ -214,6 +214,9 @@ static int check_many(const gen *g) {
        "--prompts takes no other prompt, nor --specials"},
       {m->prompts && g->interventions, "--interventions goes with one prompt, not with --prompts"},
       {m->prompts && g->json, "--prompts writes JSON Lines always: leave out --json"},
+      {!m->prompts && g->o.temperature <= 0 && (g->o.seed || g->o.top_k || g->o.top_p < 1),
+       "--seed, --top-k and --top-p go with --temperature: without it the likeliest token is "
+       "taken"},
       {m->resume && m->force, "--resume and --force exclude each other"},
       {(m->resume || m->force) && !m->out_dir, "--resume and --force need --out"}};
   for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)

@@ -21,8 +21,9 @@ static void help(FILE *f) {
   fputs("usage: personaflow COMMAND [OPTIONS]\n\ncommands:\n", f);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].summary);
-  fputs("\n'personaflow COMMAND --help' explains a command; 'personaflow --version' prints the "
-        "version.\n",
+  fputs("\n'personaflow COMMAND --help' or 'personaflow help COMMAND' explains a command; "
+        "'personaflow "
+        "--version' prints the version.\n",
         f);
 }
 
@@ -41,6 +42,15 @@ static int run(pf_command_fn command, int argc, char **argv) {
   snprintf(name, sizeof name, "personaflow %s", argv[0]);
   argv[0] = name;
   return finish(command(argc, argv));
+}
+
+/* words: the command's name and what follows it. */
+static int run_named(char **words, int n) {
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    if (!strcmp(words[0], commands[i].name))
+      return run(commands[i].run, n, words);
+  fprintf(stderr, "personaflow: unknown command '%s'; 'personaflow --help' lists them\n", words[0]);
+  return 2;
 }
 
 extern char **environ; /* POSIX leaves its declaration to the program */
@@ -68,6 +78,10 @@ int main(int argc, char **argv) {
     help(stderr);
     return 2;
   }
+  if (!strcmp(argv[1], "help") && argc > 2) {
+    static char option[] = "--help";
+    return run_named((char *[]){argv[2], option, NULL}, 2);
+  }
   if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
     help(stdout);
     return 0;
@@ -76,9 +90,5 @@ int main(int argc, char **argv) {
     printf("personaflow %s (numerics contract %d)\n", pf_version(), pf_contract_version());
     return 0;
   }
-  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-    if (!strcmp(argv[1], commands[i].name))
-      return run(commands[i].run, argc - 1, argv + 1);
-  fprintf(stderr, "personaflow: unknown command '%s'; 'personaflow --help' lists them\n", argv[1]);
-  return 2;
+  return run_named(argv + 1, argc - 1);
 }

@@ -114,11 +114,16 @@ static bool take(const cli_command *c, const cli_opt *o, char *text, void *args)
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-/* What getopt wants to know: long options (the place in the table is in val) and letters. */
-static struct option *spell(const cli_opt *opts, char *letters, size_t room) {
-  size_t n = 0, k = 0;
+static size_t count(const cli_opt *opts) {
+  size_t n = 0;
   while (opts[n].name)
     n++;
+  return n;
+}
+
+/* What getopt wants to know: long options (the place in the table is in val) and letters. */
+static struct option *spell(const cli_opt *opts, char *letters, size_t room) {
+  size_t n = count(opts), k = 0;
   struct option *l = calloc(n + 2, sizeof *l);
   size_t end = (size_t)snprintf(letters, room, ":h");
   for (size_t i = 0; l && i < n; i++) {
@@ -162,25 +167,37 @@ static int complain(const cli_command *c, const char *word, int found) {
   return cli_usage(c->name, "unknown option '%s'", word);
 }
 
+/* The last of two folders or files would win, and nobody would see that the first had not counted.
+ * (Of numbers and words the last wins: scripts change what a wrapper has set.) */
+static bool first_time(const cli_command *c, const cli_opt *o, bool *seen) {
+  bool again = o->kind == CLI_TEXT && seen[o - c->opts];
+  seen[o - c->opts] = true;
+  if (again)
+    cli_usage(c->name, "--%s is given twice", o->name);
+  return !again;
+}
+
 /* One option that getopt has found; false: the command ends with *code. */
-static bool one(const cli_command *c, void *args, int found, const char *word, int *code) {
+static bool one(const cli_command *c, void *args, int found, const char *word, bool *seen,
+                int *code) {
   const cli_opt *o = found >= FIRST ? &c->opts[found - FIRST] : by_letter(c->opts, found);
   if (found == 'h' || found == HELP)
     return print_help(c), false;
   if (!o)
     return *code = complain(c, word, found), false;
-  return take(c, o, optarg, args) || (*code = 2, false);
+  return (first_time(c, o, seen) && take(c, o, optarg, args)) || (*code = 2, false);
 }
 
 bool cli_options(const cli_command *c, void *args, int argc, char **argv, int *code) {
   char letters[64];
   struct option *l = spell(c->opts, letters, sizeof letters);
-  bool fine = l != NULL;
+  bool *seen = calloc(count(c->opts) + 1, sizeof *seen), fine = l && seen;
   *code = fine ? 0 : cli_fail(PF_ENOMEM);
   opterr = 0; /* the lines are ours */
   optind = 0; /* from the start */
   for (int f; fine && (f = getopt_long(argc, argv, letters, l, NULL)) != -1;)
-    fine = one(c, args, f, argv[optind - 1], code);
+    fine = one(c, args, f, argv[optind - 1], seen, code);
   free(l);
+  free(seen);
   return fine;
 }
