@@ -18,6 +18,8 @@ model=${PF_MODEL:-data/models/demo-gemma2}
 grid=${PF_GRID:-demo}
 out=${PF_OUT:-out-demo}
 jobs=$(nproc 2>/dev/null || echo 2)
+# A program that was built elsewhere (PF_BUILD) does not find this folder by itself.
+export PERSONAFLOW_DATADIR=${PERSONAFLOW_DATADIR:-$root/data}
 
 # What to install; of names joined by | any one will do and the first is installed. doc/DEPENDENCIES.md says why.
 packages='gcc|clang libc6-dev make autoconf automake libtool pkg-config|pkgconf

@@ -45,6 +45,11 @@ int pf_data_path(const char *name, char *buf, size_t size) {
   for (size_t i = 0; i < sizeof places / sizeof *places; i++)
     if (found(places[i], name, buf, size))
       return PF_OK;
-  return pf_fail(PF_EINPUT, "%s: not in %s: set PERSONAFLOW_DATADIR to the folder that holds it",
-                 name, PF_PKGDATADIR);
+  char here[2048];
+  if (!program_dir(here, sizeof here))
+    snprintf(here, sizeof here, "the program");
+  return pf_fail(PF_EINPUT,
+                 "%s: not beside the program (%s/data, ../data or ../share/personaflow there), and "
+                 "not in %s: set PERSONAFLOW_DATADIR to the folder that holds it",
+                 name, here, PF_PKGDATADIR);
 }

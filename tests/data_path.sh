@@ -25,4 +25,7 @@ finds share/personaflow/x
 finds bin/data/x
 finds data/x
 finds prefix/x
+line=$(cd "$T" && $PF_EMULATOR ./bin/data_path x 2>&1)
+[[ $line == *"x: not beside the program ($(realpath "$T")/bin/data, ../data or ../share/personaflow there), and not in prefix:"* ]] ||
+  { echo "FAIL: the line is '$line'"; bad=1; }
 exit $bad
