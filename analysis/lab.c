@@ -463,7 +463,7 @@ static void capture(const pf_lab *l, const pf_track *t, size_t lo, size_t hi, pf
 }
 
 /* Taps of a track, at most. */
-static size_t n_taps(const pf_lab *l) {
+static size_t taps_of_track(const pf_lab *l) {
   return MAX_SEGMENTS * ((size_t)l->layers + 1);
 }
 
@@ -593,7 +593,7 @@ static void drop_sequences(pf_lab *l, pf_track **t, size_t n) {
 }
 
 static int eval_tracks(pf_lab *l, pf_track **t, size_t n, pf_row *rows, pf_tap *taps) {
-  size_t at = 0, per = n_taps(l), keep;
+  size_t at = 0, per = taps_of_track(l), keep;
   bool clean = false;
   int rc = PF_OK;
   for (size_t i = 0; i < n && rc == PF_OK; i++) {
@@ -616,7 +616,8 @@ static int eval_tracks(pf_lab *l, pf_track **t, size_t n, pf_row *rows, pf_tap *
 
 /* Runs new tracks, or stems, in one call. */
 static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
-  size_t rows = hold_kv(l, t, n), bytes = rows * sizeof(pf_row) + n * n_taps(l) * sizeof(pf_tap);
+  size_t rows = hold_kv(l, t, n),
+         bytes = rows * sizeof(pf_row) + n * taps_of_track(l) * sizeof(pf_tap);
   hold(&l->kept, &l->need.kept, bytes);
   int rc = PF_OK;
   if (l->o.dry) {
@@ -624,7 +625,7 @@ static int run_tracks(pf_lab *l, pf_track **t, size_t n) {
     l->cost.base += rows * (uint64_t)l->layers;
   } else {
     pf_row *r = pf_alloc(rows, sizeof *r);
-    pf_tap *taps = pf_alloc(n * n_taps(l), sizeof *taps);
+    pf_tap *taps = pf_alloc(n * taps_of_track(l), sizeof *taps);
     rc = r && taps ? eval_tracks(l, t, n, r, taps) : PF_ENOMEM;
     pf_free(r);
     pf_free(taps);
@@ -755,6 +756,8 @@ int pf_lab_donor(pf_lab *l, const pf_track *t, int32_t end, pf_tap *taps, size_t
   int rc = pf_grow((void **)&l->donors, &l->cap_donors, l->n_donors + 1, sizeof *l->donors);
   size_t bytes = pf_kv_bytes(l->ctx, 0, (size_t)t->pos[end - 1] + 1);
   pf_seq *s = NULL;
+  if (out)
+    *out = NULL;
   if (rc != PF_OK)
     return rc;
   hold(&l->kv, &l->need.kv, bytes);

@@ -13,6 +13,7 @@
 #include "analysis/journal.h"
 #include "base/io.h"
 #include "personaflow/analysis.h"
+#include "tests/heap.h"
 #include "tests/suite.h"
 
 static char dir[256], file[300];
@@ -145,25 +146,13 @@ START_TEST(damage) {
 }
 END_TEST
 
-#if defined __GLIBC__ && __GLIBC_PREREQ(2, 33) && !defined __SANITIZE_ADDRESS__
-#include <malloc.h>
-static size_t heap(void) {
-  struct mallinfo2 m = mallinfo2();
-  return m.uordblks + m.hblkhd;
-}
-#else
-static size_t heap(void) {
-  return 0;
-}
-#endif
-
 /* What was appended or read back stays in the file. */
 START_TEST(units_are_not_kept_in_memory) {
   enum { UNITS = 50, NUMBERS = 10000 };
   pf_journal *j;
   json_t *data;
   char unit[16];
-  size_t before = heap();
+  size_t before = tu_heap_now().bytes;
   ck_assert_int_eq(open_it(&j, PF_JOURNAL_NEW, "m"), PF_OK);
   for (int i = 0; i < UNITS; i++) {
     json_t *x = json_array();
@@ -173,7 +162,7 @@ START_TEST(units_are_not_kept_in_memory) {
     ck_assert_int_eq(pf_journal_append(j, unit, json_pack("{s:o}", "x", x)), PF_OK);
   }
   for (int again = 0; again < 2; again++) {
-    ck_assert_uint_lt(heap() - before, 100000);
+    ck_assert_uint_lt(tu_heap_now().bytes - before, 100000);
     for (int i = 0; i < UNITS; i++) {
       snprintf(unit, sizeof unit, "%d", i);
       ck_assert_int_eq(pf_journal_get(j, unit, &data), PF_OK);
