@@ -311,6 +311,29 @@ START_TEST(lists_of_a_line_are_not_copied_each_time) {
 }
 END_TEST
 
+/* Their K,V is not kept for the cell, and not at all where the taps were what was wanted. */
+START_TEST(donors_go_with_their_unit) {
+  enum { TIMES = 20 };
+  lu_open(&demo, _i);
+  lab = lu_lab(&demo, N_Y, (pf_lab_opts){0});
+  const pf_track *t = track(lab, own());
+  const pf_seq *s;
+  uint64_t kv = 0;
+  size_t heap = 0;
+  for (int i = 0; i < TIMES; i++) {
+    ck_assert_int_eq(pf_lab_donor(lab, t, t->x.hi, NULL, 0, &s), PF_OK);
+    ck_assert(s != NULL && pf_lab_donor(lab, t, t->x.hi, NULL, 0, NULL) == PF_OK);
+    pf_lab_clear(lab);
+    kv = kv ? kv : pf_lab_needs(lab).kv;
+    heap = heap ? heap : tu_heap_now().bytes;
+  }
+  ck_assert_uint_eq(pf_lab_needs(lab).kv, kv);
+  ck_assert_uint_lt(tu_heap_now().bytes, heap + (1 << 16));
+  pf_lab_free(lab);
+  pf_plan_free(&demo.plan);
+}
+END_TEST
+
 /* The records of an experiment's parts in a lab, each counted. */
 static void all_parts(pf_lab *l, const pf_experiment *e) {
   for (size_t k = 0; k < pf_experiment_parts(e, &demo.plan, demo.cell); k++) {
@@ -389,6 +412,7 @@ int main(void) {
   tcase_add_loop_test(t, a_gap_moves_what_follows, 0, n);
   tcase_add_loop_test(t, a_plan_counts_what_runs, 0, n);
   tcase_add_loop_test(t, lists_of_a_line_are_not_copied_each_time, 0, 1);
+  tcase_add_loop_test(t, donors_go_with_their_unit, 0, 1);
   tcase_add_loop_test(t, a_plan_bounds_what_is_held, 0, tu_tier("small") ? 1 : LU_DEMOS);
   tcase_add_loop_test(t, an_action_that_meets_no_row_is_a_defect, 0, 1);
   suite_add_tcase(s, t);
