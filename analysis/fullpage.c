@@ -88,6 +88,10 @@ static void finding_row(pf_page *g, const json_t *f) {
   pf_buf_puts(g->b, "</small></td></tr>\n");
 }
 
+static bool is_of_site(const json_t *f) {
+  return json_object_get(json_object_get(f, "where"), "site") != NULL;
+}
+
 static void finding_rows(pf_page *g, const json_t *list, bool of_sites) {
   size_t i;
   const json_t *f;
@@ -95,7 +99,7 @@ static void finding_rows(pf_page *g, const json_t *list, bool of_sites) {
                     "verdict</th><th class=\"t\">what decided (95 % intervals over personas x "
                     "tasks; of H4c 90 %: two one-sided tests)</th></tr>\n");
   json_array_foreach(list, i, f) {
-    if ((json_object_get(json_object_get(f, "where"), "site") != NULL) == of_sites)
+    if (is_of_site(f) == of_sites)
       finding_row(g, f);
   }
   pf_buf_puts(g->b, "</table></div>\n");
@@ -106,56 +110,13 @@ static int middle_layer(const pf_page *g) {
   return (int)json_integer_value(json_array_get(layers, json_array_size(layers) / 2));
 }
 
-/* " 0.12 [0.10, 0.15]" */
-static void put_interval(pf_page *g, const pf_interval *v) {
-  pf_buf_printf(g->b, "%.3g", v->value);
-  if (!isnan(v->lo))
-    pf_buf_printf(g->b, " [%.3g, %.3g]", v->lo, v->hi);
-}
-
-/* A sentence of two numbers: `before` x `between` y `after`. Nothing if one is not there. */
-static void sentence(pf_page *g, const char *before, const pf_interval *x, const char *between,
-                     const pf_interval *y, const char *after) {
-  if (g->rc != PF_OK || isnan(x->value) || isnan(y->value))
-    return;
-  pf_buf_printf(g->b, "<li>%s ", before);
-  put_interval(g, x);
-  pf_buf_printf(g->b, " %s ", between);
-  put_interval(g, y);
-  pf_buf_printf(g->b, "%s</li>\n", after);
-}
-
-/* The paper's three questions in one sentence each, as far as there are records. */
-static void three_sentences(pf_page *g) {
-  static const char cached[] = "host=B condition=cached positions=p_last set=14";
-  int layer = middle_layer(g);
-  char q[2][PF_QUERY], where[128];
-  snprintf(q[0], PF_QUERY, "site=p_last layer=%d condition=A1", layer);
-  snprintf(q[1], PF_QUERY, "site=p_last layer=%d condition=S_X", layer);
-  snprintf(where, sizeof where,
-           "At the last token of the prompt (layer %d) the additive value changes the next ten "
-           "tokens by",
-           layer);
-  pf_interval a1 = pf_page_interval(g, "C1", "kl10", q[0]),
-              sx = pf_page_interval(g, "C1", "kl10", q[1]),
-              c0 = pf_page_interval(g, "C3", "closure_0", cached),
-              c9 = pf_page_interval(g, "C3", "closure_1_9", cached),
-              direct = pf_page_interval(g, "D1", "closure", "condition=K2 ablation=mask !profile"),
-              indirect =
-                  pf_page_interval(g, "D1", "closure", "condition=K1 ablation=mask !profile");
-  pf_buf_puts(g->b, "<h2>The answer</h2>\n<div class=\"card\"><ul>\n");
-  sentence(g, where, &a1, "nats; without the persona there it would be", &sx, ".");
-  sentence(g,
-           "Put into a prompt without the persona&rsquo;s text, the same value closes, of the gap "
-           "at the first token,",
-           &c0, "and at the nine after it", &c9, ".");
-  sentence(g, "With direct reads of the persona&rsquo;s tokens alone", &direct,
-           "of its effect is kept, with what the later prompt has taken over alone", &indirect,
-           ".");
-  pf_buf_printf(g->b,
-                "</ul></div>\n<p class=\"sub\">Medians over %zu cells with 95 %% intervals over "
-                "personas and tasks. The verdicts and what decided them stand below.</p>\n",
-                g->n);
+static void site_findings(pf_page *g, const json_t *list) {
+  pf_buf_puts(g->b,
+              "<details><summary>By site and layer: relevance, additivity, geometry (a site at "
+              "which dropping the persona changes little is uninformative: it is not called "
+              "additive)</summary>\n");
+  finding_rows(g, list, true);
+  pf_buf_puts(g->b, "</details>\n");
 }
 
 static void verdicts(pf_page *g) {
@@ -174,13 +135,12 @@ static void verdicts(pf_page *g) {
               "inconclusive. The rules and their limits stand in <code>findings.json</code>; they "
               "were fixed before any run on published weights, and what was changed after the demo "
               "models had been seen is in doc/STUDY.md.</p>\n");
-  finding_rows(g, json_object_get(all, "findings"), false);
-  pf_buf_puts(g->b,
-              "<details><summary>By site and layer: relevance, additivity, geometry (a site at "
-              "which dropping the persona changes little is uninformative: it is not called "
-              "additive)</summary>\n");
-  finding_rows(g, json_object_get(all, "findings"), true);
-  pf_buf_puts(g->b, "</details>\n");
+  const json_t *list = json_object_get(all, "findings"), *f;
+  size_t i, n = 0;
+  finding_rows(g, list, false);
+  json_array_foreach(list, i, f) n += is_of_site(f);
+  if (n)
+    site_findings(g, list);
   json_decref(all);
 }
 
@@ -194,8 +154,10 @@ static void ratio_cell(pf_page *g, size_t n, size_t all, const pf_stats *s) {
   }
   pf_buf_puts(g->b, "<td>");
   if (n)
-    pf_buf_printf(g->b, "%.3g [%.3g, %.3g], ", s->median, s->q25, s->q75);
-  pf_buf_printf(g->b, "%zu of %zu</td>", n, all);
+    pf_buf_printf(g->b, "%.3g <small>[%.3g, %.3g]</small>", s->median, s->q25, s->q75);
+  else
+    pf_buf_puts(g->b, "&ndash;");
+  pf_buf_printf(g->b, " <small>%zu/%zu</small></td>", n, all);
 }
 
 /* KL of A1, S_X, S_Y, S_0 in each cell, and the three ratios where dropping costs something.
@@ -303,7 +265,7 @@ static void by_site(pf_page *g) {
                 "</table></div>\n<p class=\"sub\">Medians over cells [25 %%, 75 %%]; R = 1 &minus; "
                 "KL(A1) / KL(dropped), in each cell: 1 where the additive value loses nothing "
                 "of what dropping loses. R of the cells in which dropping costs %.2g nats or more: "
-                "elsewhere it would be a ratio of noise.</p>\n",
+                "elsewhere it would be a ratio of noise (k/n: of how many cells).</p>\n",
                 pf_threshold.relevant_kl);
 }
 
@@ -411,16 +373,6 @@ static int open_page(pf_page *g, const char *dir, pf_buf *b) {
   g->n_layers = (int)json_integer_value(json_object_get(m, "n_layers"));
   g->n_heads = (int)json_integer_value(json_object_get(m, "n_heads"));
   return PF_OK;
-}
-
-int pf_full_answer(const char *dir, pf_buf *b) {
-  pf_page g;
-  if (open_page(&g, dir, b) != PF_OK)
-    return g.rc;
-  if (pf_page_has(&g, "C1") || pf_page_has(&g, "C3") || pf_page_has(&g, "D1"))
-    three_sentences(&g);
-  pf_records_close(&g.r);
-  return g.rc;
 }
 
 int pf_full_page(const char *dir, pf_buf *b) {

@@ -5,8 +5,6 @@
 
 #include "base/buf.h"
 
-/* The answer in three sentences with numbers, as far as there are records for them. */
-int pf_full_answer(const char *dir, pf_buf *b);
 /* Appends it for the records that the folder holds; nothing where there are none. */
 int pf_full_page(const char *dir, pf_buf *b);
 

@@ -122,16 +122,14 @@ static const char *cell_at(const table *t, size_t row, size_t col) {
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 
-/* The parts of "a [b, c] k/n", each of which may be missing; n = 0: it is. */
-enum { MID, LO, HI, COUNT, OF, N_PARTS };
+/* The parts of "a [b, c] k/n p = x" and of "-l +w p = x", each of which may be missing; n = 0: it
+ * is.
+ */
+enum { MID, LO, HI, COUNT, OF, LOST, WON, P, N_PARTS };
 typedef struct part {
   const char *s;
   size_t n;
 } part;
-
-static const char *spaces(const char *s) {
-  return s + strspn(s, " ");
-}
 
 /* A number, or `s` where there is none. */
 static const char *number(const char *s, part *p) {
@@ -143,31 +141,51 @@ static const char *number(const char *s, part *p) {
   return end;
 }
 
-/* True for a cell of numbers, and an empty one. */
+/* "b, c]"; NULL: it is not. */
+static const char *interval(const char *s, part p[N_PARTS]) {
+  s = number(s, &p[LO]);
+  s += *s == ',';
+  s = number(s + strspn(s, " "), &p[HI]);
+  return p[LO].n && p[HI].n && *s == ']' ? s + 1 : NULL;
+}
+
+/* A number of its own, of "k/n", or the second of "-l +w"; NULL: it is none, or one too many. */
+static const char *value(const char *s, part p[N_PARTS]) {
+  part x;
+  const char *end = number(s, &x);
+  if (!x.n)
+    return NULL;
+  if (*end == '/' && !p[COUNT].n) {
+    p[COUNT] = x;
+    end = number(end + 1, &p[OF]);
+    return p[OF].n ? end : NULL;
+  }
+  if (*s == '+' && p[MID].n && !p[WON].n && p[MID].s[0] == '-') {
+    p[LOST] = (part){p[MID].s + 1, p[MID].n - 1};
+    p[WON] = (part){x.s + 1, x.n - 1};
+    p[MID].n = 0;
+    return end;
+  }
+  if (p[MID].n)
+    return NULL;
+  p[MID] = x;
+  return end;
+}
+
+/* True for a cell of numbers, and an empty one; a dash stands for none. */
 static bool split(const char *s, part p[N_PARTS]) {
   memset(p, 0, N_PARTS * sizeof *p);
-  const char *at = number(s, &p[MID]);
-  if (p[MID].n && *at == '/') { /* alone: k/n */
-    p[COUNT] = p[MID];
-    p[MID].n = 0;
-    at = number(at + 1, &p[OF]);
-    return p[OF].n && !*spaces(at);
+  while (s && *(s += strspn(s, " "))) {
+    if (*s == '[' && !p[LO].n)
+      s = interval(s + 1, p);
+    else if (!strncmp(s, "p = ", 4) && !p[P].n)
+      s = number(s + 4, &p[P]);
+    else if (s[0] == '-' && s[1] == ' ')
+      s++;
+    else
+      s = value(s, p);
   }
-  at = spaces(at);
-  if (p[MID].n && *at == '[') {
-    at = number(at + 1, &p[LO]);
-    at = number(spaces(at + (*at == ',')), &p[HI]);
-    if (*at != ']')
-      return false;
-    at = spaces(at + 1);
-  }
-  if (p[MID].n && *at) {
-    at = number(at, &p[COUNT]);
-    if (!p[COUNT].n || *at != '/')
-      return false;
-    at = number(at + 1, &p[OF]);
-  }
-  return !*at;
+  return s != NULL;
 }
 
 /* Which parts the cells of a column have; none: it is text. */
@@ -201,7 +219,7 @@ static void put(pf_buf *out, bool first, const char *s, size_t n) {
 
 /* A cell's columns; of the header their names. */
 static void put_cell(const table *t, size_t row, size_t col, pf_buf *out) {
-  static const char *const names[N_PARTS] = {"", " lo", " hi", " k", " n"};
+  static const char *const names[N_PARTS] = {"", " lo", " hi", " k", " n", " lost", " won", " p"};
   bool has[N_PARTS], first = col == 0, any = false;
   const char *s = cell_at(t, row, col);
   part p[N_PARTS];

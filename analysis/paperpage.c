@@ -116,8 +116,9 @@ static void value_text(pf_buf *b, double x) {
 }
 
 static void put_table(page *g, const pf_paper_table *t, const pf_agreement *a) {
-  pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td><td>",
-                sources[t->experiment].what, t->condition);
+  pf_buf_printf(g->b, "<tr><td class=\"t\">%s</td><td class=\"t\">", sources[t->experiment].what);
+  pf_html_text(g->b, t->condition);
+  pf_buf_puts(g->b, "</td><td>");
   value_text(g->b, a->ours);
   pf_buf_puts(g->b, "</td><td>");
   value_text(g->b, a->theirs);
@@ -138,9 +139,11 @@ static void put_cells(pf_buf *b, const pf_paper_table *t, const ours *o, const p
     double v = own_value(o, t->cell[i]);
     if (isnan(v))
       continue;
-    pf_buf_printf(b,
-                  "<tr><td class=\"t\">%s</td><td class=\"t\">%s</td><td class=\"t\">%s</td><td>",
-                  sources[t->experiment].what, t->condition, t->cell[i]);
+    pf_buf_printf(b, "<tr><td class=\"t\">%s</td><td class=\"t\">", sources[t->experiment].what);
+    pf_html_text(b, t->condition);
+    pf_buf_puts(b, "</td><td class=\"t\">");
+    pf_html_text(b, t->cell[i]);
+    pf_buf_puts(b, "</td><td>");
     value_text(b, v);
     pf_buf_puts(b, "</td><td>");
     value_text(b, t->value[i]);

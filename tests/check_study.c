@@ -4,6 +4,7 @@
  * implementation: check_studyref. */
 #include "config.h"
 
+#include <glob.h>
 #include <stdarg.h>
 
 #include "analysis/experiment.h"
@@ -780,6 +781,22 @@ static size_t lines_with(const char *name, const char *file, const char *task, s
   return n;
 }
 
+/* The table of markers as CSV: one number a column. */
+static void marker_table(const char *name) {
+  static const char head[] = "value,schedule,any marker lo,any marker hi,any marker k,any marker n,"
+                             "not verbatim lo,not verbatim hi,not verbatim k,not verbatim n,"
+                             "against clean lost,against clean won,against clean p,";
+  char path[700];
+  glob_t g;
+  pf_buf b;
+  snprintf(path, sizeof path, "%s/tables/*-what-the-model-says*.csv", out(name));
+  ck_assert_int_eq(glob(path, 0, NULL, &g), 0);
+  ck_assert(pf_read_file(g.gl_pathv[0], 1 << 20, &b) == PF_OK);
+  ck_assert_msg(!strncmp(b.s, head, strlen(head)), "%s", b.s);
+  pf_buf_free(&b);
+  globfree(&g);
+}
+
 /* In the protocol "paper" on the tasks that the grid names, the other cells as they were; in the
  * full one on all of them. */
 START_TEST(answer_tasks) {
@@ -807,6 +824,7 @@ START_TEST(answer_tasks) {
   ck_assert(strstr(page.s, "pirate &times; haiku") == NULL); /* no text there: no entry */
   ck_assert(strstr(page.s, "nan") == NULL && strstr(page.s, ">-0<") == NULL);
   pf_buf_free(&page);
+  marker_table("one");
   o.only = "layer_sets";
   make_grid(PIRATE, HAIKU_TASK "," BOOK_TASK "],\"answer_tasks\":[");
   o.out_dir = out("none");
