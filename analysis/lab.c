@@ -155,7 +155,7 @@ static size_t block_size(const pf_lab *l, size_t bytes) {
   if (l->blocks && want > MOST_BLOCK)
     want = MOST_BLOCK;
   want = want > LEAST_BLOCK ? want : LEAST_BLOCK;
-  return MOST_BLOCK && want > bytes ? want : bytes;
+  return MOST_BLOCK > 0 && want > bytes ? want : bytes;
 }
 
 static int next_block(pf_lab *l, size_t bytes) {
@@ -218,7 +218,7 @@ static void drop_donors(pf_lab *l) {
  * more than the work that they are for. Several make room for one. */
 void pf_lab_clear(pf_lab *l) {
   drop_donors(l);
-  if (l->blocks && (l->blocks->next || !MOST_BLOCK))
+  if (l->blocks && (l->blocks->next || MOST_BLOCK == 0))
     free_blocks(l);
   if (l->blocks)
     l->blocks->used = ALIGN;
