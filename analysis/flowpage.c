@@ -160,11 +160,10 @@ static void time_profile(pf_page *g) {
   }
   g->rc = x ? g->rc : PF_ENOMEM;
   pf_free(x);
-  pf_page_chart(
-      g, "How long is the persona read?", "step of the answer", &s, 1, -0.25, 1, false,
-      "What the answer keeps from a step on when the persona may not be read from there on: 1 "
-      "&minus; KL of those steps / their KL with the cut from the first step on. Near 1 once the "
-      "answer carries the style by itself.");
+  pf_page_chart(g, "How long is the persona read?", "step of the answer", &s, 1, -0.25, 1, false,
+                "What the answer keeps from a step on when the persona may not be read from there "
+                "on: 1 - KL of those steps / their KL with the cut from the first step on. Near 1 "
+                "once the answer carries the style by itself.");
 }
 
 void pf_page_routes(pf_page *g) {
@@ -202,8 +201,8 @@ void pf_page_transplants(pf_page *g) {
       {"those of p_last (T6)", "condition=T6"},
       {"another persona's (T4)", "condition=T4"},
       {"the same, towards that persona's own answer", "condition=T4_towards_other"},
-      {"random ones about the neutral persona's mean (T5)", "condition=T5"},
-      {"random ones about the persona's own mean (T5_own)", "condition=T5_own"}};
+      {"random, about a neutral mean (T5)", "condition=T5"},
+      {"random, about its own mean (T5_own)", "condition=T5_own"}};
   static const char *const fields[] = {"closure", "closure_0"}, *const series[] = {
                                                                     "all scored tokens",
                                                                     "the first token"};
