@@ -143,10 +143,9 @@ static pf_verdict verdict_of(const json_t *finding) {
 
 /* A study in the grid's own words goes before those with another baseline or paraphrase. */
 static int in_other_words(const study *s) {
-  const json_t *g = json_object_get(s->manifest, "grid"),
-               *a = json_object_get(s->manifest, "arguments");
-  return (json_object_get(g, "paraphrase") != NULL) + (json_object_get(g, "conflicts") != NULL) +
-         json_is_string(json_object_get(a, "baseline"));
+  int n;
+  (void)pf_manifest_other_words(s->manifest, &n);
+  return n;
 }
 
 /* H9 counts each model once: its study in f32, whatever the order they are named in. */

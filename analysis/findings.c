@@ -694,17 +694,12 @@ static void distributed(work *w) {
 
 /* KL from step LATE on of the cut from there, and of the cut from the first. */
 static void persistence(work *w) {
-  double *x[2] = {blank(w), blank(w)};
-  size_t i;
-  const json_t *rows = pf_records_of(&w->r, "D1", &w->rc), *row;
-  json_array_foreach(rows, i, row) {
-    size_t c = pf_record_cell(&w->r, row);
-    if (w->rc != PF_OK || c >= w->n)
-      continue;
-    if (pf_record_is(row, "condition=late tau=16"))
-      x[0][c] = pf_record_tail(row, LATE);
-    if (pf_record_is(row, "condition=late tau=0"))
-      x[1][c] = pf_record_tail(row, LATE);
+  static const int taus[2] = {LATE, 0};
+  double *x[2];
+  for (int i = 0; i < 2; i++) {
+    x[i] = blank(w);
+    if (w->rc == PF_OK)
+      pf_records_tails(&w->r, taus[i], LATE, x[i], &w->rc);
   }
   if (w->rc != PF_OK || !numbers(w, x[0]))
     return;

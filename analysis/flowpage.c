@@ -129,21 +129,6 @@ static void layer_profile(pf_page *g) {
             "where those layers do the reading.");
 }
 
-/* KL of the steps from `from` on, of the cut that begins at tau. */
-static void tails(pf_page *g, int tau, int from, double *x) {
-  char q[PF_QUERY];
-  const json_t *rows = pf_records_of(&g->r, "D1", &g->rc), *row;
-  size_t i;
-  snprintf(q, sizeof q, "condition=late tau=%d", tau);
-  for (size_t c = 0; c < g->n; c++)
-    x[c] = NAN;
-  json_array_foreach(rows, i, row) {
-    size_t c = pf_record_cell(&g->r, row);
-    if (c < g->n && pf_record_is(row, q))
-      x[c] = pf_record_tail(row, (size_t)from);
-  }
-}
-
 /* Of the steps that a cut acts on alone: those before it have no loss, and would make any late cut
  * look harmless. */
 static void time_profile(pf_page *g) {
@@ -151,8 +136,8 @@ static void time_profile(pf_page *g) {
   pf_series s = {.name = "reads cut from this step on"};
   double *x = pf_alloc(2 * g->n + 1, sizeof *x);
   for (int i = 0; i < 7 && x && g->rc == PF_OK; i++) {
-    tails(g, taus[i], taus[i], x);
-    tails(g, 0, taus[i], x + g->n);
+    pf_records_tails(&g->r, taus[i], (size_t)taus[i], x, &g->rc);
+    pf_records_tails(&g->r, 0, (size_t)taus[i], x + g->n, &g->rc);
     for (size_t c = 0; c < g->n; c++)
       x[c] = x[g->n + c] > 0 ? 1 - x[c] / x[g->n + c] : (double)NAN;
     pf_stats v = pf_stats_of(x, g->n);

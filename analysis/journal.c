@@ -259,8 +259,8 @@ static int open_file(pf_journal *j, const json_t *head) {
   return rc == PF_OK && j->size == 0 ? begin(j, head) : rc;
 }
 
-int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
-                    const json_t *head, const char *const *outputs) {
+/* One that nothing is open of; NULL on failure. */
+static int make_journal(pf_journal **out, const char *dir) {
   *out = NULL;
   if (!*dir || strlen(dir) > 4096)
     return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
@@ -270,7 +270,21 @@ int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, con
   j->fd = j->dir_fd = j->lock_fd = -1;
   j->dir = pf_strdup(dir);
   j->units = json_object();
-  int rc = j->dir && j->units ? pf_make_dirs(dir) : PF_ENOMEM;
+  if (j->dir && j->units) {
+    *out = j;
+    return PF_OK;
+  }
+  pf_journal_close(j);
+  return PF_ENOMEM;
+}
+
+int pf_journal_open(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
+                    const json_t *head, const char *const *outputs) {
+  pf_journal *j;
+  *out = NULL;
+  int rc = make_journal(&j, dir);
+  if (rc == PF_OK)
+    rc = pf_make_dirs(dir);
   if (rc == PF_OK)
     rc = lock_dir(j);
   if (rc == PF_OK)
@@ -330,17 +344,11 @@ static int peek(pf_journal *j, pf_journal_mode mode, const char *kind, const jso
 
 int pf_journal_peek(pf_journal **out, const char *dir, pf_journal_mode mode, const char *kind,
                     const json_t *head, const char *const *outputs) {
+  pf_journal *j;
   *out = NULL;
-  if (!*dir || strlen(dir) > 4096)
-    return pf_fail(PF_EUSAGE, "output folder: the path is empty or too long");
-  pf_journal *j = pf_calloc(1, sizeof *j);
-  if (!j)
-    return PF_ENOMEM;
-  j->fd = j->lock_fd = -1;
-  j->dir = pf_strdup(dir);
-  j->units = json_object();
-  j->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int rc = j->dir && j->units ? PF_OK : PF_ENOMEM;
+  int rc = make_journal(&j, dir);
+  if (rc == PF_OK)
+    j->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (rc == PF_OK && j->dir_fd < 0 && errno != ENOENT)
     rc = pf_fail(PF_EIO, "%s: cannot write there: %s", dir, strerror(errno));
   if (rc == PF_OK && j->dir_fd >= 0)

@@ -111,12 +111,47 @@ int pf_record_is(const json_t *row, const char *query) {
   return 1;
 }
 
-double pf_record_tail(const json_t *row, size_t from) {
+const char *pf_manifest_other_words(const json_t *manifest, int *n) {
+  const json_t *grid = json_object_get(manifest, "grid"),
+               *arguments = json_object_get(manifest, "arguments");
+  const struct {
+    bool is;
+    const char *why;
+  } ways[] = {
+      {json_object_get(grid, "paraphrase") != NULL, "the prompts are worded in another way"},
+      {json_object_get(grid, "conflicts") != NULL, "the cells are others"},
+      {json_is_string(json_object_get(arguments, "baseline")),
+       "effects are counted from another baseline"}};
+  const char *first = NULL;
+  *n = 0;
+  for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+    if (ways[i].is) {
+      first = first ? first : ways[i].why;
+      ++*n;
+    }
+  return first;
+}
+
+static double tail_of(const json_t *row, size_t from) {
   const json_t *steps = json_object_get(row, "kl_steps");
   double sum = 0;
   for (size_t t = from; t < json_array_size(steps); t++)
     sum += json_number_value(json_array_get(steps, t));
   return json_array_size(steps) > from ? sum : (double)NAN;
+}
+
+void pf_records_tails(pf_records *r, int tau, size_t from, double *x, int *rc) {
+  char q[96];
+  size_t i, n = r->n_personas * r->n_tasks;
+  const json_t *rows = pf_records_of(r, "D1", rc), *row;
+  snprintf(q, sizeof q, "condition=late tau=%d", tau);
+  for (size_t c = 0; c < n; c++)
+    x[c] = NAN;
+  json_array_foreach(rows, i, row) {
+    size_t c = pf_record_cell(r, row);
+    if (c < n && pf_record_is(row, q))
+      x[c] = tail_of(row, from);
+  }
 }
 
 double pf_records_floor(pf_records *r, const char *site, int layer, int *rc) {

@@ -30,8 +30,12 @@ int pf_record_is(const json_t *row, const char *query);
  * where there are several; all NaN without the experiment. NULL: out of memory, or *rc. */
 double *pf_records_table(pf_records *r, const char *experiment, const char *query,
                          const char *field, int *rc);
-/* KL of the steps from `from` on of a record that has kl_steps; NaN where it has no such step. */
-double pf_record_tail(const json_t *row, size_t from);
+/* Why a study does not ask in the grid's own words (another wording, other cells, another
+ * baseline); NULL: it does. *n: how many of these there are. */
+const char *pf_manifest_other_words(const json_t *manifest, int *n);
+/* A table (n_personas x n_tasks of x) of the KL of the steps from `from` on, of D1's cut that
+ * begins at step tau; NaN where there is no such record or step. */
+void pf_records_tails(pf_records *r, int tau, size_t from, double *x, int *rc);
 /* The noise floor of C1 at a site and layer: the largest KL10 that a value one unit in the last
  * place away gave (I1), nats. What else could be noise (run, batch, kernel) changes no bit. */
 double pf_records_floor(pf_records *r, const char *site, int layer, int *rc);

@@ -614,14 +614,11 @@ static void published_row(page *g, const char *probe, int layer) {
 /* What keeps a study of one of the paper's models from being held against its values: NULL where
  * nothing does. y is the paper's where it has the generation config's penalty. */
 static const char *in_other_words(const page *g) {
-  const json_t *grid = json_object_get(g->manifest, "grid"),
-               *m = json_object_get(g->manifest, "model");
-  if (json_object_get(grid, "paraphrase"))
-    return "the prompts are worded in another way";
-  if (json_object_get(grid, "conflicts"))
-    return "the cells are others";
-  if (json_is_string(json_object_get(json_object_get(g->manifest, "arguments"), "baseline")))
-    return "effects are counted from another baseline";
+  int n;
+  const json_t *m = json_object_get(g->manifest, "model");
+  const char *why = pf_manifest_other_words(g->manifest, &n);
+  if (why)
+    return why;
   if (pf_js_real(m, "repetition_penalty") != 1 &&
       strcmp(pf_js_str(g->manifest, "protocol"), "paper") != 0)
     return "the answers are made without the repetition penalty";

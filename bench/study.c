@@ -110,12 +110,14 @@ static double scored_rows(const char *out) {
   return n;
 }
 
-static void print(const pf_study_opts *o, const char *out, const pf_model_info *i,
-                  const cost c[2]) {
-  double layer = (double)pf_layer_units(i), scored = scored_rows(out), work[2];
-  double unembed = (double)i->d_model * i->vocab_size;
+/* Multiplications of the products, the unembedding of scored rows included. */
+static void count_work(const char *out, const pf_model_info *i, const cost c[2], double work[2]) {
+  double scored = scored_rows(out) * (double)i->d_model * i->vocab_size;
   for (int k = 0; k < 2; k++)
-    work[k] = c[k].rows * layer + scored * unembed;
+    work[k] = c[k].rows * (double)pf_layer_units(i) + scored;
+}
+
+static void print(const pf_study_opts *o, const cost c[2], const double work[2]) {
   printf("model %s, grid %s, precision %s; cpu: %s\n\n", o->model, o->grid,
          pf_precision_name(o->precision), pf_cpu_features());
   printf("| | sharing off | on | off / on |\n|---|---|---|---|\n");
@@ -155,13 +157,11 @@ static void judge(const char *what, double value, double limit, const char *unit
          met ? "met" : "**not met**");
 }
 
-static void print_targets(const pf_study_opts *o, const char *out, const pf_model_info *i,
-                          const cost c[2]) {
+static void print_targets(const pf_study_opts *o, const char *out, const cost c[2],
+                          const double work[2]) {
   size_t k = 0, n = sizeof targets / sizeof *targets;
-  double rows = c[1].rows / c[0].rows, unembed = (double)i->d_model * i->vocab_size,
-         scored = scored_rows(out) * unembed, layer = (double)pf_layer_units(i),
-         work = (c[1].rows * layer + scored) / (c[0].rows * layer + scored),
-         share = c[1].seconds / c[0].seconds / work, more = c[0].memory - weights_of(out);
+  double rows = c[1].rows / c[0].rows, share = c[1].seconds / c[0].seconds / (work[1] / work[0]),
+         more = c[0].memory - weights_of(out);
   while (k < n && strcmp(targets[k].grid, o->grid) != 0)
     k++;
   printf("\n| what | target | measured | |\n|---|---|---|---|\n");
@@ -221,10 +221,12 @@ static int measure(const pf_study_opts *o, const char *out) {
   int rc = pf_model_open_config(&m, o->model);
   for (int off = 0; off < 2 && rc == PF_OK; off++)
     rc = run(*o, out, off, &c[off]);
-  if (rc == PF_OK)
-    print(o, out, pf_model_get_info(m), c);
-  if (rc == PF_OK)
-    print_targets(o, out, pf_model_get_info(m), c);
+  if (rc == PF_OK) {
+    double work[2];
+    count_work(out, pf_model_get_info(m), c, work);
+    print(o, c, work);
+    print_targets(o, out, c, work);
+  }
   pf_model_close(m);
   return rc;
 }

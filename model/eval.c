@@ -201,12 +201,11 @@ static const pf_row *by_layer(const call *k, const pf_row *rows, size_t n) {
 /* Is what the last layer makes of row r wanted by anybody? */
 static bool is_read(const pf_step *t, size_t r, const uint8_t *last) {
   const pf_row *row = &t->rows[r];
-  if (row->out >= 0 || row->score)
+  if (pf_step_goes_on(t, r))
     return true;
   for (int h = 0; h < PF_N_HOOKS; h++)
-    if ((last[h] && !pf_hook_before_kv(h) &&
-         pf_tapset_hits(&row->seq->taps, h, t->cfg->info.n_layers - 1, row->pos)) ||
-        (t->used[h] && h != PF_HOOK_EMBED && pf_tapset_hits(&row->seq->taps, h, -1, row->pos)))
+    if (last[h] && !pf_hook_before_kv(h) &&
+        pf_tapset_hits(&row->seq->taps, h, t->cfg->info.n_layers - 1, row->pos))
       return true;
   return false;
 }

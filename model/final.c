@@ -206,7 +206,7 @@ static bool has_logits(const pf_step *t, size_t r) {
   return t->rows[r].out >= 0 || t->rows[r].score || wants(t, r, hooks, 2);
 }
 
-static bool goes_on(const pf_step *t, size_t r) {
+bool pf_step_goes_on(const pf_step *t, size_t r) {
   static const int hooks[] = {PF_HOOK_LNF_SCALE, PF_HOOK_LNF_NORM, PF_HOOK_LNF_OUT};
   return has_logits(t, r) || wants(t, r, hooks, 3);
 }
@@ -222,7 +222,7 @@ static size_t in_order(const pf_step *t, size_t row[PF_STEP_ROWS]) {
   bool done[PF_STEP_ROWS] = {false};
   size_t n = 0;
   for (size_t r = 0; r < t->n; r++) {
-    if (done[r] || !goes_on(t, r))
+    if (done[r] || !pf_step_goes_on(t, r))
       continue;
     row[n++] = r;
     const pf_ref *ref = reference(t, r);

@@ -161,6 +161,8 @@ void pf_step_layer(pf_step *t);
  * there, PF_FINAL_ROWS at a time. */
 enum { PF_FINAL_ROWS = 64 };
 int pf_step_finish(const pf_step *t, const pf_sink *sink);
+/* Does row r go to logits, a score or the final norm? */
+bool pf_step_goes_on(const pf_step *t, size_t r);
 /* The kernels' rope (y != x) and softcap with the roundings of the precision in between; what they
  * leave is rounded at the point that follows. */
 void pf_step_rope(const pf_step *t, size_t d, const float *x, const float *c, const float *s,
