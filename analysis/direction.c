@@ -60,16 +60,27 @@ static double mean_at(const float *const *v, size_t n, size_t e) {
   return sum / (double)n;
 }
 
+enum { PART = 1024 }; /* elements whose means are there at a time */
+
+/* mean_at of the elements [lo, hi), at most PART, vector by vector as they lie in memory. */
+static void means(const float *const *v, size_t n, size_t lo, size_t hi, double *out) {
+  for (size_t e = lo; e < hi; e++)
+    out[e - lo] = 0;
+  for (size_t k = 0; k < n; k++)
+    for (size_t e = lo; e < hi; e++)
+      out[e - lo] += (double)v[k][e];
+  for (size_t e = lo; e < hi; e++)
+    out[e - lo] /= (double)n;
+}
+
 void pf_covariance_draw(const float *const *v, size_t n, uint64_t stream, size_t d, double *out) {
-  enum { PART = 1024 }; /* elements whose means are there at a time */
   double mean[PART];
   uint64_t env = pf_fp_enter();
   for (size_t lo = 0; lo < d; lo += PART) {
     size_t hi = lo + PART < d ? lo + PART : d;
-    for (size_t e = lo; e < hi; e++) {
-      mean[e - lo] = mean_at(v, n, e);
+    means(v, n, lo, hi, mean);
+    for (size_t e = lo; e < hi; e++)
       out[e] = 0;
-    }
     for (size_t k = 0; k < n; k++) {
       double z[2];
       pf_normals(stream ^ (uint64_t)(k + 1) << 32, 2, z);
@@ -102,9 +113,14 @@ void pf_jitter(const float *x, bool bf16, uint64_t stream, size_t d, float *out)
 }
 
 void pf_mean_vector(const float *const *v, size_t n, size_t d, float *out) {
+  double mean[PART];
   uint64_t env = pf_fp_enter();
-  for (size_t e = 0; e < d; e++)
-    out[e] = (float)mean_at(v, n, e);
+  for (size_t lo = 0; lo < d; lo += PART) {
+    size_t hi = lo + PART < d ? lo + PART : d;
+    means(v, n, lo, hi, mean);
+    for (size_t e = lo; e < hi; e++)
+      out[e] = (float)mean[e - lo];
+  }
   pf_fp_leave(env);
 }
 

@@ -110,19 +110,37 @@ void pf_heads_mass(const pf_heads *h, int32_t lo, int32_t hi, double *out) {
   pf_fp_leave(env);
 }
 
+enum { PART = 64 }; /* elements of a head that are summed side by side */
+typedef struct weighed {
+  size_t layer, row, head, element;
+} weighed;
+
+/* Up to PART elements of a head's sum over the keys [lo, hi): key by key, as values lie in memory;
+ * each element's sum is in the order of the keys. */
+static void weigh_values(const pf_heads *h, weighed w, int32_t lo, int32_t hi, float *out) {
+  size_t n = h->d_head - w.element < PART ? h->d_head - w.element : PART;
+  size_t width = h->heads / h->group * h->d_head;
+  const float *pattern = pattern_at(h, w.layer, w.row, w.head);
+  double sum[PART] = {0};
+  for (int32_t j = lo; j < hi; j++) {
+    const float *v = h->v + (w.layer * h->t->n_prompt + (size_t)j) * width +
+                     w.head / h->group * h->d_head + w.element;
+    double p = (double)pattern[h->t->pos[j]];
+    for (size_t e = 0; e < n; e++)
+      sum[e] += p * (double)v[e];
+  }
+  out += ((w.layer * h->rows + w.row) * h->heads + w.head) * h->d_head + w.element;
+  for (size_t e = 0; e < n; e++)
+    out[e] = (float)sum[e];
+}
+
 void pf_heads_values(const pf_heads *h, int32_t lo, int32_t hi, float *out) {
-  size_t n = h->t->n_prompt, width = h->heads / h->group * h->d_head;
   uint64_t env = pf_fp_enter();
   for (size_t k = 0; k < h->layers; k++)
     for (size_t r = 0; r < h->rows; r++)
       for (size_t q = 0; q < h->heads; q++)
-        for (size_t e = 0; e < h->d_head; e++) {
-          double sum = 0;
-          for (int32_t j = lo; j < hi; j++)
-            sum += (double)pattern_at(h, k, r, q)[h->t->pos[j]] *
-                   (double)h->v[(k * n + (size_t)j) * width + q / h->group * h->d_head + e];
-          out[((k * h->rows + r) * h->heads + q) * h->d_head + e] = (float)sum;
-        }
+        for (size_t e = 0; e < h->d_head; e += PART)
+          weigh_values(h, (weighed){k, r, q, e}, lo, hi, out);
   pf_fp_leave(env);
 }
 
