@@ -328,6 +328,37 @@ static const pf_asked of_sets[] = {
     {"cached, from there to late layers", "condition=cached set=10_12_14_16_18_20_22"},
     {"cached, the widest set of layers", "condition=cached set=6_8_10_12_14_16_18_20_22"}};
 
+static const json_t *grid_hosts(const pf_page *g) {
+  return json_object_get(json_object_get(g->r.manifest, "grid"), "hosts");
+}
+
+/* Two rows for each host that the grid brings; in the figure as far as it has room. */
+static void rows_of_hosts(pf_page *g, const char *const *fields, size_t n_fields, pf_figure *f) {
+  static const char *const contents[] = {"cached", "oracle"};
+  const char *key;
+  json_t *text;
+  json_object_foreach((json_t *)grid_hosts(g), key, text) {
+    for (int i = 0; i < 2; i++) {
+      char what[PF_QUERY], query[PF_QUERY];
+      snprintf(what, sizeof what, "%s in host %s of the grid", contents[i], key);
+      snprintf(query, sizeof query, "host=%s condition=%s", key, contents[i]);
+      pf_page_fields_row(g, what, "C3", query, fields, n_fields, f->n < PF_FIGURE_ROWS ? f : NULL);
+    }
+  }
+}
+
+static void texts_of_hosts(pf_page *g) {
+  const char *key;
+  json_t *text;
+  json_object_foreach((json_t *)grid_hosts(g), key, text) {
+    pf_buf_puts(g->b, "<p class=\"sub\">Host ");
+    pf_page_text(g, key);
+    pf_buf_puts(g->b, ": &ldquo;");
+    pf_page_text(g, json_string_value(text));
+    pf_buf_puts(g->b, "&rdquo;</p>\n");
+  }
+}
+
 void pf_page_injections(pf_page *g) {
   static const char *const fields[] = {
       "closure10",     "closure_0",    "closure_1_9", "closure_10", "closure_reverse_kl10",
@@ -353,11 +384,14 @@ void pf_page_injections(pf_page *g) {
                        "cached: the additive value; oracle: the vector of the whole prompt. ");
   if (full) {
     pf_page_asked(g, "C3", of_c3, PF_COUNT(of_c3), fields, N_FIELDS, &f);
+    rows_of_hosts(g, fields, N_FIELDS, &f);
   } else {
     pf_page_asked(g, "injection", of_paper, PF_COUNT(of_paper), fields, N_FIELDS, &f);
     pf_page_asked(g, "layer_sets", of_sets, PF_COUNT(of_sets), fields, N_FIELDS, &f);
   }
   pf_buf_puts(g->b, "</table></div>\n");
+  if (full)
+    texts_of_hosts(g);
   pf_figure_put(g->b, &f, "Closure by what is put into the host", series, 2, -0.25,
                 "Medians over cells with the middle half; what lies outside is drawn at the edge.");
 }

@@ -341,6 +341,14 @@ int pf_layer_sets(pf_lab *l, size_t part, json_t *rows) {
 
 /* ---- the full list --------------------------------------------------------------------------- */
 
+static int one_host(c3 *c, const int32_t *layer, const char *name, pf_who who) {
+  const pf_trial *base;
+  plan p = paper_setting(c, layer);
+  int rc = pf_lab_track(c->s.l, who, &p.host);
+  p.host_name = name;
+  return rc == PF_OK ? host_and_values(c, p, &base) : rc;
+}
+
 static int each_host(c3 *c, const int32_t *layer) {
   pf_lab *l = c->s.l;
   int x = pf_lab_persona(l), y = pf_lab_task(l);
@@ -352,16 +360,20 @@ static int each_host(c3 *c, const int32_t *layer) {
                {"GAP", {.persona = PF_BASE, .task = y, .placing = PF_GAP}},
                {"MASK", {.persona = x, .task = y, .placing = PF_MASK}}};
   int rc = PF_OK;
-  for (size_t h = 0; h < sizeof hosts / sizeof *hosts && rc == PF_OK; h++) {
-    const pf_trial *base;
-    plan p = paper_setting(c, layer);
-    if (!pf_lab_has(l, hosts[h].who))
-      continue;
-    rc = pf_lab_track(l, hosts[h].who, &p.host);
-    p.host_name = hosts[h].name;
-    if (rc == PF_OK)
-      rc = host_and_values(c, p, &base);
-  }
+  for (size_t h = 0; h < sizeof hosts / sizeof *hosts && rc == PF_OK; h++)
+    if (pf_lab_has(l, hosts[h].who))
+      rc = one_host(c, layer, hosts[h].name, hosts[h].who);
+  return rc;
+}
+
+/* The grid's own. */
+static int own_hosts(c3 *c, const int32_t *layer) {
+  const pf_plan *p = pf_lab_plan(c->s.l);
+  int rc = PF_OK;
+  for (size_t i = 0; i < p->controls.n_hosts && rc == PF_OK; i++)
+    if (pf_plan_own_host(p, i))
+      rc = one_host(c, layer, p->controls.hosts[i].key,
+                    (pf_who){.persona = PF_HOST - (int)i, .task = pf_lab_task(c->s.l)});
   return rc;
 }
 
@@ -482,6 +494,8 @@ static int all(c3 *c, const int32_t *layer) {
     rc = host_and_values(c, paper_setting(c, layer), &base);
   if (rc == PF_OK)
     rc = each_host(c, layer);
+  if (rc == PF_OK)
+    rc = own_hosts(c, layer);
   if (rc == PF_OK)
     rc = each_content(c, layer, base);
   if (rc == PF_OK)

@@ -90,9 +90,18 @@ static int take_item(const json_t *v, const char *where, void *out) {
   return rc == PF_OK ? pf_grid_take_item(v, where, item) : rc;
 }
 
+/* Hosts that a study has of itself; their keys stand in its records. */
+static const char *const host_keys[] = {"B", "N", "GAP", "MASK", "bare"};
+
 static int take_host(const json_t *v, const char *where, void *out) {
+  const pf_grid_item *item = out;
   int rc = take_item(v, where, out);
-  return rc == PF_OK ? check_places(where, ((pf_grid_item *)out)->text, 0, 1) : rc;
+  for (size_t i = 0; i < sizeof host_keys / sizeof *host_keys && rc == PF_OK; i++)
+    if (!strcmp(item->key, host_keys[i]) && strcmp(item->text, "{task}") != 0)
+      rc = pf_fail(PF_EINPUT,
+                   "%s: \"%s\" is what the study calls a host of its own: take another key", where,
+                   item->key);
+  return rc == PF_OK ? check_places(where, item->text, 0, 1) : rc;
 }
 
 static int take_paraphrase(const json_t *v, const char *where, void *out) {

@@ -305,6 +305,18 @@ static json_t *conflicts_json(const pf_controls *c) {
   return a;
 }
 
+/* NULL: there are none but the study's own. */
+static json_t *hosts_json(const pf_plan *p) {
+  json_t *o = json_object();
+  for (size_t i = 0; i < p->controls.n_hosts; i++)
+    if (pf_plan_own_host(p, i))
+      json_object_set_new(o, p->controls.hosts[i].key, json_string(p->controls.hosts[i].text));
+  if (json_object_size(o) > 0)
+    return o;
+  json_decref(o);
+  return NULL;
+}
+
 static json_t *grid_json(const pf_plan *p) {
   const pf_grid *g = &p->grid;
   const pf_paraphrase *by = p->paraphrase;
@@ -319,6 +331,9 @@ static json_t *grid_json(const pf_plan *p) {
     json_object_set_new(o, "system", json_string(by->system));
   if (o && p->conflicts)
     json_object_set_new(o, "conflicts", conflicts_json(&p->controls));
+  json_t *hosts = hosts_json(p);
+  if (o && hosts)
+    json_object_set_new(o, "hosts", hosts);
   return o;
 }
 

@@ -303,6 +303,15 @@ static const char *persona_text(const pf_lab *l, int persona) {
                                   : NULL;
 }
 
+/* Host i of the controls; below 0: none. */
+static int host_of(pf_who w) {
+  return PF_HOST - w.persona;
+}
+
+static bool is_neutral(pf_who w) {
+  return w.persona <= PF_NEUTRAL && host_of(w) < 0;
+}
+
 static const char *task_text(const pf_lab *l, int task) {
   const pf_plan *p = l->plan;
   return task >= 0         ? p->grid.tasks[task].text
@@ -336,7 +345,8 @@ static bool known(const pf_lab *l, pf_who w) {
   int np = (int)l->plan->grid.n_personas, nt = (int)l->plan->grid.n_tasks;
   int neutral = PF_NEUTRAL - w.persona, alt = PF_BASE_ALT - w.persona,
       alt_task = PF_BASE_ALT - w.task;
-  bool persona = w.persona <= PF_NEUTRAL    ? neutral < (int)c->n_neutral
+  bool persona = host_of(w) >= 0            ? host_of(w) < (int)c->n_hosts
+                 : is_neutral(w)            ? neutral < (int)c->n_neutral
                  : w.persona <= PF_BASE_ALT ? alt < (int)c->n_base_personas
                                             : w.persona >= PF_NOBODY && w.persona < np;
   bool task =
@@ -347,7 +357,7 @@ static bool known(const pf_lab *l, pf_who w) {
 /* Positions between the persona of a prompt with PF_GAP and what follows it; the baseline's lengths
  * are known before the prompt is made. */
 static int32_t gap_of(const pf_lab *l, pf_who w) {
-  if (w.placing != PF_GAP || w.persona <= PF_NEUTRAL)
+  if (w.placing != PF_GAP || is_neutral(w))
     return 0;
   if (w.persona != PF_BASE || w.task < PF_BASE)
     return -1;
@@ -364,7 +374,9 @@ static int make_prompt(const pf_lab *l, pf_who w, pf_track *t) {
     return pf_fail(PF_EINTERNAL, "study: there is no prompt of persona %d and task %d", w.persona,
                    w.task);
   t->q = &t->own;
-  if (w.persona <= PF_NEUTRAL)
+  if (host_of(w) >= 0)
+    return pf_plan_say_host(p, (size_t)host_of(w), task_text(l, w.task), &t->own);
+  if (is_neutral(w))
     return neutral_prompt(l, w, &t->own);
   if (w.persona >= PF_BASE && w.task >= PF_BASE) {
     t->q = pf_plan_prompt(p, w.persona, w.task);
@@ -387,11 +399,11 @@ static pf_track *find_track(const pf_lab *l, pf_who w) {
   return NULL;
 }
 
-/* Spans by index; the persona of a bare task is empty and stands where its task begins. */
+/* Spans by index; a persona that is not there is empty and stands where the task begins. */
 static void take_spans(pf_track *t) {
   const pf_role_prompt *q = t->q;
   t->x = q->persona;
-  if (t->who.persona == PF_NOBODY)
+  if (t->who.persona == PF_NOBODY || host_of(t->who) >= 0)
     t->x = (pf_span){q->task.lo, q->task.lo};
   t->y = (pf_span){t->x.hi, q->task.hi};
   t->e = (pf_span){q->task.hi, (int32_t)q->enc.n};

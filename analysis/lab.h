@@ -11,10 +11,12 @@
 
 /* Personas and tasks of a prompt beside those of the grid, which count from 0. */
 enum {
-  PF_BASE = -1,       /* the grid's baseline persona or task */
-  PF_NOBODY = -2,     /* no persona: the bare task */
-  PF_BASE_ALT = -100, /* PF_BASE_ALT - i: other baseline i of the controls, persona or task */
-  PF_NEUTRAL = -200   /* PF_NEUTRAL - i: neutral persona i, as long as the cell's */
+  PF_BASE = -1,   /* the grid's baseline persona or task */
+  PF_NOBODY = -2, /* no persona: the bare task */
+  /* Lists of the controls, which have at most 256 items: */
+  PF_BASE_ALT = -1000, /* PF_BASE_ALT - i: other baseline i, persona or task */
+  PF_NEUTRAL = -2000,  /* PF_NEUTRAL - i: neutral persona i, as long as the cell's */
+  PF_HOST = -3000      /* PF_HOST - i: host i, which has no persona */
 };
 
 typedef enum pf_placing {
@@ -41,7 +43,7 @@ typedef struct pf_track {
   pf_role_prompt own; /* q, where it is none of the plan's */
   int32_t *ids, *pos;
   size_t n, n_prompt;
-  /* By index: persona (empty for PF_NOBODY), task with what joins it to the persona, from there the
+  /* By index: persona (empty without one), task with what joins it to the persona, from there the
    * end of the turn and the generation header. */
   pf_span x, y, e;
   pf_cut cut;    /* of PF_MASK */

@@ -6,6 +6,7 @@
 
 #include "analysis/experiment.h"
 #include "analysis/jsonout.h"
+#include "analysis/spans.h"
 #include "analysis/study.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -50,6 +51,25 @@ int pf_plan_say(const pf_plan *p, const char *persona, const char *task, pf_role
   if (by && by->system)
     return pf_role_prompt_make_system(p->tok, by->system, by->text, persona, task, out);
   return pf_role_prompt_make(p->tok, by ? by->text : p->grid.template_, persona, task, out);
+}
+
+int pf_plan_say_host(const pf_plan *p, size_t host, const char *task, pf_role_prompt *out) {
+  return pf_role_prompt_make_system(p->tok, "", p->controls.hosts[host].text, NULL, task, out);
+}
+
+bool pf_plan_own_host(const pf_plan *p, size_t i) {
+  const char *text = p->controls.hosts[i].text;
+  return strcmp(text, "{task}") != 0 && (!p->base_host || strcmp(text, p->base_host) != 0);
+}
+
+static int say_base_host(pf_plan *p) {
+  const pf_paraphrase *by = p->paraphrase;
+  pf_filled f;
+  if (by && by->system)
+    return PF_OK;
+  int rc = pf_template_fill(by ? by->text : p->grid.template_, p->grid.base.key, "{task}", &f);
+  p->base_host = f.text;
+  return rc;
 }
 
 static int make_prompt(const pf_plan *p, const char *persona, const char *task,
@@ -275,6 +295,8 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o) {
   if (rc == PF_OK)
     rc = take_paraphrase(p, o->paraphrase);
   if (rc == PF_OK)
+    rc = say_base_host(p);
+  if (rc == PF_OK)
     rc = take_conflicts(p, o->conflicts);
   if (rc == PF_OK)
     rc = take_markers(p, o->markers);
@@ -317,6 +339,7 @@ void pf_plan_free(pf_plan *p) {
   free_prompts(p->by, p->grid.n_tasks);
   free_prompts(p->xy, p->n_cells);
   pf_markers_free(&p->markers);
+  pf_free(p->base_host);
   pf_controls_free(&p->controls);
   json_decref(p->head);
   pf_ids_free(&p->layers);

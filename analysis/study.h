@@ -41,6 +41,7 @@ typedef struct pf_plan {
   pf_grid grid;
   pf_controls controls;
   const pf_paraphrase *paraphrase; /* in place of the grid's template; NULL: that */
+  char *base_host; /* what the baseline persona's prompt says, with {task}; NULL: in two messages */
   pf_markers markers; /* of --markers, else the grid's own; without lists: shipped ones */
   bool conflicts;     /* the grid is that of the controls' conflicting cells */
   pf_ids layers;      /* tested, ascending */
@@ -56,6 +57,11 @@ int pf_plan_make(pf_plan *p, const pf_study_opts *o);
 void pf_plan_free(pf_plan *p);
 /* The prompt of any persona (NULL: none) and task in the study's words. */
 int pf_plan_say(const pf_plan *p, const char *persona, const char *task, pf_role_prompt *out);
+/* The prompt of a host of the controls. */
+int pf_plan_say_host(const pf_plan *p, size_t host, const char *task, pf_role_prompt *out);
+/* False where host i of the controls says what the baseline persona's prompt or the bare task says,
+ * which are hosts anyway. */
+bool pf_plan_own_host(const pf_plan *p, size_t i);
 /* The journal's key of a unit: SHA-256 of head, experiment, part and the cell's four prompts. */
 int pf_plan_unit(const pf_plan *p, const char *experiment, size_t cell, size_t part, char key[65]);
 /* The prompt of a persona and a task of the grid; below 0: of the baseline. */

@@ -5,10 +5,12 @@
 #include "config.h"
 
 #include <glob.h>
+#include <math.h>
 #include <stdarg.h>
 
 #include "analysis/experiment.h"
 #include "analysis/grid.h"
+#include "analysis/records.h"
 #include "analysis/study.h"
 #include "base/io.h"
 #include "base/js.h"
@@ -865,6 +867,70 @@ START_TEST(every_experiment) {
 }
 END_TEST
 
+/* ---- hosts of the grid ---- */
+
+/* What `field` is of the C3 record of a host and a content, NaN where there is none. */
+static double in_host(const char *name, const char *host, const char *content, const char *field) {
+  char query[200];
+  pf_buf b;
+  double x = NAN;
+  snprintf(query, sizeof query, "host=%s condition=%s positions=p_last set=14", host, content);
+  read_file(name, "C3.jsonl", &b);
+  for (char *p = b.s, *end; *p; p = end + 1) {
+    json_t *line;
+    end = strchr(p, '\n');
+    ck_assert(pf_js_text("C3.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+    if (pf_record_is(line, query))
+      x = value(line, field);
+    json_decref(line);
+  }
+  pf_buf_free(&b);
+  return x;
+}
+
+static void grid_with_hosts(const char *hosts) {
+  char tasks[400];
+  snprintf(tasks, sizeof tasks, HAIKU_TASK "],\"hosts\":[%s", hosts);
+  make_grid(PIRATE, tasks);
+}
+
+/* A persona is injected into the hosts that a grid brings: one with the words of the baseline
+ * persona's prompt, in a study with another baseline, is what that prompt is as host B. Those that
+ * say what B or the bare task says are not run again. */
+START_TEST(own_hosts) {
+  static const char *const contents[] = {"none", "oracle"};
+  pf_buf page;
+  grid_with_hosts("{\"key\":\"mine\",\"text\":\"As " BASE_X ", {task}\"},"
+                  "{\"key\":\"bare\",\"text\":\"{task}\"},"
+                  "{\"key\":\"polite\",\"text\":\"Please <help>: {task}\"}");
+  pf_study_opts o = opts("own", "3");
+  o.protocol = "full";
+  o.only = "C3";
+  run(&o);
+  ck_assert(isnan(in_host("own", "mine", "none", "kl10")));
+  ck_assert(in_host("own", "polite", "none", "kl10") > 0);
+  ck_assert(in_host("own", "polite", "cached", "closure10") < 1);
+  ck_assert(in_host("own", "bare", "none", "kl10") > 0);
+  read_file("own", "report.html", &page);
+  ck_assert(strstr(page.s, "oracle in host polite of the grid") != NULL);
+  ck_assert(strstr(page.s, "Please &lt;help&gt;: {task}") != NULL);
+  pf_buf_free(&page);
+  o.baseline = "person";
+  o.out_dir = out("person");
+  run(&o);
+  for (int i = 0; i < 2; i++) {
+    double x = in_host("person", "mine", contents[i], "kl10");
+    ck_assert(x > 0 && x == in_host("own", "B", contents[i], "kl10"));
+    ck_assert(x != in_host("person", "B", contents[i], "kl10"));
+  }
+  grid_with_hosts("{\"key\":\"GAP\",\"text\":\"Well, {task}\"}");
+  o.baseline = NULL;
+  o.out_dir = out("taken");
+  ck_assert_int_eq(pf_study_run(&o), PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), "take another key") != NULL, "%s", pf_last_error());
+}
+END_TEST
+
 /* ---- marker lists ---- */
 
 #define LISTS(personas, tasks)                                                                     \
@@ -1045,6 +1111,7 @@ int main(void) {
   tcase_add_test(t, wrong_options);
   tcase_add_test(t, early_eos);
   tcase_add_test(t, answer_tasks);
+  tcase_add_test(t, own_hosts);
   tcase_add_test(t, marker_lists);
   tcase_add_test(t, every_experiment);
   tcase_add_test(t, report_page);
