@@ -188,6 +188,8 @@ int pf_role_prompt_make_system(const pf_tok *t, const char *system, const char *
 }
 
 void pf_role_prompt_free(pf_role_prompt *p) {
+  if (!p)
+    return;
   pf_encoding_free(&p->enc);
   pf_text_free(p->text);
   *p = (pf_role_prompt){0};

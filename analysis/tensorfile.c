@@ -62,6 +62,8 @@ const char *pf_shape_text(const pf_tensor *t, char buf[PF_SHAPE_TEXT]) {
 }
 
 void pf_tensor_free(pf_tensor *t) {
+  if (!t)
+    return;
   pf_free(t->data);
   pf_free(t->name);
   *t = (pf_tensor){0};

@@ -572,6 +572,8 @@ int pf_generate(pf_seq *s, const int32_t *ids, size_t n, const pf_gen_opts *o, p
 }
 
 void pf_branch_clear(pf_branch *b) {
+  if (!b)
+    return;
   pf_ids_free(&b->out);
   pf_free(b->logprobs);
   pf_free(b->margins);

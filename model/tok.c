@@ -13,6 +13,8 @@
   ((size_t)1 << 30) /* positions are 32 bits, and normalising may make a text longer */
 
 void pf_encoding_free(pf_encoding *e) {
+  if (!e)
+    return;
   pf_free(e->ids);
   pf_free(e->start);
   pf_free(e->end);

@@ -73,6 +73,8 @@ void pf_buf_free(pf_buf *b) {
 }
 
 void pf_ids_free(pf_ids *ids) {
+  if (!ids)
+    return;
   pf_free(ids->v);
   *ids = (pf_ids){0};
 }
