@@ -9,6 +9,12 @@
 #include "base/status.h"
 #include "model/internal.h"
 
+/* Floats that a row has in value and out. */
+static size_t row_width(const pf_hook_info *h, const pf_tap *t) {
+  size_t part = (size_t)(h->width < 0 ? t->n_keys : h->width);
+  return h->heads && t->head < 0 ? part * (size_t)h->heads : part;
+}
+
 static int check(const pf_model *m, const pf_tap *t, size_t i) {
   const pf_hook_info *h = pf_hook_by_id(m, t->hook);
   if (!h)
@@ -28,6 +34,11 @@ static int check(const pf_model *m, const pf_tap *t, size_t i) {
     return pf_fail(PF_EUSAGE, "tap %zu: %s: capture needs a place to write to", i, h->name);
   if (h->width < 0 && (t->value || t->out) && t->n_keys <= 0)
     return pf_fail(PF_EUSAGE, "tap %zu: %s is a hook over keys and needs n_keys", i, h->name);
+  /* Rows would lie over each other: which one stays would depend on the threads. */
+  if (t->op == PF_OP_CAPTURE && t->pos_hi - t->pos_lo > 1 && t->out_stride < row_width(h, t))
+    return pf_fail(PF_EUSAGE,
+                   "tap %zu: %s: rows of %zu values cannot be captured with an out_stride of %zu",
+                   i, h->name, row_width(h, t), t->out_stride);
   /* Fewer would leave the rest of a row as it was. */
   if (h->width < 0 && (t->op == PF_OP_REPLACE || t->op == PF_OP_ADD) && t->n_keys < t->pos_hi)
     return pf_fail(PF_EUSAGE, "tap %zu: %s has %d keys at position %d, its values %d", i, h->name,
@@ -142,8 +153,12 @@ static void fill_rest(const pf_tap *a, size_t n, size_t n_file, float *out) {
     out[i] = rest;
 }
 
+static bool over_keys(int hook) {
+  return hook == PF_HOOK_SCORES_RAW || hook == PF_HOOK_SCORES || hook == PF_HOOK_PATTERN;
+}
+
 static void run_one(pf_tap *a, const pf_point *p, float *x) {
-  size_t n_file = a->n_keys > 0 ? (size_t)a->n_keys : p->width;
+  size_t n_file = over_keys(a->hook) && a->n_keys > 0 ? (size_t)a->n_keys : p->width;
   size_t row = (size_t)(p->pos - a->pos_lo);
   for (int32_t h = p->head0; h < p->head0 + p->heads; h++) {
     if (a->head >= 0 && a->head != h)

@@ -26,10 +26,104 @@ START_TEST(nothing_is_freed) {
 }
 END_TEST
 
+/* ---- actions that cannot be meant ------------------------------------------------------------ */
+
+static pf_model *model;
+static pf_ctx *ctx;
+static float values[4096];
+
+static void setup(void) {
+  model = tu_open("tests/mini/g2-window");
+  ctx = tu_ctx(model, 1);
+}
+
+static void teardown(void) {
+  pf_ctx_free(ctx);
+  pf_model_close(model);
+}
+
+static void refused(int rc, const char *line) {
+  ck_assert_int_eq(rc, PF_EUSAGE);
+  ck_assert_msg(strstr(pf_last_error(), line) != NULL, "%s", pf_last_error());
+}
+
+static int set(pf_tap t) {
+  pf_seq *s = tu_seq(ctx);
+  int rc = pf_seq_set_taps(s, &t, 1);
+  pf_seq_free(s);
+  return rc;
+}
+
+/* Rows would lie over each other, and which one stays would be up to the threads. */
+START_TEST(captures_have_room) {
+  size_t d = (size_t)pf_model_get_info(model)->d_model;
+  pf_tap t = {.hook = tu_hook(model, "blocks.0.hook_resid_pre"),
+              .head = -1,
+              .pos_hi = 4,
+              .op = PF_OP_CAPTURE,
+              .out = values};
+  refused(set(t), "out_stride");
+  t.out_stride = d - 1;
+  refused(set(t), "out_stride");
+  t.out_stride = d;
+  ck_assert_int_eq(set(t), PF_OK);
+  t.pos_hi = 1;
+  t.out_stride = 0;
+  ck_assert_int_eq(set(t), PF_OK);
+  /* one row of values for all positions is nothing wrong */
+  t = (pf_tap){.hook = t.hook, .head = -1, .pos_hi = 4, .op = PF_OP_ADD, .value = values};
+  ck_assert_int_eq(set(t), PF_OK);
+}
+END_TEST
+
+START_TEST(captures_of_heads_have_room) {
+  const pf_model_info *i = pf_model_get_info(model);
+  size_t h = (size_t)i->n_heads, keys = 8;
+  pf_tap t = {.hook = tu_hook(model, "blocks.0.attn.hook_q"),
+              .head = 0,
+              .pos_hi = 4,
+              .op = PF_OP_CAPTURE,
+              .out = values,
+              .out_stride = (size_t)i->d_head};
+  ck_assert_int_eq(set(t), PF_OK);
+  t.head = -1;
+  refused(set(t), "out_stride");
+  t.hook = tu_hook(model, "blocks.0.attn.hook_pattern");
+  t.n_keys = (int32_t)keys;
+  t.out_stride = h * keys - 1;
+  refused(set(t), "out_stride");
+  t.out_stride++;
+  ck_assert_int_eq(set(t), PF_OK);
+}
+END_TEST
+
+/* It does not cut the rows of another hook. */
+START_TEST(keys_are_for_hooks_over_keys) {
+  size_t d = (size_t)pf_model_get_info(model)->d_model;
+  pf_seq *s = tu_seq(ctx);
+  pf_tap t = {.hook = tu_hook(model, "blocks.0.ln1.hook_normalized"), .head = -1, .pos_hi = 1};
+  t.op = PF_OP_CAPTURE;
+  t.out = values;
+  t.n_keys = 5;
+  memset(values, 0, sizeof values);
+  ck_assert_int_eq(pf_seq_set_taps(s, &t, 1), PF_OK);
+  tu_run(ctx, s, model, 1, 0, 1, NULL);
+  ck_assert(values[4] != 0 && values[5] != 0 && values[d - 1] != 0);
+  ck_assert(values[d] == 0);
+  pf_seq_free(s);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("public");
   TCase *t = tcase_create("mistakes");
   tcase_add_test(t, nothing_is_freed);
+  suite_add_tcase(s, t);
+  t = tcase_create("actions");
+  tcase_add_checked_fixture(t, setup, teardown);
+  tcase_add_test(t, captures_have_room);
+  tcase_add_test(t, captures_of_heads_have_room);
+  tcase_add_test(t, keys_are_for_hooks_over_keys);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
 }

@@ -252,9 +252,10 @@ typedef enum pf_op { PF_OP_CAPTURE, PF_OP_REPLACE, PF_OP_ADD, PF_OP_SCALE, PF_OP
 /* An action at a hook point, for rows at positions [pos_lo, pos_hi). Actions at one point run in
  * list order; a capture sees what the actions before it left. Row p uses value + (p -
  * pos_lo)*value_stride and out + (p - pos_lo)*out_stride (in floats). Width of a row: heads*width
- * of the hook for head = -1, width for one head; hooks over keys (scores, pattern) have n_keys
- * values a head, keys beyond the row's own position read as 0 (pattern) or -inf (scores); a
- * replacement or addition has at least pos_hi of them. */
+ * of the hook for head = -1, width for one head; captures of several positions have an out_stride
+ * of at least that. Hooks over keys (scores, pattern) have n_keys values a head, keys beyond the
+ * row's own position read as 0 (pattern) or -inf (scores); a replacement or addition has at least
+ * pos_hi of them. */
 typedef struct pf_tap {
   int hook;
   int32_t layer; /* -1 for hooks that are not per layer */
@@ -266,7 +267,7 @@ typedef struct pf_tap {
   float scale; /* PF_OP_SCALE */
   float *out;  /* PF_OP_CAPTURE */
   size_t out_stride;
-  int32_t n_keys; /* hooks over keys: keys a head has in value/out */
+  int32_t n_keys; /* hooks over keys: keys a head has in value/out; not read of others */
   uint64_t fired; /* rows it acted on (written by pf_eval) */
 } pf_tap;
 
