@@ -299,6 +299,8 @@ static int check_swap(const pf_seq *s, const pf_swap *w, size_t i) {
     return rc;
   if (!w->src || w->src->ctx->model != s->ctx->model)
     return pf_fail(PF_EUSAGE, "swap %zu: the source is not a sequence of this model", i);
+  if (w->q_hi != 0 && w->q_hi < w->q_lo)
+    return pf_fail(PF_EUSAGE, "swap %zu: reversed queries [%d, %d)", i, w->q_lo, w->q_hi);
   if (w->pos_lo < 0 || w->pos_hi <= w->pos_lo || w->src_lo < 0 || w->q_lo < 0 || w->q_hi < 0 ||
       !(w->what & (PF_SWAP_K | PF_SWAP_V)))
     return pf_fail(PF_EUSAGE, "swap %zu: empty or negative positions, or neither K nor V", i);

@@ -114,6 +114,20 @@ START_TEST(keys_are_for_hooks_over_keys) {
 }
 END_TEST
 
+START_TEST(swaps_have_queries) {
+  pf_seq *from = tu_seq(ctx), *s = tu_seq(ctx);
+  tu_run(ctx, from, model, 1, 0, 8, NULL);
+  pf_swap w = {.layer_hi = 1, .head = -1, .pos_hi = 2, .what = PF_SWAP_V, .src = from};
+  w.q_lo = 5;
+  w.q_hi = 3;
+  refused(pf_seq_set_swaps(s, &w, 1), "swap 0");
+  w.q_hi = 0; /* no end */
+  ck_assert_int_eq(pf_seq_set_swaps(s, &w, 1), PF_OK);
+  pf_seq_free(s);
+  pf_seq_free(from);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("public");
   TCase *t = tcase_create("mistakes");
@@ -124,6 +138,7 @@ int main(void) {
   tcase_add_test(t, captures_have_room);
   tcase_add_test(t, captures_of_heads_have_room);
   tcase_add_test(t, keys_are_for_hooks_over_keys);
+  tcase_add_test(t, swaps_have_queries);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
 }

@@ -133,7 +133,7 @@ static bool random_swap(int32_t end, pf_swap *w) {
   w->pos_hi = w->pos_lo + n;
   w->what = 1 + draw(3);
   w->q_lo = draw(3) ? 0 : between(0, end + 8);
-  w->q_hi = draw(3) ? 0 : between(1, end + 8);
+  w->q_hi = draw(3) ? 0 : between(w->q_lo > 1 ? w->q_lo : 1, end + 9);
   return true;
 }
 
