@@ -47,6 +47,16 @@ static bool count_of(const pf_tensor *t, size_t *n) {
   return true;
 }
 
+static int check_shape(const pf_tensor *t, size_t i) {
+  size_t n;
+  if (t->n_dims < 0 || t->n_dims > PF_TENSOR_MAX_DIMS)
+    return pf_fail(PF_EUSAGE, "tensor %zu: %d dimensions: there may be up to %d", i, t->n_dims,
+                   PF_TENSOR_MAX_DIMS);
+  if (!count_of(t, &n) || n > PTRDIFF_MAX / sizeof(float))
+    return pf_fail(PF_EUSAGE, "tensor %zu: too many values", i);
+  return PF_OK;
+}
+
 size_t pf_tensor_count(const pf_tensor *t) {
   size_t n;
   return count_of(t, &n) ? n : 0;
@@ -163,6 +173,9 @@ int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out) {
 
 int pf_npy_write(const char *path, const pf_tensor *t) {
   pf_buf h = {0}, b = {0};
+  int rc = check_shape(t, 0);
+  if (rc != PF_OK)
+    return rc;
   pf_buf_puts(&h, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
   for (int i = 0; i < t->n_dims; i++)
     pf_buf_printf(&h, i || t->n_dims == 1 ? "%zu," : "%zu, ", t->dims[i]);
@@ -174,7 +187,7 @@ int pf_npy_write(const char *path, const pf_tensor *t) {
   pf_buf_add(&b, (unsigned char[]){(unsigned char)h.n, (unsigned char)(h.n >> 8)}, 2);
   pf_buf_add(&b, pf_buf_str(&h), h.n);
   pf_buf_add(&b, t->data, pf_tensor_count(t) * sizeof *t->data);
-  int rc = h.failed ? PF_ENOMEM : pf_buf_status(&b);
+  rc = h.failed ? PF_ENOMEM : pf_buf_status(&b);
   if (rc == PF_OK)
     rc = pf_write_file(path, b.s, b.n);
   pf_buf_free(&h);
@@ -308,14 +321,32 @@ int pf_tensor_read(const char *source, pf_tensor *out) {
   return pf_tensor_read_as(source, false, out);
 }
 
+/* What a reader would refuse or not find. */
+static int check_named(const json_t *head, const pf_tensor *t, size_t i) {
+  if (!t->name)
+    return pf_fail(PF_EUSAGE, "tensor %zu: it has no name", i);
+  if (pf_text_check(t->name, strlen(t->name)) != PF_OK)
+    return pf_fail(PF_EUSAGE, "tensor %zu: the name '%s' is not UTF-8", i, t->name);
+  if (!strcmp(t->name, "__metadata__") || json_object_get(head, t->name))
+    return pf_fail(PF_EUSAGE, "tensor %zu: the name '%s' is taken", i, t->name);
+  return check_shape(t, i);
+}
+
+static int check_metadata(const char *const *m) {
+  for (size_t i = 0; m && m[i]; i++)
+    if (pf_text_check(m[i], strlen(m[i])) != PF_OK)
+      return pf_fail(PF_EUSAGE, "metadata: '%s' is not UTF-8", m[i]);
+  return PF_OK;
+}
+
 int pf_st_header(const pf_tensor *t, size_t n, const char *const *metadata, pf_buf *out) {
   json_t *head = json_object(), *meta = json_object();
-  int bad = 0;
-  for (size_t i = 0; metadata && metadata[i]; i += 2)
+  int bad = 0, rc = check_metadata(metadata);
+  for (size_t i = 0; rc == PF_OK && metadata && metadata[i]; i += 2)
     bad |= json_object_set_new(meta, metadata[i], json_string(metadata[i + 1]));
   bad |= json_object_size(meta) ? json_object_set(head, "__metadata__", meta) : 0;
   size_t at = 0;
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; i < n && rc == PF_OK && (rc = check_named(head, &t[i], i)) == PF_OK; i++) {
     json_t *shape = json_array();
     for (int k = 0; k < t[i].n_dims; k++)
       bad |= json_array_append_new(shape, json_integer((json_int_t)t[i].dims[k]));
@@ -331,7 +362,7 @@ int pf_st_header(const pf_tensor *t, size_t n, const char *const *metadata, pf_b
     pf_buf_puts(out, " ");
   json_decref(head);
   json_decref(meta);
-  return bad ? PF_ENOMEM : pf_buf_status(out);
+  return rc != PF_OK ? rc : bad ? PF_ENOMEM : pf_buf_status(out);
 }
 
 int pf_st_put_header(int fd, const pf_buf *h) {

@@ -128,6 +128,36 @@ START_TEST(swaps_have_queries) {
 }
 END_TEST
 
+/* ---- files that no reader would take --------------------------------------------------------- */
+
+#define NO_FILE "/nonexistent/x"
+
+START_TEST(tensors_have_a_shape) {
+  pf_tensor t = {.name = "a", .n_dims = PF_TENSOR_MAX_DIMS + 1, .data = values};
+  refused(pf_npy_write(NO_FILE, &t), "9 dimensions");
+  refused(pf_safetensors_write(NO_FILE, &t, 1, NULL), "9 dimensions");
+  t.n_dims = 2;
+  t.dims[0] = t.dims[1] = SIZE_MAX / 2;
+  refused(pf_npy_write(NO_FILE, &t), "too many values");
+}
+END_TEST
+
+START_TEST(tensors_have_names_of_their_own) {
+  pf_tensor t[2] = {{.name = "a", .n_dims = 1, .dims = {2}, .data = values}};
+  t[1] = t[0];
+  refused(pf_safetensors_write(NO_FILE, t, 2, NULL), "tensor 1: the name 'a'");
+  t[1].name = NULL;
+  refused(pf_safetensors_write(NO_FILE, t, 2, NULL), "tensor 1: it has no name");
+  t[1].name = "__metadata__";
+  refused(pf_safetensors_write(NO_FILE, t, 2, NULL), "__metadata__");
+  t[1].name = "\xff";
+  refused(pf_safetensors_write(NO_FILE, t, 2, NULL), "UTF-8");
+  t[1].name = "b";
+  refused(pf_safetensors_write(NO_FILE, t, 2, (const char *[]){"model", "\xff", NULL}), "UTF-8");
+  ck_assert_int_eq(pf_safetensors_write(NO_FILE, t, 2, NULL), PF_EIO);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("public");
   TCase *t = tcase_create("mistakes");
@@ -139,6 +169,10 @@ int main(void) {
   tcase_add_test(t, captures_of_heads_have_room);
   tcase_add_test(t, keys_are_for_hooks_over_keys);
   tcase_add_test(t, swaps_have_queries);
+  suite_add_tcase(s, t);
+  t = tcase_create("files");
+  tcase_add_test(t, tensors_have_a_shape);
+  tcase_add_test(t, tensors_have_names_of_their_own);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
 }

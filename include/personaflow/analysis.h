@@ -120,8 +120,11 @@ PF_API int pf_tensor_read(const char *source, pf_tensor *out);
 PF_API int pf_npy_parse(const char *name, const void *data, size_t n, pf_tensor *out);
 PF_API int pf_safetensors_parse(const char *name, const void *data, size_t n, const char *tensor,
                                 pf_tensor *out);
+/* Written whole or not at all, over what is there. PF_EUSAGE for more than PF_TENSOR_MAX_DIMS
+ * dimensions; PF_EIO. */
 PF_API int pf_npy_write(const char *path, const pf_tensor *t);
-/* metadata: key, value, ..., NULL (may be NULL); written under __metadata__. */
+/* metadata: key, value, ..., NULL (may be NULL); written under __metadata__. PF_EUSAGE also for
+ * names that are missing, given twice or "__metadata__", and for text that is not UTF-8. */
 PF_API int pf_safetensors_write(const char *path, const pf_tensor *t, size_t n,
                                 const char *const *metadata);
 
