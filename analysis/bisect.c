@@ -505,7 +505,7 @@ static int bisect_run(bisect *b) {
 int pf_bisect_make(pf_diff **out, const pf_bisect_opts *o, const pf_snap_extra *x) {
   bisect b = {.o = o, .x = x, .same = true};
   *out = NULL;
-  int rc = bisect_run(&b);
+  int rc = o->snapshot ? bisect_run(&b) : pf_fail(PF_EUSAGE, "a bisection wants a snapshot");
   if (rc == PF_OK)
     rc = pf_diff_wrap(out, b.result, b.same);
   drop_folder(&b);

@@ -341,7 +341,11 @@ int pf_diff_run(pf_diff **out, const pf_diff_opts *o) {
   *out = NULL;
   d.prompts = json_array();
   d.settings = json_array();
-  int rc = d.prompts && d.settings && ignored ? open_sides(&d) : PF_ENOMEM;
+  int rc = d.prompts && d.settings && ignored ? PF_OK : PF_ENOMEM;
+  if (rc == PF_OK && (!o->a || !o->b))
+    rc = pf_fail(PF_EUSAGE, "a comparison wants two snapshots, or one and other values");
+  if (rc == PF_OK)
+    rc = open_sides(&d);
   if (rc == PF_OK && !d.foreign) {
     compare_settings(&d);
     compare_tensors(&d);

@@ -454,7 +454,9 @@ static int check(const pf_snap_opts *o) {
   if (o->block < 0 || o->block > MOST_BLOCK || o->chunk < 0 || o->max_tokens < 0)
     return pf_fail(PF_EUSAGE, "block is 1 to %d, chunk and max_tokens are not negative",
                    MOST_BLOCK);
-  return PF_OK;
+  return o->prompts && o->prompts_name && o->out_dir
+             ? PF_OK
+             : pf_fail(PF_EUSAGE, "a snapshot wants prompts, a name for them and an output folder");
 }
 
 /* Before begin(), which --force lets remove what is there. */

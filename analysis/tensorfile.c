@@ -318,6 +318,9 @@ int pf_tensor_read_as(const char *source, bool masked, pf_tensor *out) {
 }
 
 int pf_tensor_read(const char *source, pf_tensor *out) {
+  *out = (pf_tensor){0};
+  if (!source)
+    return pf_fail(PF_EUSAGE, "no file was named: give x.npy, x.safetensors or x.safetensors#name");
   return pf_tensor_read_as(source, false, out);
 }
 

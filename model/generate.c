@@ -562,7 +562,9 @@ int pf_generate_many(pf_ctx *c, pf_branch *b, size_t n, const pf_many_opts *o,
 }
 
 int pf_generate(pf_seq *s, const int32_t *ids, size_t n, const pf_gen_opts *o, pf_ids *out) {
-  pf_branch b = {.seq = s, .ids = ids, .n = n, .o = *o};
+  pf_branch b = {.seq = s, .ids = ids, .n = n};
+  pf_gen_defaults(&b.o);
+  b.o = o ? *o : b.o;
   int rc = pf_generate_many(s->ctx, &b, 1, NULL, NULL);
   for (size_t i = 0; i < b.out.n; i++)
     if (pf_ids_push(out, b.out.v[i]) != PF_OK)

@@ -630,6 +630,8 @@ int pf_tok_open(pf_tok **out, const char *dir) {
   pf_buf path = {0};
   pf_tok *t = NULL;
   *out = NULL;
+  if (!dir)
+    return pf_fail(PF_EUSAGE, "no tokenizer was named: give the model's directory");
   int rc = in_dir(&path, dir, "tokenizer.json");
   if (rc == PF_OK)
     rc = read_parse(&t, path.s);

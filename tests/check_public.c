@@ -128,6 +128,43 @@ START_TEST(swaps_have_queries) {
 }
 END_TEST
 
+/* NULL: those of pf_gen_defaults. */
+START_TEST(generation_has_defaults) {
+  pf_seq *s = tu_seq(ctx), *t = tu_seq(ctx);
+  pf_ids a = {0}, b = {0};
+  pf_gen_opts o;
+  pf_gen_defaults(&o);
+  ck_assert_int_eq(pf_generate(s, (int32_t[]){2, 5, 6}, 3, NULL, &a), PF_OK);
+  ck_assert_int_eq(pf_generate(t, (int32_t[]){2, 5, 6}, 3, &o, &b), PF_OK);
+  ck_assert_uint_eq(a.n, b.n);
+  ck_assert_int_eq(memcmp(a.v, b.v, a.n * sizeof *a.v), 0);
+  pf_ids_free(&a);
+  pf_ids_free(&b);
+  pf_seq_free(s);
+  pf_seq_free(t);
+}
+END_TEST
+
+/* ---- work that names no input ---------------------------------------------------------------- */
+
+START_TEST(inputs_are_named) {
+  pf_snap_opts so = {.model = "tests/mini/g2-window"};
+  pf_diff_opts o;
+  pf_diff *d = NULL;
+  pf_tok *t = NULL;
+  pf_tensor x;
+  refused(pf_snap_run(&so, NULL), "wants prompts");
+  pf_diff_defaults(&o);
+  refused(pf_diff_run(&d, &o), "two snapshots");
+  ck_assert_ptr_null(d);
+  refused(pf_bisect_run(&d, &(pf_bisect_opts){.threads = 1}), "snapshot");
+  ck_assert_ptr_null(d);
+  refused(pf_tok_open(&t, NULL), "directory");
+  ck_assert_ptr_null(t);
+  refused(pf_tensor_read(NULL, &x), "file");
+}
+END_TEST
+
 /* ---- files that no reader would take --------------------------------------------------------- */
 
 #define NO_FILE "/nonexistent/x"
@@ -169,8 +206,10 @@ int main(void) {
   tcase_add_test(t, captures_of_heads_have_room);
   tcase_add_test(t, keys_are_for_hooks_over_keys);
   tcase_add_test(t, swaps_have_queries);
+  tcase_add_test(t, generation_has_defaults);
   suite_add_tcase(s, t);
   t = tcase_create("files");
+  tcase_add_test(t, inputs_are_named);
   tcase_add_test(t, tensors_have_a_shape);
   tcase_add_test(t, tensors_have_names_of_their_own);
   suite_add_tcase(s, t);

@@ -324,10 +324,11 @@ typedef struct pf_gen_opts {
   void *user;
 } pf_gen_opts;
 
+/* 128 tokens, greedy, no penalty, the model's EOS. */
 PF_API void pf_gen_defaults(pf_gen_opts *o);
 /* Continues `seq` (which may hold a prefix already; `ids` follow it). Generated ids (EOS included)
  * are appended to *out. It ends with an EOS, at max_tokens, where the model's positions end, or
- * where on_token says so. One branch of pf_generate_many. */
+ * where on_token says so. One branch of pf_generate_many. o may be NULL (pf_gen_defaults). */
 PF_API int pf_generate(pf_seq *seq, const int32_t *ids, size_t n, const pf_gen_opts *o,
                        pf_ids *out);
 
