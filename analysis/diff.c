@@ -52,12 +52,13 @@ static void compare_settings(diff *d) {
     setting(d, by[i], json_object_get(ma, by[i]), json_object_get(mb, by[i]));
 }
 
-/* A weight that changed is a difference even where no recorded value shows it. */
+/* A weight that changed is a difference even where no recorded value shows it; unless a tolerance
+ * leaves it to the values. */
 static void compare_tensors(diff *d) {
   bool changed;
   d->tensors = pf_compare_tensors(json_object_get(d->a.manifest, "tensors"),
                                   json_object_get(d->b.manifest, "tensors"), &changed);
-  d->same = d->same && !changed;
+  d->same = d->same && (!changed || pf_tolerance_given(&d->tolerance));
 }
 
 /* Points that both have; of one model they have one shape. */

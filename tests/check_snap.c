@@ -537,6 +537,54 @@ START_TEST(damage_is_found) {
 }
 END_TEST
 
+/* Another tensor in b's manifest, as of a model that was trained a little more. */
+static void change_a_tensor(const char *snapshot) {
+  char path[700];
+  pf_buf b;
+  snprintf(path, sizeof path, "%s/manifest.json", snapshot);
+  ck_assert_int_eq(pf_read_file(path, 1 << 24, &b), PF_OK);
+  char *sha = strstr(strstr(b.s, "\"tensors\""), "\"sha256\": \"");
+  ck_assert_ptr_nonnull(sha);
+  sha[11] = sha[11] == '0' ? '1' : '0';
+  ck_assert_int_eq(pf_write_file(path, b.s, b.n), PF_OK);
+  pf_buf_free(&b);
+}
+
+static bool diff_is_same(const pf_diff_opts *o, const char *junit) {
+  pf_diff *d;
+  char *text;
+  size_t n;
+  ck_assert_msg(pf_diff_run(&d, o) == PF_OK, "%s", pf_last_error());
+  bool same = pf_diff_same(d);
+  ck_assert_int_eq(pf_diff_report(d, PF_FORMAT_JUNIT, &text, &n), PF_OK);
+  ck_assert_msg(strstr(text, junit) != NULL, "%s", text);
+  ck_assert_ptr_nonnull(strstr(strstr(text, "<testsuite "), "<testcase"));
+  pf_text_free(text);
+  ck_assert_int_eq(pf_diff_report(d, PF_FORMAT_TEXT, &text, &n), PF_OK);
+  ck_assert_ptr_nonnull(strstr(text, "tensors of the weights that differ: 1;"));
+  pf_text_free(text);
+  pf_diff_free(d);
+  return same;
+}
+
+/* Bits: other weights are a difference of their own. A tolerance asks for the values. */
+START_TEST(tolerances_are_for_other_weights_too) {
+  pf_snap_opts a = opts("a", IDS), b = opts("b", IDS);
+  pf_diff_opts d;
+  a.full = b.full = 1;
+  a.hooks = b.hooks = "blocks.*.hook_resid_post";
+  make(&a);
+  make(&b);
+  change_a_tensor(b.out_dir);
+  pf_diff_defaults(&d);
+  d.a = a.out_dir;
+  d.b = b.out_dir;
+  ck_assert(!diff_is_same(&d, "tests=\"2\" failures=\"1\""));
+  d.atol = 1e-3;
+  ck_assert(diff_is_same(&d, "tests=\"1\" failures=\"0\""));
+}
+END_TEST
+
 /* ---- operations ------------------------------------------------------------------------------ */
 
 /* Every point has an operation; its operands are points before it; products have weights. */
@@ -668,6 +716,7 @@ int main(void) {
   tcase_add_test(t, hugging_face_names);
   tcase_add_test(t, as_many_positions_as_heads);
   tcase_add_test(t, damage_is_found);
+  tcase_add_test(t, tolerances_are_for_other_weights_too);
   tcase_add_test(t, every_point_has_an_operation);
   tcase_add_test(t, tensors_in_order_of_use);
   tcase_add_test(t, bisect_sees_what_was_not_recorded);
