@@ -77,6 +77,11 @@ static int common_points(diff *d) {
                    d->a.dir, a->name, a->heads, a->width, d->b.dir, b->heads, b->width);
     json_array_append_new(names, json_string(a->name));
   }
+  size_t both = json_array_size(names), a = d->a.points.n - both;
+  size_t b = d->foreign ? 0 : d->b.points.n - both;
+  if (rc == PF_OK && a + b)
+    json_array_append_new(d->settings, json_pack("{s:s s:I s:I}", "key", "hook_points_not_compared",
+                                                 "a", (json_int_t)a, "b", (json_int_t)b));
   if (rc == PF_OK)
     rc = pf_points_named(&d->points, d->a.config, names);
   json_decref(names);

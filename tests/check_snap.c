@@ -585,6 +585,29 @@ START_TEST(tolerances_are_for_other_weights_too) {
 }
 END_TEST
 
+/* A snapshot of fewer points is compared over these, and that is said. */
+START_TEST(points_that_one_side_lacks_are_counted) {
+  pf_snap_opts a = opts("a", IDS), b = opts("b", IDS);
+  pf_diff_opts o;
+  pf_diff *d;
+  char *text;
+  size_t n;
+  a.hooks = "hook_embed,blocks.*.hook_resid_post";
+  b.hooks = "blocks.*.hook_resid_post,blocks.0.hook_resid_mid";
+  make(&a);
+  make(&b);
+  pf_diff_defaults(&o);
+  o.a = a.out_dir;
+  o.b = b.out_dir;
+  ck_assert_int_eq(pf_diff_run(&d, &o), PF_OK);
+  ck_assert(pf_diff_same(d));
+  ck_assert_int_eq(pf_diff_report(d, PF_FORMAT_TEXT, &text, &n), PF_OK);
+  ck_assert_msg(strstr(text, "hook_points_not_compared: A 1, B 1\n") != NULL, "%s", text);
+  pf_text_free(text);
+  pf_diff_free(d);
+}
+END_TEST
+
 /* ---- operations ------------------------------------------------------------------------------ */
 
 /* Every point has an operation; its operands are points before it; products have weights. */
@@ -717,6 +740,7 @@ int main(void) {
   tcase_add_test(t, as_many_positions_as_heads);
   tcase_add_test(t, damage_is_found);
   tcase_add_test(t, tolerances_are_for_other_weights_too);
+  tcase_add_test(t, points_that_one_side_lacks_are_counted);
   tcase_add_test(t, every_point_has_an_operation);
   tcase_add_test(t, tensors_in_order_of_use);
   tcase_add_test(t, bisect_sees_what_was_not_recorded);
