@@ -2,7 +2,11 @@
  * Models, sequences, the forward pass over rows, hook points, interventions and generation.
  *
  * Threads: a pf_model may be shared by several contexts; a context and its sequences belong to one
- * thread at a time. */
+ * thread at a time.
+ *
+ * Lifetimes: a context keeps pointers to its model, a sequence to its context (also to free
+ * itself): free sequences before their context, contexts before their model. Forks outlive what
+ * they were forked from. */
 #ifndef PERSONAFLOW_MODEL_H
 #define PERSONAFLOW_MODEL_H
 
@@ -130,12 +134,16 @@ typedef struct pf_ctx_opts {
   const char *isa; /* as in pf_model_opts */
 } pf_ctx_opts;
 
+/* opts may be NULL. PF_EUSAGE for a model without weights (pf_model_open_config), PF_EENV for an
+ * instruction set that is not here. */
 PF_API int pf_ctx_new(pf_ctx **out, const pf_model *m, const pf_ctx_opts *opts);
+/* After its sequences. */
 PF_API void pf_ctx_free(pf_ctx *c);
 
+/* An empty sequence. */
 PF_API int pf_seq_new(pf_seq **out, pf_ctx *c);
 /* A new branch that shares the K,V of src's positions < n_keep (copied on write). Taps, cuts and
- * swaps are not inherited. */
+ * swaps are not inherited. PF_EUSAGE for more positions than src has. */
 PF_API int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep);
 /* A new branch with src's positions < n that shares, of position p, the K,V of the layers below
  * layers[p] (0 to n_layers; fewer where src itself has fewer), copied on write: the layers that the
@@ -201,7 +209,11 @@ typedef struct pf_row {
 
 /* Runs the rows through all layers, in any mixture of sequences. logits: (n_out, vocab_size)
  * row-major, stride vocab_size, after the final soft-cap; may be NULL if no row asks. A row's bits
- * do not depend on the rows beside it. */
+ * do not depend on the rows beside it. PF_EUSAGE, before anything is computed, for a row that
+ * cannot be (a token or position that the model has not, a position that is taken, a sequence of
+ * another context); PF_ENUMERIC for scores or logits that are not finite, naming the
+ * position; PF_ENOMEM. Sequences are then as they were before the call; logits, scores and captures
+ * are not. */
 PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
 
 /* Row-layers that the context has computed: every row counts n_layers less the layer it entered
@@ -271,8 +283,9 @@ typedef struct pf_tap {
   uint64_t fired; /* rows it acted on (written by pf_eval) */
 } pf_tap;
 
-/* Sets the sequence's actions; the array and what it points to stay the caller's and must outlive
- * their use. */
+/* Sets the sequence's actions in place of those it has (n = 0: none); the array and what it points
+ * to stay the caller's and must outlive their use. PF_EUSAGE, naming the tap, for one that cannot
+ * be meant; the sequence keeps what it had. */
 PF_API int pf_seq_set_taps(pf_seq *s, pf_tap *taps, size_t n);
 
 /* Forbids attention from queries at [q_lo,q_hi) to keys at [k_lo,k_hi) in layers
@@ -401,6 +414,9 @@ PF_API int pf_generate_many(pf_ctx *c, pf_branch *b, size_t n, const pf_many_opt
                             pf_many_stats *stats);
 
 /* ---- metrics on logits ----------------------------------------------------------------------- */
+
+/* They run on the kernels that PERSONAFLOW_ISA allows; NaN, and -1 of pf_argmax, where it names an
+ * instruction set that is not here. */
 
 /* sum_v p(v) (log p(v) - log q(v)) in nats for logits p, q of n values, all arithmetic in fp64
  * (simd/CONTRACT.md). */

@@ -42,8 +42,8 @@ PF_API int pf_tok_encode(const pf_tok *t, const char *text, size_t n, unsigned f
 /* PF_EINPUT, naming the byte, for n bytes that are not UTF-8. */
 PF_API int pf_text_check(const char *text, size_t n);
 
-/* Decoding. Specials are left out unless keep_specials, ids without a text always. *text is a heap
- * string (pf_text_free), *n its bytes. */
+/* Decoding. Specials are left out unless keep_specials, ids without a text always; PF_EUSAGE for a
+ * negative id. *text is a heap string (pf_text_free), ended by a NUL, *n its bytes. */
 PF_API int pf_tok_decode(const pf_tok *t, const int32_t *ids, size_t n_ids, int keep_specials,
                          char **text, size_t *n);
 PF_API void pf_text_free(char *text);

@@ -33,7 +33,9 @@ typedef enum pf_status {
   PF_EINTERNAL = -9    /* a defect of the library (70) */
 } pf_status;
 
-/* The line that explains the calling thread's last failure; "" if there was none. */
+/* The line that explains the failure of the calling thread's last call. Means nothing after a call
+ * that did not fail, which may have tried something in vain; nor where the status is one that the
+ * caller's own function returned. Never NULL; valid until the thread's next call. */
 PF_API const char *pf_last_error(void);
 /* A fixed sentence for a status, never NULL. */
 PF_API const char *pf_strstatus(int status);
@@ -53,7 +55,7 @@ typedef struct pf_ids {
   size_t n, cap;
 } pf_ids;
 PF_API void pf_ids_free(pf_ids *ids);
-PF_API int pf_ids_push(pf_ids *ids, int32_t id);
+PF_API int pf_ids_push(pf_ids *ids, int32_t id); /* PF_ENOMEM */
 
 #ifdef __cplusplus
 }
