@@ -15,37 +15,61 @@ static size_t row_width(const pf_hook_info *h, const pf_tap *t) {
   return h->heads && t->head < 0 ? part * (size_t)h->heads : part;
 }
 
-static int check(const pf_model *m, const pf_tap *t, size_t i) {
-  const pf_hook_info *h = pf_hook_by_id(m, t->hook);
-  if (!h)
-    return pf_fail(PF_EUSAGE, "tap %zu: this model has no hook %d", i, t->hook);
-  if (h->per_layer ? t->layer < 0 || t->layer >= m->cfg.info.n_layers : t->layer != -1)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: layer %d does not exist (the model has %d layers)", i,
-                   h->name, t->layer, m->cfg.info.n_layers);
-  if (t->head < -1 || (t->head >= 0 && t->head >= h->heads))
-    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d heads, not head %d", i, h->name, h->heads,
+enum { NAME_MAX_BYTES = 96 };
+
+/* Layer, head, positions. */
+static int check_place(const pf_model *m, const pf_hook_info *h, const pf_tap *t, size_t i) {
+  char name[NAME_MAX_BYTES];
+  pf_hook_spell(h, t->layer, name, sizeof name);
+  if (h->per_layer && (t->layer < 0 || t->layer >= m->cfg.info.n_layers))
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: layer %d does not exist: the model has 0 to %d", i,
+                   name, t->layer, m->cfg.info.n_layers - 1);
+  if (!h->per_layer && t->layer != -1)
+    return pf_fail(PF_EUSAGE, "tap %zu: %s is of no layer: layer has to be -1, not %d", i, name,
+                   t->layer);
+  if (!h->heads && t->head != -1)
+    return pf_fail(PF_EUSAGE, "tap %zu: %s has no heads: head has to be -1, not %d", i, name,
                    t->head);
+  if (t->head < -1 || (t->head >= 0 && t->head >= h->heads))
+    return pf_fail(PF_EUSAGE, "tap %zu: %s has no head %d: there are 0 to %d, and -1 for all", i,
+                   name, t->head, h->heads - 1);
   if (t->pos_lo < 0 || t->pos_hi <= t->pos_lo)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: empty or negative positions [%d, %d)", i, h->name,
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: empty or negative positions [%d, %d)", i, name,
                    t->pos_lo, t->pos_hi);
-  if ((t->op == PF_OP_REPLACE || t->op == PF_OP_ADD) && !t->value)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: replace and add need a value", i, h->name);
+  return PF_OK;
+}
+
+/* Operation, value and out, at a place that there is. */
+static int check_values(const pf_hook_info *h, const pf_tap *t, size_t i) {
+  char name[NAME_MAX_BYTES];
+  bool reads = t->op == PF_OP_REPLACE || t->op == PF_OP_ADD;
+  pf_hook_spell(h, t->layer, name, sizeof name);
+  if ((unsigned)t->op > PF_OP_ZERO)
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: unknown operation %d", i, name, (int)t->op);
+  if (reads && !t->value)
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: replace and add need a value", i, name);
   if (t->op == PF_OP_CAPTURE && !t->out)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: capture needs a place to write to", i, h->name);
+    return pf_fail(PF_EUSAGE, "tap %zu: %s: capture needs a place to write to", i, name);
   if (h->width < 0 && (t->value || t->out) && t->n_keys <= 0)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s is a hook over keys and needs n_keys", i, h->name);
+    return pf_fail(PF_EUSAGE, "tap %zu: %s is a hook over keys and needs n_keys", i, name);
   /* Rows would lie over each other: which one stays would depend on the threads. */
   if (t->op == PF_OP_CAPTURE && t->pos_hi - t->pos_lo > 1 && t->out_stride < row_width(h, t))
     return pf_fail(PF_EUSAGE,
                    "tap %zu: %s: rows of %zu values cannot be captured with an out_stride of %zu",
-                   i, h->name, row_width(h, t), t->out_stride);
+                   i, name, row_width(h, t), t->out_stride);
   /* Fewer would leave the rest of a row as it was. */
-  if (h->width < 0 && (t->op == PF_OP_REPLACE || t->op == PF_OP_ADD) && t->n_keys < t->pos_hi)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d keys at position %d, its values %d", i, h->name,
+  if (h->width < 0 && reads && t->n_keys < t->pos_hi)
+    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d keys at position %d, its values %d", i, name,
                    t->pos_hi, t->pos_hi - 1, t->n_keys);
-  if ((unsigned)t->op > PF_OP_ZERO)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: unknown operation %d", i, h->name, (int)t->op);
   return PF_OK;
+}
+
+static int check(const pf_model *m, const pf_tap *t, size_t i) {
+  const pf_hook_info *h = pf_hook_by_id(m, t->hook);
+  if (!h)
+    return pf_fail(PF_EUSAGE, "tap %zu: this model has no hook %d", i, t->hook);
+  int rc = check_place(m, h, t, i);
+  return rc == PF_OK ? check_values(h, t, i) : rc;
 }
 
 static int64_t key_of(int hook, int32_t layer) {

@@ -62,7 +62,7 @@ START_TEST(captures_have_room) {
               .pos_hi = 4,
               .op = PF_OP_CAPTURE,
               .out = values};
-  refused(set(t), "out_stride");
+  refused(set(t), "tap 0: blocks.0.hook_resid_pre: rows");
   t.out_stride = d - 1;
   refused(set(t), "out_stride");
   t.out_stride = d;
@@ -94,6 +94,21 @@ START_TEST(captures_of_heads_have_room) {
   refused(set(t), "out_stride");
   t.out_stride++;
   ck_assert_int_eq(set(t), PF_OK);
+}
+END_TEST
+
+/* What a zeroed pf_tap has is told apart from what does not exist. */
+START_TEST(places_are_said) {
+  pf_tap t = {.hook = tu_hook(model, "hook_embed"), .pos_hi = 1, .op = PF_OP_ZERO};
+  refused(set(t), "hook_embed is of no layer: layer has to be -1, not 0");
+  t.layer = -1;
+  refused(set(t), "hook_embed has no heads: head has to be -1, not 0");
+  t.hook = tu_hook(model, "blocks.0.attn.hook_q");
+  t.layer = 99;
+  refused(set(t), "blocks.99.attn.hook_q: layer 99 does not exist");
+  t.layer = 1;
+  t.head = 99;
+  refused(set(t), "blocks.1.attn.hook_q has no head 99: there are 0 to");
 }
 END_TEST
 
@@ -202,6 +217,7 @@ int main(void) {
   suite_add_tcase(s, t);
   t = tcase_create("actions");
   tcase_add_checked_fixture(t, setup, teardown);
+  tcase_add_test(t, places_are_said);
   tcase_add_test(t, captures_have_room);
   tcase_add_test(t, captures_of_heads_have_room);
   tcase_add_test(t, keys_are_for_hooks_over_keys);
