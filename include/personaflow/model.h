@@ -341,7 +341,8 @@ typedef struct pf_gen_opts {
 PF_API void pf_gen_defaults(pf_gen_opts *o);
 /* Continues `seq` (which may hold a prefix already; `ids` follow it). Generated ids (EOS included)
  * are appended to *out. It ends with an EOS, at max_tokens, where the model's positions end, or
- * where on_token says so. One branch of pf_generate_many. o may be NULL (pf_gen_defaults). */
+ * where on_token says so. Then seq holds the ids and the generated ones but for the last: who goes
+ * on begins with that one. One branch of pf_generate_many. o may be NULL (pf_gen_defaults). */
 PF_API int pf_generate(pf_seq *seq, const int32_t *ids, size_t n, const pf_gen_opts *o,
                        pf_ids *out);
 
