@@ -17,6 +17,8 @@ int pf_ctx_new(pf_ctx **out, const pf_model *m, const pf_ctx_opts *o) {
     return pf_fail(PF_EUSAGE, "%s: only the configuration was opened; a context needs the weights",
                    m->cfg.dir);
   const pf_simd *simd = pf_simd_for(o ? o->isa : NULL, &rc);
+  if (rc == PF_OK)
+    rc = pf_par_check(o ? o->threads : 0);
   if (rc != PF_OK)
     return rc;
   pf_ctx *c = pf_calloc(1, sizeof *c);

@@ -30,7 +30,7 @@ int pf_logit_direction(const pf_model *m, int32_t token, int32_t other, float sc
 }
 
 void pf_post_attention(const pf_model *m, int32_t layer, float scale, float *x) {
-  if (!m->cfg.post_norms || !m->layers)
+  if (!m->cfg.post_norms || !m->layers || layer < 0 || layer >= m->cfg.info.n_layers)
     return;
   uint64_t env = pf_fp_enter();
   frozen(m, m->layers[layer].ln1_post, scale, x);

@@ -660,6 +660,8 @@ static int load(pf_model *m, pf_wants *w, const pf_ckpt *k, const pf_model_opts 
   int rc;
   if (!(l.f = pf_simd_for(opts ? opts->isa : NULL, &rc)))
     return rc;
+  if ((rc = pf_par_check(opts ? opts->threads : 0)) != PF_OK)
+    return rc;
   double since = pf_seconds();
   l.hash = checksum && !pf_digest_cached(m->sha256, w, k);
   rc = make_arena(m, w);

@@ -157,6 +157,11 @@ START_TEST(files_that_fail) {
 }
 END_TEST
 
+static void *no_memory(size_t n) {
+  (void)n;
+  return NULL;
+}
+
 START_TEST(json) {
   json_t *j;
   ck_assert_int_eq(pf_js_text("t", "{\"a\": 1}", 8, &j), PF_OK);
@@ -164,6 +169,11 @@ START_TEST(json) {
   ck_assert_int_eq(pf_js_text("t", "{\"a\": 1, \"a\": 2}", 16, &j), PF_EINPUT);
   ck_assert_ptr_null(j);
   ck_assert_int_eq(pf_js_text("t", "{\"a\": 1", 7, &j), PF_EINPUT);
+  ck_assert_int_eq(pf_js_text("t", "", 0, &j), PF_EINPUT);
+  json_set_alloc_funcs(no_memory, free);
+  int rc = pf_js_text("t", "{\"a\": 1}", 8, &j);
+  json_set_alloc_funcs(malloc, free);
+  ck_assert_int_eq(rc, PF_ENOMEM);
   ck_assert_ptr_eq(strstr(pf_last_error(), "t: invalid JSON: line 1"), pf_last_error());
   ck_assert_int_eq(pf_js_file(in_dir("none.json"), 100, &j), PF_EINPUT);
   ck_assert_ptr_null(j);

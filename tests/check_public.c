@@ -144,6 +144,22 @@ START_TEST(swaps_have_queries) {
 END_TEST
 
 /* NULL: those of pf_gen_defaults. */
+START_TEST(threads_have_a_limit) {
+  pf_ctx *c;
+  refused(pf_ctx_new(&c, model, &(pf_ctx_opts){.threads = 1025}), "1025 threads: at most 1024");
+  ck_assert_ptr_null(c);
+}
+END_TEST
+
+/* What is made of a norm that is not there. */
+START_TEST(layers_of_norms) {
+  float x[1] = {2};
+  pf_post_attention(model, -1, 1, x);
+  pf_post_attention(model, pf_model_get_info(model)->n_layers, 1, x);
+  ck_assert(x[0] == 2);
+}
+END_TEST
+
 START_TEST(generation_has_defaults) {
   pf_seq *s = tu_seq(ctx), *t = tu_seq(ctx);
   pf_ids a = {0}, b = {0};
@@ -222,6 +238,8 @@ int main(void) {
   tcase_add_test(t, captures_of_heads_have_room);
   tcase_add_test(t, keys_are_for_hooks_over_keys);
   tcase_add_test(t, swaps_have_queries);
+  tcase_add_test(t, threads_have_a_limit);
+  tcase_add_test(t, layers_of_norms);
   tcase_add_test(t, generation_has_defaults);
   suite_add_tcase(s, t);
   t = tcase_create("files");

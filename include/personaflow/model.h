@@ -73,7 +73,7 @@ typedef struct pf_model_info {
 } pf_model_info;
 
 typedef struct pf_model_opts {
-  int threads;             /* for loading; 0 = default */
+  int threads;             /* for loading; 0 = default, at most 1024 */
   int no_checksum;         /* do not compute weights_sha256 */
   pf_progress_fn progress; /* NULL = silent; bytes read */
   void *progress_user;
@@ -129,7 +129,7 @@ typedef struct pf_ctx pf_ctx; /* scratch memory and settings of one computation 
 typedef struct pf_seq pf_seq; /* one branch: its K,V cache, taps, cuts and swaps */
 
 typedef struct pf_ctx_opts {
-  int threads;     /* 0 = default (OMP_NUM_THREADS, else the CPUs of the process) */
+  int threads;     /* 0 = default (OMP_NUM_THREADS, else the CPUs of the process), at most 1024 */
   int keep_raw_k;  /* keep un-rotated keys too (needed to move keys to other positions) */
   const char *isa; /* as in pf_model_opts */
 } pf_ctx_opts;
@@ -436,7 +436,7 @@ PF_API int32_t pf_argmax(const float *x, size_t n, float *margin);
 PF_API int pf_logit_direction(const pf_model *m, int32_t token, int32_t other, float scale,
                               float *out);
 /* What a layer's norm behind attention makes of x (d_model) with its scale held fixed; without such
- * norms x stays. */
+ * norms, or such a layer, x stays. */
 PF_API void pf_post_attention(const pf_model *m, int32_t layer, float scale, float *x);
 
 /* ---- this machine ---------------------------------------------------------------------------- */

@@ -15,6 +15,8 @@ int pf_js_text(const char *name, const char *text, size_t n, json_t **out) {
    * as reals. */
   if (!*out && json_error_code(&e) == json_error_numeric_overflow)
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
+  if (!*out && !e.text[0]) /* jansson found no fault, and had no memory */
+    return PF_ENOMEM;
   if (!*out)
     return pf_fail(PF_EINPUT, "%s: invalid JSON: line %d, column %d: %s", name, e.line, e.column,
                    e.text);

@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include "base/fpenv.h"
+#include "base/status.h"
 
 static void run(pf_par_fn fn, void *arg, int tid, int nt) {
   uint64_t env = pf_fp_enter();
@@ -61,6 +62,12 @@ enum { WORK_PER_THREAD = 200000 };
 int pf_par_worth(int n_threads, double work) {
   double n = 1.0 + work / WORK_PER_THREAD;
   return n < n_threads ? (int)n : n_threads;
+}
+
+int pf_par_check(int threads) {
+  return threads <= PF_MAX_THREADS ? PF_OK
+                                   : pf_fail(PF_EUSAGE, "%d threads: at most %d can be asked for",
+                                             threads, PF_MAX_THREADS);
 }
 
 int pf_par_default(void) {

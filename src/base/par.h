@@ -25,6 +25,8 @@ enum { PF_MAX_THREADS = 1024 };
  * at most PF_MAX_THREADS, as every thread has its own buffers and the variable may hold anything.
  */
 int pf_par_default(void);
+/* PF_EUSAGE for more than PF_MAX_THREADS. OpenMP ends the program when it cannot have them. */
+int pf_par_check(int threads);
 
 /* The part [*lo, *hi) of n items that thread tid of nt works on: contiguous, sizes differ by one at
  * most. */
