@@ -18,6 +18,7 @@ double pf_norm(const float *x, size_t d) {
   for (size_t i = 0; i < d; i++)
     sum += (double)x[i] * (double)x[i];
   sum = sqrt(sum);
+  PF_FP_PIN(sum);
   pf_fp_leave(env);
   return sum;
 }
@@ -30,6 +31,7 @@ double pf_distance(const float *a, const float *b, size_t d) {
     sum += x * x;
   }
   sum = sqrt(sum);
+  PF_FP_PIN(sum);
   pf_fp_leave(env);
   return sum;
 }
@@ -169,6 +171,8 @@ double pf_r2_two_way(const float *const *h, size_t n_personas, size_t n_tasks, s
   uint64_t env = pf_fp_enter();
   for (size_t e = 0; e < d; e++)
     squares(h, n_personas, n_tasks, e, &total, &inter);
+  double r2 = total > 0 ? 1 - inter / total : (double)NAN;
+  PF_FP_PIN(r2);
   pf_fp_leave(env);
-  return total > 0 ? 1 - inter / total : (double)NAN;
+  return r2;
 }

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/buf.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -398,9 +399,12 @@ static void read_generation(reader *r, pf_config *c) {
 
 typedef void (*read_fn)(reader *r, pf_config *c);
 
+/* In the environment of compute regions: the decimals of a file are rounded as ever, however the
+ * caller rounds. */
 static int parse(pf_config *c, const char *name, const char *text, size_t n, read_fn fn) {
   pf_buf path = {0};
   json_t *o = NULL;
+  uint64_t env = pf_fp_enter();
   pf_buf_printf(&path, "%s/%s", c->dir, name);
   int rc = pf_buf_status(&path);
   if (rc == PF_OK)
@@ -415,6 +419,7 @@ static int parse(pf_config *c, const char *name, const char *text, size_t n, rea
   }
   json_decref(o);
   pf_buf_free(&path);
+  pf_fp_leave(env);
   return rc;
 }
 

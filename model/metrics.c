@@ -48,6 +48,7 @@ double pf_logprob(const float *x, size_t n, int32_t i) {
     return NAN;
   uint64_t env = pf_fp_enter();
   double lp = (double)x[i] - f->logsumexp(n, x);
+  PF_FP_PIN(lp);
   pf_fp_leave(env);
   return lp;
 }

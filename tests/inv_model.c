@@ -9,6 +9,7 @@
  *       alone and at all of them together, changes no bit of the logits.
  * PRECISIONS: f32,bf16,... or all. Exit 0: equal; 1: not (a line says where); other: the exit code
  * of what failed. */
+#include <fenv.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +27,7 @@ typedef enum extent { ONCE, SHORT, WHOLE, CUBE } extent;
 
 typedef struct subject {
   char name[128]; /* and the precision, unless f32 */
+  const char *path;
   pf_model *m;
   const pf_model_info *i;
   int32_t ids[N];
@@ -206,8 +208,38 @@ static int check_rest(const subject *s, float *buf) {
   return rc ? rc : check_beside(s, 2, buf);
 }
 
+/* The model opened and run once more by a caller that rounds upwards: it finds its own mode again,
+ * and the same bits. */
+static int check_environment(const subject *s, float *buf) {
+  subject o = *s;
+  o.m = NULL;
+  pf_model_opts opts = {.no_checksum = 1, .precision = s->i->precision};
+  fesetround(FE_UPWARD);
+  int rc = pf_model_open(&o.m, s->path, &opts) == PF_OK ? 0 : error(s->path);
+  const pf_model_info *i = rc == 0 ? pf_model_get_info(o.m) : NULL;
+  bool same = i && i->rms_eps == s->i->rms_eps && i->attn_scale == s->i->attn_scale &&
+              i->rope_theta == s->i->rope_theta;
+  if (rc == 0)
+    rc = run(&o, 2, 64, NULL, 0, buf);
+  bool kept = fegetround() == FE_UPWARD;
+  fesetround(FE_TONEAREST);
+  pf_model_close(o.m);
+  if (rc == 0 && (!kept || !same)) {
+    printf("FAIL: %s: %s\n", s->name,
+           kept ? "a caller that rounds upwards reads another configuration"
+                : "the caller's rounding mode is lost");
+    rc = 1;
+  }
+  for (size_t p = 0; rc == 0 && p < N; p++)
+    if (memcmp(buf + p * s->v, s->want + p * s->v, s->v * sizeof *buf) != 0)
+      rc = differ(s, "by a caller that rounds upwards", p);
+  return rc;
+}
+
 static int digest(const subject *s, float *buf) {
   int rc = s->extent == ONCE ? check_cell(s, 2, 64, 2) : check_matrix(s);
+  if (rc == 0)
+    rc = check_environment(s, buf);
   if (rc == 0 && s->extent != ONCE)
     rc = check_rest(s, buf);
   if (rc == 0) {
@@ -335,7 +367,7 @@ static extent extent_of(const request *q, const pf_model_info *i) {
 
 static int with_model(const char *path, const request *q, pf_precision p) {
   const char *slash = strrchr(path, '/');
-  subject s = {.extent = ONCE};
+  subject s = {.path = path, .extent = ONCE};
   pf_model_opts o = {.no_checksum = 1, .precision = p};
   int rc = pf_model_open(&s.m, path, &o);
   if (rc != PF_OK)

@@ -154,16 +154,20 @@ double pf_dcos(double x) {
 
 float pf_rope_inv_freq(double theta, int i, int d) {
   uint64_t env = pf_fp_enter();
+  PF_FP_PIN(theta);
+  PF_FP_PIN(i);
   double y = -2.0 * i / d;
   dd p = two_prod(y, d);
   dd e = fast_two_sum(y, ((-2.0 * i - p.h) - p.l) / d);
   float f = dd_to_f32(dd_exp(dd_mul(dd_log(theta), e)));
+  PF_FP_PIN(f);
   pf_fp_leave(env);
   return f;
 }
 
 void pf_rope_angle(int32_t pos, float inv_freq, float *cos, float *sin) {
   uint64_t env = pf_fp_enter();
+  PF_FP_PIN(pos);
   float a = (float)pos * inv_freq;
   *cos = (float)pf_dcos((double)a);
   *sin = (float)pf_dsin((double)a);

@@ -7,6 +7,12 @@
 
 #include <stdint.h>
 
+/* To a compiler a change of mode has nothing to do with arithmetic: it may compute what stands
+ * between enter and leave before the one or after the other. A local value goes through this after
+ * pf_fp_enter if it comes from outside, before pf_fp_leave if it is a result; memory that others
+ * see needs nothing. */
+#define PF_FP_PIN(x) __asm__ __volatile__("" : "+m"(x))
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 static inline uint64_t pf_fp_enter(void) {
