@@ -21,7 +21,11 @@ enum {
   CS_SIGNS,  /* zeros of both signs, +-1, pairs that cancel */
   CS_BITS,   /* any bits: NaN and Inf among them */
   CS_FINITE, /* any bits of finite numbers */
-  CS_KINDS
+  CS_KINDS,
+  /* Of single tests, outside the golden hashes. */
+  CS_POINTS = 100, /* where rounding to bf16 turns: ties, borders, NaNs that a cut would make Inf */
+  CS_SMALL,        /* products about the smallest normal number: sums that flush to -0 */
+  CS_TIES          /* halves up to 127, which divided by a scale of 1 lie between integers */
 };
 
 typedef struct cs {
@@ -33,6 +37,7 @@ typedef struct cs {
   unsigned cases;
   bool failed;
   pf_sha256 *hash;        /* of the reference's outputs, while the scalar kernels run */
+  pf_sha256 *laid_by;     /* see cs_extra */
   struct cs_known *known; /* outputs of the reference, kept for an operation's variants */
   size_t at;              /* values of them that were used */
   unsigned drawn;         /* cases that cs_leave_out was asked about */
@@ -56,6 +61,10 @@ void cs_cmp_d(cs *t, double got, double want, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void cs_cmp_u(cs *t, uint64_t got, uint64_t want, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* True at the end of an operation's last round: what is drawn and compared from here on is not
+ * hashed, so that cases can be added without another golden value. */
+bool cs_extra(cs *t);
 
 /* Products are slow in the reference and all variants of an operation see the same inputs: the
  * first one to run keeps the reference's outputs for the others. True: want (n floats) was filled;

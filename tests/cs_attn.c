@@ -113,10 +113,17 @@ static void one_qk(cs *t, size_t d, bool halves, size_t nq, size_t nblk, int kin
          kind);
 }
 
+/* -0 that flushing makes does not survive the end of a sum. */
+static void small_sums(cs *t, bool halves, void (*one)(cs *, size_t, bool, size_t, size_t, int)) {
+  for (size_t nq = 1; nq <= 40 && (nq > 1 || cs_extra(t)); nq++)
+    one(t, 24 + nq % 4 * 16, halves, nq, 2 + nq % 3, CS_SMALL);
+}
+
 void cs_qk(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
     for (int kind = 0; kind < CS_KINDS; kind++)
       one_qk(t, cs_sizes[i], false, 0, 0, kind);
+  small_sums(t, false, one_qk);
 }
 
 void cs_qk_bf16(cs *t) {
@@ -127,6 +134,7 @@ void cs_qk_bf16(cs *t) {
     one_qk(t, 33, true, MAX_NQ, 0, kind);
     one_qk(t, 5, true, 18, LONG, kind);
   }
+  small_sums(t, true, one_qk);
 }
 
 /* One row: kind of the scores, share of -inf in 16ths, a value put somewhere (0: none); masks: 0:
@@ -157,6 +165,19 @@ static void one_softmax(cs *t, size_t nblk, int kind, unsigned share, uint32_t p
     cs_cmp(t, got, want, n, "blocks %zu, kind %d, -inf %u/16, masks %d", nblk, kind, share, masks);
 }
 
+/* Scores about the limit below which exp is +0. */
+static void softmax_low(cs *t, size_t nblk) {
+  float *got, *want;
+  size_t n = nblk * PF_KBLK;
+  cs_out(t, 0, n, &got, &want);
+  for (size_t i = 0; i < n; i++)
+    want[i] = i == n / 3 ? 0.0f : -86.5f + 0.5f * cs_value(t, CS_UNIT);
+  memcpy(got, want, n * sizeof *got);
+  t->ref->softmax(nblk, NULL, want);
+  t->v->softmax(nblk, NULL, got);
+  cs_cmp(t, got, want, n, "blocks %zu, scores down to -87.5", nblk);
+}
+
 void cs_softmax(cs *t) {
   static const int kinds[] = {CS_UNIT, CS_WIDE, CS_TINY, CS_HUGE, CS_SIGNS, CS_FINITE, CS_BITS};
   static const uint32_t poisons[] = {0x7f800000u, 0x7fc00000u, 0xffc00001u, 0x7f800001u};
@@ -169,6 +190,8 @@ void cs_softmax(cs *t) {
       for (int masks = 0; masks <= 2; masks++)
         one_softmax(t, nblk, CS_UNIT, 2, poisons[i], masks);
   }
+  for (size_t nblk = 1; nblk <= 20 && (nblk > 1 || cs_extra(t)); nblk++)
+    softmax_low(t, nblk);
 }
 
 /* A NaN or an Inf at a few places of V, in keys that some query does not see. */
@@ -229,6 +252,7 @@ void cs_pv(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
     for (int kind = 0; kind < CS_KINDS; kind++)
       one_pv(t, cs_sizes[i], false, 0, 0, kind);
+  small_sums(t, false, one_pv);
 }
 
 void cs_pv_bf16(cs *t) {
@@ -240,4 +264,5 @@ void cs_pv_bf16(cs *t) {
     one_pv(t, 20, true, 17, LONG, kind);
     one_pv(t, 17, true, 7, LONG, kind);
   }
+  small_sums(t, true, one_pv);
 }

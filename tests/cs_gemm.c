@@ -127,7 +127,7 @@ static void one_gemm(cs *t, kind_of p, size_t m, size_t n, size_t k, int kind) {
   pf_gemm g = {.m = m, .n = n, .k = k, .kp = kp, .ldy = ldy, .group = groups[cs_u32(t) % 4]};
   float *x = cs_in(t, 0, m * k, kind), *got, *want;
   weights(t, p, &g, kind);
-  g.bias = cs_u32(t) % 2 ? cs_in(t, 5, n, kind) : NULL;
+  g.bias = cs_u32(t) % 2 ? cs_in(t, 5, n, kind == CS_SMALL ? CS_SIGNS : kind) : NULL;
   g.work = cs_guarded(t, 8, PF_GEMM_WORK);
   /* What a case leaves, the next ones meet. Not every time: "rep stos" is slow under emulators. */
   if (t->cases % 64 == 0)
@@ -169,6 +169,10 @@ static void all_gemms(cs *t, kind_of p) {
   one_gemm(t, p, 260, 50, 96, CS_WIDE);
   one_gemm(t, p, 33, 1100, 64, CS_UNIT);
   one_gemm(t, p, 37, 33, 4700, CS_WIDE);
+  if (!cs_extra(t))
+    return;
+  for (size_t m = 1; m <= 40; m++)
+    one_gemm(t, p, m, 33, m % 2 ? 64 : 90, CS_SMALL);
 }
 
 /* Beyond what a cache holds, where kernels go through a product in another order: groups of rows
@@ -213,6 +217,12 @@ static void operand_rows(cs *t, kind_of p) {
   for (size_t s = 0; s < cs_n_sizes && !t->failed; s++)
     for (int kind = 0; kind < CS_KINDS; kind++)
       one_gemm(t, p, 1 + s % 3, 17, cs_sizes[s], kind);
+  if (!cs_extra(t))
+    return;
+  for (size_t i = 0; i < 60; i++)
+    one_gemm(t, p, 1 + i % 5, 17, 1, CS_POINTS);
+  for (size_t s = 0; s < cs_n_sizes; s++)
+    one_gemm(t, p, 1 + s % 3, 17, cs_sizes[s], CS_TIES);
 }
 
 void cs_operand_x3_bf16(cs *t) {
@@ -231,32 +241,40 @@ void cs_operand_s8(cs *t) {
   operand_rows(t, S8);
 }
 
+static void one_quant(cs *t, size_t n, int kind) {
+  float *x = cs_in(t, 0, n, kind);
+  int8_t *got = cs_guarded(t, 1, n), *want = cs_guarded(t, 2, n);
+  float a = t->ref->quant_s8(n, x, want), b = t->v->quant_s8(n, x, got);
+  cs_cmp(t, &b, &a, 1, "n %zu, kind %d, scale", n, kind);
+  for (size_t i = 0; i < n; i++)
+    cs_cmp_u(t, (uint8_t)got[i], (uint8_t)want[i], "n %zu, kind %d, value %zu", n, kind, i);
+}
+
 void cs_quant_s8(cs *t) {
   for (size_t s = 0; s < cs_n_sizes; s++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t n = cs_sizes[s];
-      float *x = cs_in(t, 0, n, kind);
-      int8_t *got = cs_guarded(t, 1, n), *want = cs_guarded(t, 2, n);
-      float a = t->ref->quant_s8(n, x, want), b = t->v->quant_s8(n, x, got);
-      cs_cmp(t, &b, &a, 1, "n %zu, kind %d, scale", n, kind);
-      for (size_t i = 0; i < n; i++)
-        cs_cmp_u(t, (uint8_t)got[i], (uint8_t)want[i], "n %zu, kind %d, value %zu", n, kind, i);
-    }
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_quant(t, cs_sizes[s], kind);
+  for (size_t s = 0; s < cs_n_sizes && (s || cs_extra(t)); s++)
+    one_quant(t, cs_sizes[s], CS_TIES);
+}
+
+static void one_round(cs *t, size_t n, int kind) {
+  float *x = cs_in(t, 0, n, kind), *got, *want;
+  cs_out(t, 0, n, &got, &want);
+  t->ref->round_bf16(n, x, want);
+  t->v->round_bf16(n, x, got);
+  cs_cmp(t, got, want, n, "n %zu, kind %d", n, kind);
+  memcpy(got, x, n * sizeof *x);
+  t->v->round_bf16(n, got, got);
+  cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
 }
 
 void cs_round_bf16(cs *t) {
   for (size_t s = 0; s < cs_n_sizes; s++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t n = cs_sizes[s];
-      float *x = cs_in(t, 0, n, kind), *got, *want;
-      cs_out(t, 0, n, &got, &want);
-      t->ref->round_bf16(n, x, want);
-      t->v->round_bf16(n, x, got);
-      cs_cmp(t, got, want, n, "n %zu, kind %d", n, kind);
-      memcpy(got, x, n * sizeof *x);
-      t->v->round_bf16(n, got, got);
-      cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
-    }
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_round(t, cs_sizes[s], kind);
+  for (size_t s = 0; s < cs_n_sizes && (s || cs_extra(t)); s++)
+    one_round(t, cs_sizes[s], CS_POINTS);
 }
 
 /* ---- the reference against a second transcription, with the C library's fma

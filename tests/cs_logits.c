@@ -120,6 +120,18 @@ static void divergences(cs *t, divergence f, int n_values) {
         cs_cmp_d(t, got[k], want[k], "n %zu, kind %d, value %d", n, kind, k);
       together(t, &x, f);
     }
+  if (!cs_extra(t))
+    return;
+  /* Exponentials about the limit below which they are +0. */
+  for (size_t i = 0; i < cs_n_sizes; i++) {
+    size_t n = cs_sizes[i];
+    pair x = {n, cs_in(t, 0, n, CS_UNIT), cs_in(t, 1, n, CS_UNIT), 705 + (double)(i % 5), 706};
+    double got[2 * ROWS], want[2 * ROWS];
+    f(t->v, &x, 1, &x.q, &x.lse_q, got);
+    f(t->ref, &x, 1, &x.q, &x.lse_q, want);
+    for (int k = 0; k < n_values; k++)
+      cs_cmp_d(t, got[k], want[k], "n %zu, lse %g, value %d", n, x.lse_p, k);
+  }
 }
 
 void cs_kl(cs *t) {
