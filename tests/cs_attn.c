@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "tests/cs.h"
 
-enum { MAX_BLOCKS = 4, MAX_NQ = 50, LONG = 100 };
+enum { MAX_BLOCKS = 4, MAX_NQ = 70, LONG = 100 };
 static const size_t nqs[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17};
 enum { N_NQS = sizeof nqs / sizeof *nqs };
 
@@ -131,9 +131,13 @@ void cs_qk_bf16(cs *t) {
     for (int kind = 0; kind < CS_KINDS; kind++)
       one_qk(t, cs_sizes[i], true, 0, 0, kind);
   for (int kind = 0; kind < CS_KINDS; kind++) {
-    one_qk(t, 33, true, MAX_NQ, 0, kind);
+    one_qk(t, 33, true, 50, 0, kind);
     one_qk(t, 5, true, 18, LONG, kind);
   }
+  if (!cs_extra(t))
+    return;
+  one_qk(t, 40, true, 41, 0, CS_UNIT);
+  one_qk(t, 40, true, MAX_NQ, 0, CS_UNIT);
   small_sums(t, true, one_qk);
 }
 
@@ -260,9 +264,16 @@ void cs_pv_bf16(cs *t) {
     for (int kind = 0; kind < CS_KINDS; kind++)
       one_pv(t, cs_sizes[i], true, 0, 0, kind);
   for (int kind = 0; kind < CS_KINDS; kind++) {
-    one_pv(t, 33, true, MAX_NQ, 0, kind);
+    one_pv(t, 33, true, 50, 0, kind);
     one_pv(t, 20, true, 17, LONG, kind);
     one_pv(t, 17, true, 7, LONG, kind);
   }
+  if (!cs_extra(t))
+    return;
+  for (size_t i = 0; i < 12; i++) { /* one to four panels; some of the rows see most blocks */
+    one_pv(t, 16 + i % 4 * 16, true, 7, LONG, CS_UNIT);
+    one_pv(t, 17 + i % 4 * 16, true, 41, 0, CS_UNIT);
+  }
+  one_pv(t, 40, true, MAX_NQ, 0, CS_BITS);
   small_sums(t, true, one_pv);
 }

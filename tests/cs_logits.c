@@ -26,6 +26,23 @@ static void coarse(cs *t, float *x, size_t n) {
     x[i] = (float)(cs_u32(t) % 9) - 4.0f;
 }
 
+/* Two equal values of a long row, before and behind where an index outgrows 16 bits. */
+static void argmax_far(cs *t) {
+  enum { N = 140003 };
+  static const size_t at[] = {0, 9, 65535, 65536, 65541, 131072, 131080, N - 1};
+  enum { N_AT = sizeof at / sizeof *at };
+  float *x = cs_in(t, 0, N, CS_UNIT), s, r;
+  for (size_t i = 0; i < N_AT * N_AT; i++) {
+    float *a = &x[at[i / N_AT]], *b = &x[at[i % N_AT]], keep_a = *a, keep_b = *b;
+    *a = *b = 5;
+    size_t want = t->ref->argmax(N, x, &r), got = t->v->argmax(N, x, &s);
+    *a = keep_a;
+    *b = keep_b;
+    cs_cmp_u(t, got, want, "5 at %zu and at %zu", at[i / N_AT], at[i % N_AT]);
+    cs_cmp(t, &s, &r, 1, "second, 5 at %zu and at %zu", at[i / N_AT], at[i % N_AT]);
+  }
+}
+
 void cs_argmax(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
     for (int kind = 0; kind <= CS_KINDS + 1; kind++) {
@@ -40,6 +57,8 @@ void cs_argmax(cs *t) {
       cs_cmp_u(t, got, want, "n %zu, kind %d", n, kind);
       cs_cmp(t, &s, &r, 1, "second, n %zu, kind %d", n, kind);
     }
+  if (cs_extra(t))
+    argmax_far(t);
 }
 
 static float *logits(cs *t, int slot, size_t n, int kind) {
