@@ -58,6 +58,7 @@ float cs_value(cs *t, int kind) {
   u = (u & 0x80ffffffu) | (w & 0x7f000000u);
   switch (kind) {
   case CS_UNIT:
+  case CS_ALONE:
     return ((float)(int32_t)u) * 0x1p-30f;
   case CS_WIDE:
     return with_exponent(w, 1, 254);

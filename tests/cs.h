@@ -25,6 +25,7 @@ enum {
   /* Of single tests, outside the golden hashes. */
   CS_POINTS = 100, /* where rounding to bf16 turns: ties, borders, NaNs that a cut would make Inf */
   CS_SMALL,        /* products about the smallest normal number: sums that flush to -0 */
+  CS_ALONE,        /* as CS_UNIT; of attention, a block has one key or two that a query sees */
   CS_TIES          /* halves up to 127, which divided by a scale of 1 lie between integers */
 };
 

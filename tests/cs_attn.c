@@ -29,17 +29,21 @@ typedef struct attn_case {
 } attn_case;
 
 /* pattern 0: every query has its own masks; 1: they see everything; 2: causal, a query sees one key
- * more than the one before it. */
+ * more than the one before it; 3: of each block they see the same one key, or it and the next. */
 static void make_masks(cs *t, attn_case *c, unsigned pattern) {
   size_t nblk = c->a.nblk, first = cs_u32(t) % (nblk * PF_KBLK);
   uint32_t *m = cs_guarded(t, 11, c->a.nq * nblk * sizeof *m);
   for (size_t i = 0; i < c->a.nq; i++)
     for (size_t b = 0; b < nblk; b++) {
+      uint32_t alone = (b % 2 ? 3u : 1u) << (first + 7 * b) % 32;
       size_t keys = first + i + 1, before = b * PF_KBLK;
       uint32_t causal = keys <= before        ? 0
                         : keys - before >= 32 ? ~0u
                                               : (1u << (keys - before)) - 1;
-      m[i * nblk + b] = pattern == 0 ? some_mask(t) : pattern == 1 ? ~0u : causal;
+      m[i * nblk + b] = pattern == 0   ? some_mask(t)
+                        : pattern == 1 ? ~0u
+                        : pattern == 2 ? causal
+                                       : alone;
       c->mask[i] = m + i * nblk;
     }
 }
@@ -79,7 +83,8 @@ static void make_case(cs *t, attn_case *c, size_t d, what w, size_t nq, size_t n
     c->blk[b] = cs_u32(t) % 6 == 0 ? NULL
                 : b < MAX_BLOCKS   ? make_block(t, c, 1 + (int)b, n, k, kind)
                                    : c->blk[b % MAX_BLOCKS];
-  make_masks(t, c, cs_u32(t) % 3);
+  unsigned pattern = cs_u32(t) % 3;
+  make_masks(t, c, kind == CS_ALONE ? 3 : pattern);
   c->a.q = c->q;
   c->a.mask = c->mask;
   c->a.kblk = c->a.vblk = c->blk;
@@ -113,10 +118,12 @@ static void one_qk(cs *t, size_t d, bool halves, size_t nq, size_t nblk, int kin
          kind);
 }
 
-/* -0 that flushing makes does not survive the end of a sum. */
+/* -0 that flushing makes does not survive the end of a sum; blocks of which little is seen. */
 static void small_sums(cs *t, bool halves, void (*one)(cs *, size_t, bool, size_t, size_t, int)) {
   for (size_t nq = 1; nq <= 40 && (nq > 1 || cs_extra(t)); nq++)
     one(t, 24 + nq % 4 * 16, halves, nq, 2 + nq % 3, CS_SMALL);
+  for (size_t i = 0; i < 60 && t->place; i++)
+    one(t, 20, halves, 1 + i % 7, 4, CS_ALONE);
 }
 
 void cs_qk(cs *t) {
