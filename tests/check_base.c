@@ -279,6 +279,25 @@ START_TEST(threads_do_every_part_once) {
 }
 END_TEST
 
+/* In a parallel region of the caller OpenMP gives teams of one thread, as its limits may: each of
+ * the callers still gets all parts. */
+START_TEST(a_smaller_team_does_every_part) {
+  tally t[2] = {{{0}, {0}}, {{0}, {0}}};
+  int callers = 0, levels = omp_get_max_active_levels();
+  omp_set_max_active_levels(1);
+#pragma omp parallel num_threads(2)
+  {
+#pragma omp atomic
+    callers++;
+    pf_par(7, count, &t[omp_get_thread_num()]);
+  }
+  omp_set_max_active_levels(levels);
+  for (int c = 0; c < callers; c++)
+    for (int k = 0; k < 16; k++)
+      ck_assert_int_eq(t[c].seen[k], k < 7);
+}
+END_TEST
+
 /* As OMP_NUM_THREADS may ask for. */
 START_TEST(default_threads_have_a_limit) {
   static const int asked[][2] = {{3, 3}, {1024, 1024}, {1025, 1024}, {100000, 1024}};
@@ -414,6 +433,7 @@ int main(void) {
   tcase_add_test(tc, bf16_rounds_to_even);
   tcase_add_test(tc, f16_is_exact);
   tcase_add_test(tc, threads_do_every_part_once);
+  tcase_add_test(tc, a_smaller_team_does_every_part);
   tcase_add_test(tc, default_threads_have_a_limit);
   tcase_add_test(tc, tininess_is_the_architecture_s);
   tcase_add_test(tc, durations_are_said);
