@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bf16.h"
@@ -298,6 +299,22 @@ START_TEST(a_smaller_team_does_every_part) {
 }
 END_TEST
 
+/* The threads of the parent's teams are not there. */
+START_TEST(a_forked_child_does_every_part) {
+  tally t = {{0}, {0}};
+  int status;
+  pf_par(3, count, &t);
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    pf_par(3, count, &t);
+    _exit(t.seen[0] == 2 && t.seen[1] == 2 && t.seen[2] == 2 ? 0 : 1);
+  }
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 /* As OMP_NUM_THREADS may ask for. */
 START_TEST(default_threads_have_a_limit) {
   static const int asked[][2] = {{3, 3}, {1024, 1024}, {1025, 1024}, {100000, 1024}};
@@ -434,6 +451,7 @@ int main(void) {
   tcase_add_test(tc, f16_is_exact);
   tcase_add_test(tc, threads_do_every_part_once);
   tcase_add_test(tc, a_smaller_team_does_every_part);
+  tcase_add_test(tc, a_forked_child_does_every_part);
   tcase_add_test(tc, default_threads_have_a_limit);
   tcase_add_test(tc, tininess_is_the_architecture_s);
   tcase_add_test(tc, durations_are_said);

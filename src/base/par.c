@@ -3,9 +3,23 @@
 #include "base/par.h"
 
 #include <omp.h>
+#include <pthread.h>
 
 #include "base/fpenv.h"
 #include "base/status.h"
+
+/* GCC's OpenMP waits for ever in a child of fork() for the threads that the parent had. There the
+ * caller does all the parts. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static atomic_bool alone;
+
+static void in_child(void) {
+  atomic_store_explicit(&alone, true, memory_order_relaxed);
+}
+
+static void watch_forks(void) {
+  (void)pthread_atfork(NULL, NULL, in_child);
+}
 
 static void run(pf_par_fn fn, void *arg, int tid, int nt) {
   uint64_t env = pf_fp_enter();
@@ -16,6 +30,12 @@ static void run(pf_par_fn fn, void *arg, int tid, int nt) {
 void pf_par(int n_threads, pf_par_fn fn, void *arg) {
   if (n_threads <= 1) {
     run(fn, arg, 0, 1);
+    return;
+  }
+  pthread_once(&once, watch_forks);
+  if (atomic_load_explicit(&alone, memory_order_relaxed)) {
+    for (int t = 0; t < n_threads; t++)
+      run(fn, arg, t, n_threads);
     return;
   }
 #pragma omp parallel num_threads(n_threads)

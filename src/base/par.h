@@ -9,7 +9,8 @@
 #include <stddef.h>
 
 /* fn(arg, tid, n_threads) once on each of n_threads threads, inside the compute environment
- * (fpenv.h). n_threads = 1 runs on the caller. */
+ * (fpenv.h). n_threads = 1 runs on the caller, and so does everything in a child of fork() whose
+ * parent has used threads. */
 typedef void (*pf_par_fn)(void *arg, int tid, int n_threads);
 void pf_par(int n_threads, pf_par_fn fn, void *arg);
 /* Threads worth starting for `work` (multiplications, or as heavy): a team costs some microseconds,
