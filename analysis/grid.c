@@ -203,21 +203,31 @@ static size_t find(const pf_grid_item *items, size_t n, const char *key) {
   return i;
 }
 
-static int take_answered(pf_grid *g, const char *name, const json_t *list) {
+int pf_grid_answered(pf_grid *g) {
+  const json_t *list = json_object_get(g->root, "answer_tasks"), *v;
+  size_t i;
+  pf_free(g->answered);
   g->answered = pf_calloc(g->n_tasks, sizeof *g->answered);
-  if (!g->answered)
-    return PF_ENOMEM;
-  for (size_t i = 0; !list && i < g->n_tasks; i++)
-    g->answered[i] = true;
-  for (size_t i = 0; i < json_array_size(list); i++) {
-    const char *key = json_string_value(json_array_get(list, i));
-    size_t at = find(g->tasks, g->n_tasks, key);
-    if (at == g->n_tasks)
+  for (size_t t = 0; g->answered && t < g->n_tasks; t++)
+    g->answered[t] = !list;
+  json_array_foreach(list, i, v) {
+    size_t at = find(g->tasks, g->n_tasks, json_string_value(v));
+    if (g->answered && at < g->n_tasks)
+      g->answered[at] = true;
+  }
+  return g->answered ? PF_OK : PF_ENOMEM;
+}
+
+static int take_answered(pf_grid *g, const char *name, const json_t *list) {
+  const json_t *v;
+  size_t i;
+  json_array_foreach(list, i, v) {
+    const char *key = json_string_value(v);
+    if (find(g->tasks, g->n_tasks, key) == g->n_tasks)
       return pf_fail(PF_EINPUT, "%s: answer_tasks: this grid has no task \"%s\"", name,
                      key ? key : "?");
-    g->answered[at] = true;
   }
-  return PF_OK;
+  return pf_grid_answered(g);
 }
 
 static int check_held_out(const pf_grid *g, const char *name, const json_t *list) {

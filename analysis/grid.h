@@ -38,6 +38,9 @@ void pf_grid_free(pf_grid *g);
 /* True if [persona, task] is listed as held out of the model's training. */
 bool pf_grid_held_out(const pf_grid *g, size_t persona, size_t task);
 
+/* `answered` for the tasks that g has now. */
+int pf_grid_answered(pf_grid *g);
+
 /* One text and its key, for the files that hold such; `where` stands in the error line. A text that
  * a chat template would trim, or that is empty, would make other tokens than it seems to. */
 int pf_grid_take_item(const json_t *e, const char *where, pf_grid_item *out);

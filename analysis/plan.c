@@ -189,7 +189,7 @@ static int take_conflicts(pf_plan *p, bool on) {
     add_new(tasks, &g->n_tasks, c->conflicts[i].task);
   }
   p->conflicts = true;
-  return personas && tasks ? PF_OK : PF_ENOMEM;
+  return personas && tasks ? pf_grid_answered(g) : PF_ENOMEM;
 }
 
 static int take_markers(pf_plan *p, const char *what) {

@@ -838,6 +838,25 @@ START_TEST(answer_tasks) {
 }
 END_TEST
 
+/* With the tasks of the conflicting cells in place of the grid's, the names still count. */
+START_TEST(answer_tasks_of_conflicts) {
+  pf_plan p;
+  const pf_experiment *texts = pf_experiment_find("markers");
+  make_grid(PIRATE,
+            BOOK_TASK "," HAIKU_TASK
+                      "],\"answer_tasks\":[\"haiku\"],\"conflicts\":{\"tasks\":[{\"key\":\"hi\","
+                      "\"text\":\"Say hi.\"}],\"cells\":[[\"pirate\",\"haiku\"],[\"pirate\","
+                      "\"book\"],[\"pirate\",\"hi\"]]},\"probes\":[\"p_last\"");
+  pf_study_opts o = opts("conflicts", "2");
+  o.conflicts = 1;
+  ck_assert_msg(pf_plan_make(&p, &o) == PF_OK, "%s", pf_last_error());
+  ck_assert_uint_eq(p.n_cells, 3);
+  for (size_t c = 0; c < 3; c++)
+    ck_assert_uint_eq(pf_experiment_parts(texts, &p, c), c == 0);
+  pf_plan_free(&p);
+}
+END_TEST
+
 /* ---- every experiment, shared and not ---- */
 
 /* Of the other demo model: one thread and what memory it likes, against three threads, little
@@ -1112,6 +1131,7 @@ int main(void) {
   tcase_add_test(t, early_eos);
   tcase_add_test(t, answer_tasks);
   tcase_add_test(t, own_hosts);
+  tcase_add_test(t, answer_tasks_of_conflicts);
   tcase_add_test(t, marker_lists);
   tcase_add_test(t, every_experiment);
   tcase_add_test(t, report_page);
