@@ -128,6 +128,20 @@ static double median_of(void *ctx, const double *wp, const double *wt) {
 
 static const statistic statistics[] = {[PF_MEAN] = mean_of, [PF_MEDIAN] = median_of};
 
+/* Two personas have a number, or (where tasks are drawn too) two tasks: samples can differ. */
+static bool can_vary(const pf_crossed *t, pf_resampling how) {
+  size_t first = SIZE_MAX, n = t->n_personas * t->n_tasks;
+  bool personas = false, tasks = false;
+  for (size_t c = 0; c < n; c++) {
+    if (isnan(t->x[c]))
+      continue;
+    first = first == SIZE_MAX ? c : first;
+    personas |= c / t->n_tasks != first / t->n_tasks;
+    tasks |= c % t->n_tasks != first % t->n_tasks;
+  }
+  return personas || (tasks && how != PF_PERSONAS);
+}
+
 static int table_draws(const pf_crossed *t, pf_statistic what, const pf_boot *o, pf_interval *out,
                        double **draws, size_t *n) {
   table c = {t, NULL, 0};
@@ -138,6 +152,10 @@ static int table_draws(const pf_crossed *t, pf_statistic what, const pf_boot *o,
     rc = pf_order(t->x, t->n_personas * t->n_tasks, c.order, &c.n);
   if (rc == PF_OK)
     rc = interval_of(t->n_personas, t->n_tasks, statistics[what], &c, o, out, draws, n);
+  if (rc == PF_OK && !can_vary(t, o->resampling)) {
+    out->lo = out->hi = NAN;
+    *n = 0;
+  }
   pf_free(c.order);
   return rc;
 }

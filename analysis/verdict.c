@@ -330,6 +330,8 @@ static const char *route(const pf_interval *d, const pf_interval *i) {
     return "redundant";
   if (d->value <= pf_threshold.synergistic && i->value <= pf_threshold.synergistic)
     return "synergistic";
+  if (isnan(d->lo) || isnan(i->lo)) /* of one cell */
+    return NULL;
   return d->lo > i->hi ? "direct" : i->lo > d->hi ? "indirect" : "mixed";
 }
 

@@ -349,9 +349,21 @@ START_TEST(edges) {
   pf_crossed t = {none, 2, 1};
   ck_assert_int_eq(pf_bootstrap(&t, PF_MEDIAN, NULL, &ci), PF_OK);
   ck_assert(isnan(ci.value) && isnan(ci.lo) && isnan(ci.hi));
-  t.x = one; /* half of the samples have no cell */
+  t.x = one; /* samples have this cell or none: they do not say how far it could be off */
   ck_assert_int_eq(pf_bootstrap(&t, PF_MEDIAN, NULL, &ci), PF_OK);
-  ck_assert(ci.value == 2 && ci.lo == 2 && ci.hi == 2);
+  ck_assert(ci.value == 2 && isnan(ci.lo) && isnan(ci.hi));
+  pf_tost tost;
+  ck_assert_int_eq(pf_bootstrap_tost(&t, PF_MEDIAN, 3, NULL, &tost), PF_OK);
+  ck_assert(tost.ci.value == 2 && isnan(tost.ci.lo) && isnan(tost.p) && !tost.equivalent);
+  t = (pf_crossed){(double[]){1, NAN, 2}, 3, 1}; /* samples without a cell are left out */
+  ck_assert_int_eq(pf_bootstrap(&t, PF_MEDIAN, NULL, &ci), PF_OK);
+  ck_assert(ci.value == 1.5 && ci.lo == 1 && ci.hi == 2);
+  t = (pf_crossed){(double[]){1, 2}, 1, 2};
+  ck_assert_int_eq(pf_bootstrap(&t, PF_MEDIAN, NULL, &ci), PF_OK);
+  ck_assert(ci.value == 1.5 && ci.lo == 1 && ci.hi == 2);
+  ck_assert_int_eq(pf_bootstrap(&t, PF_MEDIAN, &(pf_boot){.resampling = PF_PERSONAS}, &ci), PF_OK);
+  ck_assert(ci.value == 1.5 && isnan(ci.lo) && isnan(ci.hi));
+  t = (pf_crossed){one, 2, 1};
   t.n_tasks = 0;
   ck_assert_int_eq(pf_bootstrap(&t, PF_MEAN, NULL, &ci), PF_EUSAGE);
   pf_boot level = {.level = 1.5};

@@ -186,6 +186,31 @@ START_TEST(what_cannot_decide) {
 }
 END_TEST
 
+/* Of one cell there is no interval, of one persona none over personas: nothing is decided by a
+ * bootstrap that always draws the same. */
+START_TEST(one_cell_decides_nothing) {
+  double x[4] = {.9, NAN, NAN, NAN};
+  const pf_crossed cell = {x, 1, 1}, left = {x, 2, 2}, persona = {x, 1, 2};
+  for (int i = 0; i < 2; i++) {
+    expect(pf_h4b(i ? &left : &cell, &quick, &f), PF_INCONCLUSIVE, "H4b of one cell");
+    ck_assert(f.c[0].x.value == .9 && isnan(f.c[0].x.lo) && isnan(f.c[0].x.hi));
+    const char *names[] = {"N"};
+    x[0] = .01;
+    expect(pf_h4c(i ? &left : &cell, names, 1, &quick, &f), PF_INCONCLUSIVE, "H4c of one cell");
+    x[0] = .9;
+  }
+  double route[5][1] = {{.9}, {.1}, {.9}, {.1}, {1}};
+  pf_crossed r[5];
+  for (int i = 0; i < 5; i++)
+    r[i] = (pf_crossed){route[i], 1, 1};
+  expect(pf_h5(&r[0], &r[1], &r[2], &r[3], &r[4], &quick, &f), PF_INCONCLUSIVE, "H5 of one cell");
+  ck_assert(f.kind == NULL);
+  x[1] = .8;
+  expect(pf_h4b(&persona, &quick, &f), PF_SUPPORTED, "H4b of one persona and two tasks");
+  ck_assert(isnan(f.c[0].personas.lo) && isnan(f.c[0].personas.hi));
+}
+END_TEST
+
 START_TEST(geometry_r2) {
   cells c = around(.9, NARROW);
   pf_crossed t = as_table(&c);
@@ -454,6 +479,7 @@ int main(void) {
   tcase_add_test(t, additivity);
   tcase_add_test(t, one_table);
   tcase_add_test(t, what_cannot_decide);
+  tcase_add_test(t, one_cell_decides_nothing);
   tcase_add_test(t, geometry_r2);
   tcase_add_test(t, norm_and_kl);
   tcase_add_test(t, behaviour);

@@ -68,8 +68,9 @@ typedef struct pf_boot {
 #define PF_BOOT_DRAWS 10000
 
 /* Percentile interval: quantiles (1-level)/2 and 1-(1-level)/2 of the statistic over the samples;
- * a sample without a cell that is there is left out. o NULL: all defaults. PF_EUSAGE for an empty
- * table or a level that is not in (0,1). */
+ * a sample without a cell that is there is left out. Where all numbers are of one persona and
+ * (unless personas alone are drawn) one task, no two samples differ: lo and hi are NaN. o NULL: all
+ * defaults. PF_EUSAGE for an empty table or a level that is not in (0,1). */
 PF_API int pf_bootstrap(const pf_crossed *t, pf_statistic what, const pf_boot *o, pf_interval *out);
 /* The same for Spearman's rank correlation between two tables over the cells that are in both. */
 PF_API int pf_bootstrap_spearman(const pf_crossed *x, const pf_crossed *y, const pf_boot *o,
