@@ -16,7 +16,8 @@
 #include "base/mem.h"
 #include "base/status.h"
 
-enum { MAX_TABLES = 64, MAX_SITES = 64, MAX_SETTINGS = 64, LATE = 16 };
+/* Settings of a content: each layer of a model that a page takes (report.c), and some more. */
+enum { MAX_SETTINGS = 1024 + 64, LATE = 16 };
 #define SITES "p_last", "g1", "g2"
 static const char *const sites[] = {SITES};
 enum { N_SITES = sizeof sites / sizeof *sites };
@@ -26,8 +27,8 @@ typedef struct work {
   pf_records r, more[PF_POOLED]; /* more: of the same cells in other words */
   size_t n_more;
   size_t n; /* cells */
-  double *tables[4096];
-  size_t n_tables;
+  double **tables;
+  size_t n_tables, cap_tables;
   json_t *out;
   const char *model;
   int rc;
@@ -40,9 +41,10 @@ static double *keep(work *w, double *x) {
     w->rc = w->rc == PF_OK ? PF_ENOMEM : w->rc;
     return NULL;
   }
-  if (w->n_tables == sizeof w->tables / sizeof *w->tables) {
+  int rc = pf_grow((void **)&w->tables, &w->cap_tables, w->n_tables + 1, sizeof(double *));
+  if (rc != PF_OK) {
     pf_free(x);
-    w->rc = pf_fail(PF_EINTERNAL, "findings: too many tables");
+    w->rc = rc;
     return NULL;
   }
   return w->tables[w->n_tables++] = x;
@@ -368,12 +370,14 @@ static void geometry(work *w, const spot *s) {
 
 static void local(work *w) {
   const json_t *layers = json_object_get(w->r.manifest, "layers");
-  static spot s[MAX_SITES];
   size_t n = 0;
   if (!has(w, "C1"))
     return;
+  spot *s = pf_calloc(N_SITES * json_array_size(layers) + 1, sizeof *s);
+  if (!s)
+    w->rc = PF_ENOMEM;
   for (int i = 0; i < N_SITES; i++)
-    for (size_t k = 0; k < json_array_size(layers) && n < MAX_SITES && w->rc == PF_OK; k++) {
+    for (size_t k = 0; k < json_array_size(layers) && w->rc == PF_OK; k++) {
       s[n] = (spot){.site = sites[i], .layer = (int)json_integer_value(json_array_get(layers, k))};
       if (numbers(w, c1(w, &s[n], "S_X")) < 2)
         continue;
@@ -385,6 +389,7 @@ static void local(work *w) {
     band(w);
   for (size_t i = 0; i < n && w->rc == PF_OK; i++)
     geometry(w, &s[i]);
+  pf_free(s);
 }
 
 /* ---- C2 -------------------------------------------------------------------------------------- */
@@ -778,6 +783,7 @@ static void close_work(work *w) {
     pf_records_close(&w->more[k]);
   for (size_t i = 0; i < w->n_tables; i++)
     pf_free(w->tables[i]);
+  pf_free(w->tables);
   pf_free(w);
 }
 

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 
 #include "analysis/experiment.h"
+#include "analysis/findings.h"
 #include "analysis/grid.h"
 #include "analysis/records.h"
 #include "analysis/study.h"
@@ -857,6 +858,50 @@ START_TEST(answer_tasks_of_conflicts) {
 }
 END_TEST
 
+/* ---- verdicts ---- */
+
+/* Of all sites at every tested layer, of settings at every layer, however many there are. */
+START_TEST(verdicts_of_many_layers) {
+  enum { L = 80 };
+  static const char *const sites[] = {"p_last", "g1", "g2"}, *const cells[] = {"a", "b"};
+  pf_buf manifest = {0}, c1 = {0}, c3 = {0};
+  pf_buf_puts(&manifest,
+              "{\"model\":{\"name\":\"m\"},\"precision\":\"f32\",\"grid\":{\"personas\":[{"
+              "\"key\":\"a\"},{\"key\":\"b\"}],\"tasks\":[{\"key\":\"t\"}]},\"layers\":[");
+  for (int l = 0; l < L; l++) {
+    pf_buf_printf(&manifest, "%s%d", l ? "," : "", l);
+    for (int c = 0; c < 2; c++) {
+      for (int s = 0; s < 3; s++)
+        pf_buf_printf(&c1,
+                      "{\"persona\":\"%s\",\"task\":\"t\",\"site\":\"%s\",\"layer\":%d,"
+                      "\"condition\":\"S_X\",\"kl10\":1}\n",
+                      cells[c], sites[s], l);
+      pf_buf_printf(
+          &c3,
+          "{\"persona\":\"%s\",\"task\":\"t\",\"host\":\"B\",\"condition\":\"oracle\","
+          "\"positions\":\"p_last\",\"op\":\"overwrite\",\"layers\":[%d],\"closure\":%g}\n",
+          cells[c], l, l / 100.);
+    }
+  }
+  pf_buf_puts(&manifest, "]}");
+  tmp_text(dir, "manifest.json", pf_buf_str(&manifest));
+  tmp_text(dir, "C1.jsonl", pf_buf_str(&c1));
+  tmp_text(dir, "C3.jsonl", pf_buf_str(&c3));
+  ck_assert_msg(pf_findings_make(dir) == PF_OK, "%s", pf_last_error());
+  pf_buf b;
+  read_file(".", "findings.json", &b);
+  size_t n = 0;
+  for (const char *p = b.s; (p = strstr(p, "\"H1a\"")); p++)
+    n++;
+  ck_assert_uint_eq(n, 3 * L);
+  ck_assert(strstr(b.s, "[79]|p_last|overwrite|0") != NULL); /* the best of all layers */
+  pf_buf_free(&b);
+  pf_buf_free(&manifest);
+  pf_buf_free(&c1);
+  pf_buf_free(&c3);
+}
+END_TEST
+
 /* ---- every experiment, shared and not ---- */
 
 /* Of the other demo model: one thread and what memory it likes, against three threads, little
@@ -1133,6 +1178,7 @@ int main(void) {
   tcase_add_test(t, own_hosts);
   tcase_add_test(t, answer_tasks_of_conflicts);
   tcase_add_test(t, marker_lists);
+  tcase_add_test(t, verdicts_of_many_layers);
   tcase_add_test(t, every_experiment);
   tcase_add_test(t, report_page);
   tcase_add_test(t, published_models);
