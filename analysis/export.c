@@ -171,14 +171,33 @@ static json_t *stats_json(double *x, size_t n) {
   return o;
 }
 
+/* A part is 0 there, and says nothing of angles: a persona or a task that is the baseline's. */
+static bool is_zero(const view *v, size_t cell, size_t probe, int32_t layer) {
+  const json_t *z = json_object_get(json_object_get(site_of(v, cell, probe), "geometry"), "zero"),
+               *at;
+  size_t i;
+  json_array_foreach(z, i, at) {
+    if (json_integer_value(at) == layer)
+      return true;
+  }
+  return false;
+}
+
+/* Where a part is 0 in all cells (layer 0) the paper's zeros stand; where in some, they are left
+ * out. */
 static json_t *decomposition_json(const view *v, size_t probe, double *x) {
   json_t *layers = json_object();
   char key[16];
   for (int32_t l = 0; l <= v->p->info->n_layers; l++) {
     json_t *m = json_object();
+    size_t zeros = 0;
+    for (size_t c = 0; c < v->p->n_cells; c++)
+      zeros += is_zero(v, c, probe, l);
     for (int i = 0; i < N_MEASURES; i++) {
       for (size_t c = 0; c < v->p->n_cells; c++)
-        x[c] = geometry_of(v, c, probe, measures[i], l);
+        x[c] = zeros < v->p->n_cells && is_zero(v, c, probe, l)
+                   ? (double)NAN
+                   : geometry_of(v, c, probe, measures[i], l);
       json_object_set_new(m, measures[i], stats_json(x, v->p->n_cells));
     }
     snprintf(key, sizeof key, "%d", l);

@@ -254,6 +254,16 @@ static void answer_probe(page *g, const char *probe) {
   puts_(g, "</li>\n");
 }
 
+/* Where the medians of directions are not over all cells. */
+static void geometry_cells(page *g, const json_t *site) {
+  json_int_t n = json_integer_value(json_object_get(json_object_get(site, "cos_x_y"), "n"));
+  if (n)
+    pf_buf_printf(&g->b,
+                  " over %d of %d cells: a persona or a task that is the baseline&rsquo;s own has "
+                  "no direction, nor an answer that ends before",
+                  (int)n, g->n_cells);
+}
+
 static void answer_geometry(page *g, const char *probe) {
   int layer = layer_at(g, json_array_size(g->layers) / 2);
   const json_t *d = decomposition(g, probe, layer);
@@ -261,15 +271,19 @@ static void answer_geometry(page *g, const char *probe) {
   double v[3];
   for (int i = 0; i < 3; i++)
     v[i] = pf_js_real(json_object_get(d, names[i]), "median");
+  if (isnan(v[1])) /* no answer came as far as the probe */
+    return;
   puts_(g, "<li>Geometry at ");
   text(g, probe);
+  pf_buf_printf(&g->b, ", layer %d (medians", layer);
+  geometry_cells(g, d);
   pf_buf_printf(&g->b,
-                ", layer %d (medians): the joint change and the sum of the two "
+                "): the joint change and the sum of the two "
                 "parts have a cosine of "
                 "%.2f; the two parts have a cosine of %.2f with each other; what the sum misses is "
                 "%.2f times as long as the "
                 "joint change.</li>\n",
-                layer, v[0], v[1], v[2]);
+                v[0], v[1], v[2]);
 }
 
 static void answer(page *g) {

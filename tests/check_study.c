@@ -144,6 +144,28 @@ START_TEST(identity_is_zero) {
 }
 END_TEST
 
+/* Directions of a persona that is the baseline's are no zeros among those of the others. */
+START_TEST(baseline_among_others) {
+  pf_buf b;
+  json_t *root;
+  make_grid("{\"key\":\"x\",\"text\":\"" BASE_X "\"}," PIRATE, HAIKU_TASK);
+  pf_study_opts o = opts("among", "4");
+  run(&o);
+  read_file("among", "summary.json", &b);
+  ck_assert(pf_js_text("summary.json", b.s, b.n, &root) == PF_OK);
+  const json_t *layers = json_object_get(json_object_get(root, "decomposition"), "p_last"),
+               *at = json_object_get(json_object_get(layers, "4"), "cos_x_y"),
+               *at0 = json_object_get(json_object_get(layers, "0"), "cos_x_y");
+  ck_assert(value(at, "n") == 1 && value(at, "min") == value(at, "max") && value(at, "min") != 0);
+  ck_assert(value(at0, "median") == 0 && !json_object_get(at0, "n"));
+  json_decref(root);
+  pf_buf_free(&b);
+  read_file("among", "report.html", &b);
+  ck_assert(strstr(b.s, "(medians over 1 of 2 cells: a persona") != NULL);
+  pf_buf_free(&b);
+}
+END_TEST
+
 static size_t at_zero, elsewhere;
 
 /* Layer 0 sees the token's embedding only: the same in all four prompts. */
@@ -1157,6 +1179,7 @@ int main(void) {
   TCase *t = tcase_create("study");
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_test(t, identity_is_zero);
+  tcase_add_test(t, baseline_among_others);
   tcase_add_test(t, layer0_is_zero);
   tcase_add_test(t, forks_equal_whole_runs);
   tcase_add_test(t, threads_and_stops);
