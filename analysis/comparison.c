@@ -71,8 +71,18 @@ static const char *precision_of(const study *s) {
   return pf_js_str(s->manifest, "precision");
 }
 
-static const char *grid_sha(const study *s) {
-  return pf_js_str(json_object_get(s->manifest, "grid"), "sha256");
+static const json_t *grid_of(const study *s) {
+  return json_object_get(s->manifest, "grid");
+}
+
+static bool of_conflicts(const study *s) {
+  return json_object_get(grid_of(s), "conflicts") != NULL;
+}
+
+/* The same file, and both of its own cells or both of the conflicting ones. */
+static bool same_grid(const study *a, const study *b) {
+  return !strcmp(pf_js_str(grid_of(a), "sha256"), pf_js_str(grid_of(b), "sha256")) &&
+         of_conflicts(a) == of_conflicts(b);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
@@ -205,10 +215,11 @@ static bool one_wording(const comparison *c, int w) {
   return true;
 }
 
-/* Whether two studies differ in this wording, of model, precision and wordings in no other. */
+/* Whether two studies differ in this wording, of model, precision, grid and wordings in no other.
+ */
 static bool differ_in(const study *a, const study *b, int w) {
   if (strcmp(pf_js_str(model_of(a), "weights_sha256"), pf_js_str(model_of(b), "weights_sha256")) ||
-      strcmp(precision_of(a), precision_of(b)) != 0)
+      strcmp(precision_of(a), precision_of(b)) != 0 || !same_grid(a, b))
     return false;
   for (int k = 0; k < N_WORDINGS; k++)
     if (same_wording(a, b, k) == (k == w))
@@ -240,10 +251,8 @@ static json_t *depends_on(const comparison *c, const json_t *row) {
 static bool same_but_words(const study *a, const study *b) {
   return !strcmp(pf_js_str(model_of(a), "weights_sha256"),
                  pf_js_str(model_of(b), "weights_sha256")) &&
-         !strcmp(precision_of(a), precision_of(b)) && !strcmp(grid_sha(a), grid_sha(b)) &&
-         same_wording(a, b, 0) &&
-         json_object_get(json_object_get(a->manifest, "grid"), "conflicts") == NULL &&
-         json_object_get(json_object_get(b->manifest, "grid"), "conflicts") == NULL;
+         !strcmp(precision_of(a), precision_of(b)) && same_grid(a, b) && !of_conflicts(a) &&
+         same_wording(a, b, 0);
 }
 
 /* Studies of one model that say the same cells in other words, and what they find together. Two of
@@ -356,16 +365,40 @@ static void puts_(pf_buf *b, const char *s) {
   pf_buf_puts(b, s);
 }
 
-/* Model and precision, and in which wording where the studies differ. */
-static void study_name(const comparison *c, const study *s, char out[KEY]) {
+static bool one_grid(const comparison *c) {
+  for (size_t i = 1; i < c->n; i++)
+    if (!same_grid(&c->s[i], &c->s[0]))
+      return false;
+  return true;
+}
+
+/* Model and precision, and on which grid and in which wording where the studies differ. */
+static void name_what(const comparison *c, const study *s, char out[KEY]) {
   const json_t *base = worded(s, 0), *by = worded(s, 1);
   int at = snprintf(out, KEY, "%s, %s", pf_js_str(model_of(s), "name"), precision_of(s));
+  if (at < KEY && !one_grid(c))
+    at += snprintf(out + at, KEY - (size_t)at, ", grid %s%s", pf_js_str(grid_of(s), "name"),
+                   of_conflicts(s) ? ", conflicts" : "");
   if (at < KEY && base && !one_wording(c, 0))
     at += snprintf(out + at, KEY - (size_t)at, ", baseline \"%s\" and \"%s\"",
                    pf_js_str(base, "persona"), pf_js_str(base, "task"));
   if (at < KEY && !one_wording(c, 1))
     snprintf(out + at, KEY - (size_t)at, ", paraphrase %s",
              json_is_string(by) ? json_string_value(by) : "none");
+}
+
+/* With the folder where another study is named the same. */
+static void study_name(const comparison *c, const study *s, char out[KEY]) {
+  char other[KEY];
+  size_t same = 0;
+  name_what(c, s, out);
+  for (size_t i = 0; i < c->n; i++) {
+    name_what(c, &c->s[i], other);
+    same += !strcmp(out, other);
+  }
+  size_t at = strlen(out);
+  if (same > 1)
+    snprintf(out + at, KEY - at, ", %s", s->dir);
 }
 
 static void header_cells(const comparison *c, pf_buf *b) {
@@ -616,13 +649,6 @@ static void studies_table(const comparison *c, pf_buf *b) {
                   (int)json_integer_value(json_object_get(model_of(s), "n_layers")));
   }
   puts_(b, "</table></div>\n");
-}
-
-static bool one_grid(const comparison *c) {
-  for (size_t i = 1; i < c->n; i++)
-    if (strcmp(grid_sha(&c->s[i]), grid_sha(&c->s[0])) != 0)
-      return false;
-  return true;
 }
 
 static void page_of(const comparison *c, const json_t *result, pf_buf *b) {

@@ -53,6 +53,16 @@ pf report "$T/a" "$T/e" --out "$T/wording" || bad "report: $(cat "$T/err")"
 grep -q 'baseline-dependent' "$T/wording/comparison.html" && grep -q 'one, f32, baseline &quot;a plain person&quot;' "$T/wording/comparison.html" &&
   tr -d ' \n' <"$T/wording/comparison.json" | grep -q '"depends_on":\["baseline"\]' && ok 'a verdict that depends on the baseline' || bad 'wording'
 grep -q 'dependent' "$T/all/comparison.html" && bad 'a wording where there is one'
+# Studies of one model on several grids: told apart, and what differs is not the baseline's doing.
+study g one f32 4 'not supported'
+study h one f32 4 supported
+sed -i 's/"name": "g", "sha256": "0"/"name": "mine", "sha256": "1", "baseline": {"persona": "a plain person", "task": "talk"}/' "$T/g/manifest.json"
+pf report "$T/a" "$T/g" --out "$T/grids" || bad "report: $(cat "$T/err")"
+grep -q '>one, f32, grid g, baseline' "$T/grids/comparison.html" && grep -q '>one, f32, grid mine, baseline' "$T/grids/comparison.html" &&
+  ok 'grids in the columns' || bad "columns: $(grep -o '>one, f32[^<]*' "$T/grids/comparison.html" | sort -u)"
+grep -q 'dependent' "$T/grids/comparison.html" && bad 'another grid taken for another baseline'
+pf report "$T/d" "$T/h" "$T/e" --out "$T/twice" && pf report "$T/h" "$T/h" --out "$T/twice" --force || bad "report: $(cat "$T/err")"
+[ "$(grep -o ">one, f32, $T/h<" "$T/twice/comparison.html" | wc -l)" -ge 2 ] && ok 'folders where nothing else differs' || bad 'two columns of one name'
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
 pf report "$T/a" "$T/b" --out "$T/a"
