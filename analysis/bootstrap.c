@@ -238,6 +238,8 @@ int pf_bootstrap_spearman(const pf_crossed *x, const pf_crossed *y, const pf_boo
     rc = ranked_make(&r, x, y);
   if (rc == PF_OK)
     rc = interval_of(x->n_personas, x->n_tasks, spearman_of, &r, &all, out, NULL, &n);
+  if (r.n < 4) /* of two cells it is 1 or -1 in every sample; pf_spearman draws the same line */
+    out->lo = out->hi = NAN;
   pf_free(r.x);
   pf_free(r.ox);
   return rc;

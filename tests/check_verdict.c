@@ -186,8 +186,8 @@ START_TEST(what_cannot_decide) {
 }
 END_TEST
 
-/* Of one cell there is no interval, of one persona none over personas: nothing is decided by a
- * bootstrap that always draws the same. */
+/* Of one cell there is no interval, of one persona none over personas, of three cells none of a
+ * rank correlation: nothing is decided by a bootstrap that always draws the same. */
 START_TEST(one_cell_decides_nothing) {
   double x[4] = {.9, NAN, NAN, NAN};
   const pf_crossed cell = {x, 1, 1}, left = {x, 2, 2}, persona = {x, 1, 2};
@@ -205,6 +205,12 @@ START_TEST(one_cell_decides_nothing) {
     r[i] = (pf_crossed){route[i], 1, 1};
   expect(pf_h5(&r[0], &r[1], &r[2], &r[3], &r[4], &quick, &f), PF_INCONCLUSIVE, "H5 of one cell");
   ck_assert(f.kind == NULL);
+  double a[] = {.1, .2, .3, NAN}, kl[] = {1, 2, 3, 4}, more[] = {1, 1, 1, 1};
+  pf_crossed ratio = {a, 2, 2}, k = {kl, 2, 2}, m = {more, 2, 2};
+  expect(pf_h2b(&ratio, &k, &m, &quick, &f), PF_INCONCLUSIVE, "H2b of three cells");
+  ck_assert(f.c[0].x.value > .99 && isnan(f.c[0].x.lo));
+  a[3] = .4;
+  expect(pf_h2b(&ratio, &k, &m, &quick, &f), PF_NOT_SUPPORTED, "H2b of four cells");
   x[1] = .8;
   expect(pf_h4b(&persona, &quick, &f), PF_SUPPORTED, "H4b of one persona and two tasks");
   ck_assert(isnan(f.c[0].personas.lo) && isnan(f.c[0].personas.hi));

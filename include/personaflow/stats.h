@@ -72,7 +72,8 @@ typedef struct pf_boot {
  * (unless personas alone are drawn) one task, no two samples differ: lo and hi are NaN. o NULL: all
  * defaults. PF_EUSAGE for an empty table or a level that is not in (0,1). */
 PF_API int pf_bootstrap(const pf_crossed *t, pf_statistic what, const pf_boot *o, pf_interval *out);
-/* The same for Spearman's rank correlation between two tables over the cells that are in both. */
+/* The same for Spearman's rank correlation between two tables over the cells that are in both; of
+ * fewer than four of them lo and hi are NaN. */
 PF_API int pf_bootstrap_spearman(const pf_crossed *x, const pf_crossed *y, const pf_boot *o,
                                  pf_interval *out);
 
