@@ -176,8 +176,10 @@ static void one_text(const texts *t, const json_t *row) {
   pf_buf_puts(g->b, "</small>");
 }
 
-/* The texts of a condition side by side, by schedule; one alone takes the whole row. */
-static void texts_of_condition(const texts *t, const json_t *const *of, const char *condition) {
+/* The texts of a condition side by side, by schedule; one alone takes the whole row. once: there
+ * are no others. */
+static void texts_of_condition(const texts *t, const json_t *const *of, const char *condition,
+                               bool once) {
   static const char *const schedules[] = {"once", "window", "every_step"};
   pf_page *g = t->g;
   const json_t *row[3] = {NULL};
@@ -192,7 +194,7 @@ static void texts_of_condition(const texts *t, const json_t *const *of, const ch
   bool alone = !row[1] && !row[2];
   pf_page_label(g, condition);
   for (int s = 0; s < (alone ? 1 : 3); s++) {
-    pf_buf_puts(g->b, alone ? "<td class=\"t\" colspan=\"3\">" : "<td class=\"t\">");
+    pf_buf_puts(g->b, alone && !once ? "<td class=\"t\" colspan=\"3\">" : "<td class=\"t\">");
     if (row[s])
       one_text(t, row[s]);
     pf_buf_puts(g->b, "</td>");
@@ -216,13 +218,16 @@ static void texts_of_cell(const texts *t, size_t c) {
     pf_page_text(g, g->r.personas[c / g->r.n_tasks]);
     pf_buf_puts(g->b, " &times; ");
     pf_page_text(g, g->r.tasks[c % g->r.n_tasks]);
-    pf_buf_puts(g->b,
-                "</summary><div class=\"wide\"><table class=\"texts\"><tr><th class=\"t\"></th><th "
-                "class=\"t\">once</th><th class=\"t\">window</th><th class=\"t\">every "
-                "step</th></tr>\n");
+    bool once = true;
+    for (i = 0; i < n; i++)
+      once &= pf_record_is(of[i], "schedule=once") != 0;
+    pf_buf_printf(g->b,
+                  "</summary><div class=\"wide\"><table class=\"texts\"><tr><th "
+                  "class=\"t\"></th><th class=\"t\">once</th>%s</tr>\n",
+                  once ? "" : "<th class=\"t\">window</th><th class=\"t\">every step</th>");
     for (int k = 0; k < N_TEXT_CONDITIONS; k++)
       if (k == 0 || strcmp(text_conditions[k][0], text_conditions[k - 1][0]) != 0)
-        texts_of_condition(t, of, text_conditions[k][0]);
+        texts_of_condition(t, of, text_conditions[k][0], once);
     pf_buf_puts(g->b, "</table></div></details>\n");
   }
   pf_free(of);

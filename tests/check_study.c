@@ -846,6 +846,7 @@ START_TEST(answer_tasks) {
   ck_assert(strstr(page.s, "aria-label=\"Cells whose text has a marker of the persona\"") != NULL);
   ck_assert(strstr(page.s, "<td class=\"t\">remove_X</td>") != NULL);
   ck_assert(strstr(page.s, "pirate &times; book") != NULL);
+  ck_assert(strstr(page.s, ">once</th>") != NULL && strstr(page.s, "every step</th>") == NULL);
   ck_assert(strstr(page.s, "pirate &times; haiku") == NULL); /* no text there: no entry */
   ck_assert(strstr(page.s, "nan") == NULL && strstr(page.s, ">-0<") == NULL);
   pf_buf_free(&page);
