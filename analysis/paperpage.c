@@ -64,7 +64,7 @@ static const struct {
 
 typedef struct page {
   pf_buf *b;
-  json_t *rows[N_SOURCES]; /* by experiment; NULL: not run */
+  json_t *rows[N_SOURCES]; /* by experiment; NULL: not run, or not comparable */
   const pf_replica *r;
 } page;
 
@@ -172,13 +172,20 @@ static int one_table(page *g, const pf_paper_table *t, pf_buf *cells, bool *any)
 
 /* ---- the part of the page -------------------------------------------------------------------- */
 
-static int read_rows(page *g, const char *dir) {
+static int read_rows(page *g, const char *dir, const char *lists) {
   int rc = PF_OK;
   for (int e = 0; e < N_SOURCES && rc == PF_OK; e++) {
     char path[4400];
     snprintf(path, sizeof path, "%s/%s", dir, sources[e].file);
-    if (access(path, F_OK) == 0)
+    if (access(path, F_OK) != 0)
+      continue;
+    if (e != PF_PAPER_MARKERS || !lists)
       rc = pf_js_lines(path, FILE_LIMIT, &g->rows[e]);
+    else {
+      pf_buf_puts(g->b, "<p>The texts were scored on the marker lists &ldquo;");
+      pf_html_text(g->b, lists);
+      pf_buf_puts(g->b, "&rdquo;: they are not set beside the published ones.</p>\n");
+    }
   }
   return rc;
 }
@@ -236,13 +243,14 @@ static int all_tables(page *g, const pf_paper *p) {
   return rc;
 }
 
-int pf_paper_page(const char *dir, const char *model_key, const pf_replica *r, pf_buf *b) {
+int pf_paper_page(const char *dir, const char *model_key, const pf_replica *r, const char *lists,
+                  pf_buf *b) {
   page g = {.b = b, .r = r};
   pf_paper p;
   int rc = pf_paper_open(&p, model_key);
   if (rc != PF_OK)
     return rc;
-  rc = read_rows(&g, dir);
+  rc = read_rows(&g, dir, lists);
   if (rc == PF_OK)
     rc = all_tables(&g, &p);
   for (int e = 0; e < N_SOURCES; e++)

@@ -11,6 +11,7 @@
 #include "analysis/folder.h"
 #include "analysis/fullpage.h"
 #include "analysis/jsonout.h"
+#include "analysis/markers.h"
 #include "analysis/pageparts.h"
 #include "analysis/pagework.h"
 #include "analysis/paperpage.h"
@@ -860,6 +861,18 @@ static int noise_floor(const page *g, double *floor) {
   return rc;
 }
 
+/* The name of the marker lists, where they are not the paper's; NULL: they are. */
+static const char *other_lists(const page *g) {
+  pf_markers paper;
+  const json_t *own = json_object_get(g->manifest, "markers");
+  bool other = own && pf_markers_open(&paper, "paper") == PF_OK;
+  if (!other)
+    return NULL;
+  other = strcmp(paper.sha256, pf_js_str(own, "sha256")) != 0;
+  pf_markers_free(&paper);
+  return other ? pf_js_str(own, "name") : NULL;
+}
+
 /* Of a model that has the shape of one of the paper's. */
 static int paper_tables(page *g) {
   const char *key = pf_js_str(json_object_get(g->manifest, "model"), "shaped_as_key"),
@@ -870,7 +883,7 @@ static int paper_tables(page *g) {
     return PF_OK;
   int rc = noise_floor(g, &r.floor);
   if (rc == PF_OK)
-    rc = pf_paper_page(g->dir, key, &r, &g->b);
+    rc = pf_paper_page(g->dir, key, &r, other_lists(g), &g->b);
   return rc == PF_EINPUT ? PF_OK
                          : rc; /* the data files are not here: the page stands without them */
 }

@@ -221,7 +221,7 @@ START_TEST(tables_of_a_report) {
   write_records(dir, &p, PF_PAPER_MARKERS, "markers.jsonl", 1);
   write_records(dir, &p, PF_PAPER_INJECTION, "injection.jsonl", 1);
   write_records(dir, &p, PF_PAPER_LAYER_SETS, "layer_sets.jsonl", 1.3);
-  ck_assert_msg(pf_paper_page(dir, "gemma2b", &f32, &page) == PF_OK, "%s", pf_last_error());
+  ck_assert_msg(pf_paper_page(dir, "gemma2b", &f32, NULL, &page) == PF_OK, "%s", pf_last_error());
   const char *html = pf_buf_str(&page), *cells = strstr(html, "The paper's cells");
   ck_assert(cells != NULL);
   /* 20 sites, 4 conditions of markers and 3 of injection agree, 5 layer sets do not */

@@ -69,6 +69,24 @@ pf report "$T/a" "$T/b" --out "$T/a"
 [ $? = 2 ] && grep -q 'is one of the studies' "$T/err" && [ "$(ls "$T/a")" = $'findings.json\nmanifest.json' ] && ok "$(cat "$T/err")" ||
   bad "a comparison into one of its studies: $(cat "$T/err"; ls "$T/a")"
 
+# A study of one of the paper's models: its texts stand beside the paper's where they were scored on the paper's lists.
+for lists in paper mine; do
+  mkdir "$T/$lists"
+  cat >"$T/$lists/manifest.json" <<J
+{"protocol": "paper", "precision": "f32", "probes": ["p_last"], "layers": [14], "cells": 1, "markers": {"name": "$lists", "sha256":
+ "$(sha256sum <"$srcdir/data/markers/$([ $lists = paper ] && echo paper || echo full).json" | cut -d' ' -f1)"},
+ "grid": {"name": "paper-long", "sha256": "$(sha256sum <"$srcdir/data/grids/paper-long.json" | cut -d' ' -f1)",
+ "personas": [{"key": "engineer", "text": "e"}], "tasks": [{"key": "arch", "text": "a"}]},
+ "model": {"name": "m", "n_layers": 26, "repetition_penalty": 1, "shaped_as": "google/gemma-2-2b-it", "shaped_as_key": "gemma2b"}}
+J
+  echo '{"persona": "engineer", "task": "arch", "condition": "clean", "schedule": "once", "text": "z", "markers": 2}' >"$T/$lists/markers.jsonl"
+  pf report "$T/$lists" || bad "report: $(cat "$T/err")"
+done
+grep -q '<td class="t">any marker</td><td class="t">clean</td><td>1.000</td><td>1.000</td><td>1/1</td>' "$T/paper/report.html" &&
+  ok 'markers beside the published ones' || bad 'no published markers'
+grep -q 'any marker</td><td' "$T/mine/report.html" && bad 'markers of other lists beside the published ones'
+grep -q 'marker lists &ldquo;mine&rdquo;: they are not set beside' "$T/mine/report.html" && ok 'not those of other lists' || bad 'other lists: not said'
+
 # A page from records written by hand: what is printed is what they say, figures alone are cut at their lower edge.
 mkdir "$T/hand"
 cat >"$T/hand/manifest.json" <<'J'
