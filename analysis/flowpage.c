@@ -178,6 +178,32 @@ static void token_curve(pf_page *g) {
       "the right end.");
 }
 
+/* A list of clauses that is too short for a persona leaves a host of another length. */
+static void short_neutrals(pf_page *g) {
+  size_t i, n = 0, all = 0;
+  int most = 0, want = 0, got = 0;
+  const json_t *rows = pf_records_of(&g->r, "D2", &g->rc), *row;
+  json_array_foreach(rows, i, row) {
+    if (!pf_record_is(row, "condition=host n_persona n_neutral"))
+      continue;
+    int x = (int)json_integer_value(json_object_get(row, "n_persona")),
+        neutral = (int)json_integer_value(json_object_get(row, "n_neutral"));
+    all++;
+    n += x - neutral > 1;
+    if (x - neutral > most) {
+      most = x - neutral;
+      want = x;
+      got = neutral;
+    }
+  }
+  if (n)
+    pf_buf_printf(g->b,
+                  "<p class=\"card\">In %zu of %zu cells the neutral persona is shorter by more "
+                  "than a token, once with %d of %d: its list has too few clauses, and the lengths "
+                  "are not matched there.</p>\n",
+                  n, all, got, want);
+}
+
 void pf_page_transplants(pf_page *g) {
   static const pf_asked rows[] = {
       {"the persona's (T1)", "condition=T1"},
@@ -196,8 +222,9 @@ void pf_page_transplants(pf_page *g) {
     return;
   pf_buf_puts(g->b, "<h2>Which keys and values suffice?</h2>\n<p>K and V of the persona&rsquo;s "
                     "prompt put into the prompt of a neutral persona of the same length; p_last "
-                    "and the answer are computed over them.</p>\n"
-                    "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
+                    "and the answer are computed over them.</p>\n");
+  short_neutrals(g);
+  pf_buf_puts(g->b, "<table class=\"num\"><tr><th class=\"t\">K,V put in</th><th>closure</th><th>t "
                     "= 0</th></tr>\n");
   pf_page_asked(g, "D2", rows, PF_COUNT(rows), fields, 2, &f);
   pf_buf_puts(g->b, "</table>\n");

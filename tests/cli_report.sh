@@ -106,6 +106,15 @@ answer() { sed -n '/<h2>The answer/,/<\/ul>/p' "$T/$1/report.html" | grep '^<li>
 grep -q 'm in f32 .*1 cell &middot; protocol full:' "$T/hand/report.html" && ok 'the head names precision and protocol' || bad 'head of the page'
 grep -q 'stand in for the persona&rsquo;s text' "$T/hand/report.html" && bad 'the page explains what was not asked'
 grep -q '^<tr><td>0</td><td>0\.000 <small>\[0\.000, 0\.000\]' "$T/hand/report.html" && ok 'a KL of 0 reads 0' || bad 'KL of layer 0'
+# A neutral persona that is not of the persona's length: one token less is what whole words allow, nine are not.
+for n in 9 1; do
+  echo '{"persona": "cook", "task": "book", "condition": "host", "n_persona": 10, "n_neutral": '$n', "kl": 1}
+{"persona": "cook", "task": "book", "condition": "T1", "closure": 0.5, "closure_0": 0.5}' >"$T/hand/D2.jsonl"
+  pf report "$T/hand" || bad "a page with D2: $(cat "$T/err")"
+  grep -o 'In . of . cells the neutral persona is shorter by more than a token, once with . of ..' "$T/hand/report.html"
+done >"$T/short"
+[ "$(cat "$T/short")" = 'In 1 of 1 cells the neutral persona is shorter by more than a token, once with 1 of 10' ] && ok "$(cat "$T/short")" ||
+  bad "neutral personas: $(cat "$T/short")"
 
 if [ "${PF_TEST_TIER:=normal}" = small ]; then
   echo "report: $n_ok ok, $n_bad failed; real studies run in the other tiers"
