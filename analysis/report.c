@@ -143,6 +143,7 @@ static void head(page *g) {
   text(g, pf_js_str(g->manifest, "precision"));
   puts_(g, " &middot; grid ");
   text(g, pf_js_str(grid, "name"));
+  puts_(g, json_object_get(grid, "conflicts") ? " (its conflicting cells, crossed)" : "");
   pf_buf_printf(&g->b, " &middot; %d cell%s &middot; protocol %s &ldquo;As X, Do Y&rdquo; (",
                 g->n_cells, g->n_cells == 1 ? "" : "s",
                 paper ? "of the paper" : "full: beyond that of the paper");

@@ -165,7 +165,8 @@ grep -q '"persona": "a person"' "$T/howbaselinepersontopic/manifest.json" && ok 
 grep -q '"system": "You are {persona}."' "$T/howparaphrasesystem/manifest.json" && ok 'and the system message' || bad 'system in manifest'
 [ "$(wc -l <"$T/howconflicts/injection.jsonl")" = "$(($(wc -l <"$T/how/injection.jsonl") * 15 / $(wc -l <"$T/how/y.jsonl")))" ] &&
   grep -q '"conflicts": \[\["engineer", "haiku"\], \["chef", "arch"\]' "$T/howconflicts/manifest.json" &&
-  ok '15 cells, the manifest has which conflict' || bad "$(wc -l "$T/howconflicts/injection.jsonl")"
+  grep -q 'grid two (its conflicting cells, crossed) ' "$T/howconflicts/report.html" && ! grep -q 'conflicting' "$T/how/report.html" &&
+  ok '15 cells, the manifest has which conflict, the page says so' || bad "$(wc -l "$T/howconflicts/injection.jsonl")"
 pf study "$srcdir/data/models/demo-qwen2" --grid "$T/grid.json" --only y,injection --out "$T/howbaselinepersontopic" --quiet
 [ $? = 2 ] && grep -q 'differs in baseline' "$T/err" && ok "$(cat "$T/err")" || bad "another baseline: $(cat "$T/err")"
 for how in '' '--paraphrase you-are'; do
