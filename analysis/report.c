@@ -493,12 +493,12 @@ static void heat_cell(page *g, double x, double y, double w, double v, double lo
   pf_svg_scale(hi > lo ? t : 0.5, colour, &dark);
   pf_buf_printf(&g->b, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"24\" fill=\"%s\"/>", x,
                 y, w - 2, isnan(v) ? "none" : colour);
-  pf_buf_printf(&g->b,
-                "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"12\" fill=\"%s\">",
-                x + w / 2 - 1, y + 16.5,
-                isnan(v) ? "#888"
-                : dark   ? "#fff"
-                         : "#111");
+  pf_buf_printf(
+      &g->b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" style=\"font-size:12px;fill:%s\">",
+      x + w / 2 - 1, y + 16.5,
+      isnan(v) ? "#888"
+      : dark   ? "#fff"
+               : "#111");
   if (isnan(v))
     pf_buf_puts(&g->b, "-");
   else

@@ -139,6 +139,9 @@ svg=$(find "$T/f32/figures" -name '*.svg' | wc -l) csv=$(find "$T/f32/tables" -n
 [ "$svg" = "$(grep -o '<svg' "$T/f32/report.html" | wc -l)" ] && [ "$svg" -gt 2 ] && ok "$svg figures" || bad "$svg figures"
 [ "$csv" = "$(grep -oE '<table[ >]' "$T/f32/report.html" | wc -l)" ] && [ "$csv" -gt 2 ] && ok "$csv tables" || bad "$csv tables"
 grep -q 'var(--' "$T/f32/figures/"*.svg && bad 'a figure wants the style of its page'
+# A rule of a style sheet is stronger than an attribute: what must be white on a dark cell says so in a style.
+grep -qE '<text[^>]* fill="' "$T/f32/figures/"*.svg && bad 'a colour that the sheet of the figure overrules'
+grep -qE '<text[^>]* style="font-size:12px;fill:#fff">' "$T/f32/figures/"*cell-by-cell*.svg && ok 'white on dark cells' || bad 'no white numbers'
 n='-?[0-9.]+(e-[0-9]+)?'
 grep -qE "^p_last,$n,$n,$n,[0-9]+,2," "$T/f32/tables/"*.csv && grep -qE '^position,layer 2,layer 2 lo,layer 2 hi,layer 2 k,layer 2 n,' "$T/f32/tables/"*.csv &&
   ok 'the medians as CSV, one number a column' || bad "no medians as CSV: $(head -n 2 "$T/f32/tables/"01*)"
