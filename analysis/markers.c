@@ -325,10 +325,11 @@ void pf_markers_free(pf_markers *m) {
   *m = (pf_markers){0};
 }
 
+/* A list without a marker, which nothing could hit, is none. */
 static const pf_marker_list *find(const pf_marker_list *l, size_t n, const char *key) {
   for (size_t i = 0; i < n; i++)
     if (!strcmp(l[i].key, key))
-      return &l[i];
+      return l[i].n ? &l[i] : NULL;
   return NULL;
 }
 

@@ -384,9 +384,13 @@ int pf_h6(const pf_crossed *n80_share, const pf_crossed *top_heads, double p_tok
   *out = begin("H6", "distributed", cells_of(n80_share));
   int rc =
       add_table(out, "n80/tokens", n80_share, PF_MEDIAN, PF_AT_LEAST, pf_threshold.many_tokens, o);
+  size_t cells = cells_of(top_heads);
+  char name[40];
+  snprintf(name, sizeof name,
+           cells == out->n_cells ? "top 5 %% of heads alone" : "top 5 %% of heads alone, %zu cells",
+           cells);
   if (rc == PF_OK)
-    rc = add_table(out, "top 5 % of heads alone", top_heads, PF_MEDIAN, PF_UNDER,
-                   pf_threshold.few_heads, o);
+    rc = add_table(out, name, top_heads, PF_MEDIAN, PF_UNDER, pf_threshold.few_heads, o);
   add_p(out, "p(tokens)", p_tokens);
   add_p(out, "p(heads)", p_heads);
   return end(out, rc);
@@ -432,6 +436,12 @@ void pf_h9(const pf_verdict *v, size_t n, pf_finding *out) {
  * -----------------------------------------------------------------------------------------------------
  */
 
+static void drop_zero(char *s) {
+  char *zero = s + (*s == '-');
+  if (zero[0] == '0' && zero[1] == '.')
+    memmove(zero, zero + 1, strlen(zero));
+}
+
 /* Two decimals without a leading zero; small numbers with one digit, large ones with one decimal.
  */
 static void number(char *out, size_t size, double x) {
@@ -441,14 +451,26 @@ static void number(char *out, size_t size, double x) {
     return;
   }
   snprintf(out, size, a >= 10 ? "%.1f" : a >= 0.01 || a == 0 ? "%.2f" : "%.1g", x);
-  char *zero = strstr(out, "0.");
-  if (zero && zero == out + (*out == '-'))
-    memmove(zero, zero + 1, strlen(zero));
+  drop_zero(out);
 }
 
 static void put_number(pf_buf *b, double x) {
   char s[40];
   number(s, sizeof s, x);
+  pf_buf_puts(b, s);
+}
+
+/* With as many decimals more as tell it from the limit that it is held against: .048 < .05. */
+static void put_beside(pf_buf *b, double x, double limit) {
+  char s[40], other[40];
+  number(s, sizeof s, x);
+  number(other, sizeof other, limit);
+  for (int digits = 3; digits <= 9 && x != limit && !strcmp(s, other); digits++) {
+    snprintf(s, sizeof s, "%.*f", digits, x);
+    snprintf(other, sizeof other, "%.*f", digits, limit);
+    drop_zero(s);
+    drop_zero(other);
+  }
   pf_buf_puts(b, s);
 }
 
@@ -461,12 +483,12 @@ static const char *const met_texts[] = {"unclear", "yes", "no"};
 
 static void put_criterion(pf_buf *b, const pf_criterion *c) {
   pf_buf_printf(b, "%s = ", c->name);
-  put_number(b, c->x.value);
+  put_beside(b, c->x.value, c->hi);
   if (!isnan(c->x.lo)) {
     pf_buf_puts(b, " [");
-    put_number(b, c->x.lo);
+    put_beside(b, c->x.lo, c->hi);
     pf_buf_puts(b, ", ");
-    put_number(b, c->x.hi);
+    put_beside(b, c->x.hi, c->hi);
     pf_buf_puts(b, "]");
   }
   if (c->rule == PF_SHOW)
@@ -479,7 +501,9 @@ static void put_criterion(pf_buf *b, const pf_criterion *c) {
 int pf_finding_line(const pf_finding *f, const char *model, char **line) {
   pf_buf b = {0};
   pf_buf_printf(&b, "%s %s \xe2\x80\x94 %s, %zu %s: ", f->id, f->title, model, f->n_cells,
-                strcmp(f->id, "H9") ? "cells" : "models");
+                strcmp(f->id, "H9") == 0 ? "models"
+                : f->n_cells == 1        ? "cell"
+                                         : "cells");
   for (size_t i = 0; i < f->n; i++) {
     pf_buf_puts(&b, i ? ", " : "");
     put_criterion(&b, &f->c[i]);

@@ -1042,7 +1042,7 @@ static double marks(const char *name, const char *field) {
 }
 
 /* Lists of the grid, of a file in their place, of a file for something else; a run is not gone on
- * with under others. */
+ * with under others. A list without a marker is none: no text could hit it. */
 START_TEST(marker_lists) {
   char path[400];
   pf_buf page;
@@ -1066,6 +1066,14 @@ START_TEST(marker_lists) {
   tmp_text(dir, "mine.json", LISTS("\"nurse\":" ANY, ""));
   ck_assert_int_eq(pf_study_run(&o), PF_EINPUT);
   ck_assert_msg(strstr(pf_last_error(), "no key is that of") != NULL, "%s", pf_last_error());
+  make_grid("{\"key\":\"pirate\",\"text\":\"a pirate\",\"markers\":[]}", HAIKU_TASK);
+  o.markers = NULL;
+  o.out_dir = out("empty");
+  run(&o);
+  read_file("empty", "markers.jsonl", &page);
+  ck_assert(page.n > 0 && strstr(page.s, "\"markers\":null") != NULL);
+  ck_assert(strstr(page.s, "\"markers\":0") == NULL);
+  pf_buf_free(&page);
 }
 END_TEST
 

@@ -463,6 +463,19 @@ START_TEST(lines) {
   ck_assert_str_eq(line, "H1a site relevance \xe2\x80\x94 m, 48 cells: median KL10(S_X) = .0004 "
                          "[.0004, .0004] (lower end >= .10: no) \xe2\x86\x92 not supported");
   pf_free(line);
+  /* What looks like its limit has the decimals that tell it from that; a table of fewer cells says
+   * so. */
+  cells share = around(.5, 0), heads = around(.1961, 0);
+  for (size_t k = 1; k < P * T; k++)
+    share.x[k] = NAN;
+  pf_crossed ts = as_table(&share), th = as_table(&heads);
+  ck_assert_int_eq(pf_h6(&ts, &th, .048, .3, &quick, &f), PF_OK);
+  ck_assert_int_eq(pf_finding_line(&f, "m", &line), PF_OK);
+  ck_assert_msg(strstr(line, "p(tokens) = .048 (< .05: yes), p(heads) = .30 (< .05: unclear)") &&
+                    strstr(line, "m, 1 cell: ") &&
+                    strstr(line, "top 5 % of heads alone, 48 cells = .20 [.20, .20]"),
+                "%s", line);
+  pf_free(line);
 }
 END_TEST
 
