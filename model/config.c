@@ -75,6 +75,13 @@ static const field float_fields[] = {
 };
 #undef AT
 
+/* An integer, also one that is written as a real: a file with one beyond 64 bits has all of them so
+ * (base/js.h). */
+static bool is_whole(const json_t *v) {
+  double x = json_number_value(v);
+  return json_is_number(v) && fabs(x) < 0x1p53 && floor(x) == x;
+}
+
 static double number(reader *r, const field *f, pf_arch arch, bool integer) {
   const json_t *v = json_object_get(r->o, f->key);
   char why[96];
@@ -85,7 +92,7 @@ static double number(reader *r, const field *f, pf_arch arch, bool integer) {
   if (json_is_null(v) && f->null[arch] == NULL_ZERO)
     return 0;
   double x = json_number_value(v);
-  if (integer ? !json_is_integer(v) : !json_is_number(v))
+  if (integer ? !is_whole(v) : !json_is_number(v))
     refuse(r, f->key, v, integer ? "must be an integer" : "must be a number");
   else if (!(x >= f->lo && x <= f->hi)) {
     snprintf(why, sizeof why, "must lie between %.10g and %.10g", f->lo, f->hi);
@@ -303,8 +310,8 @@ static void windows(reader *r, pf_config *c) {
  * ---------------------------------------------------------------------------------------------- */
 
 static int32_t token_id(reader *r, const char *key, const json_t *v) {
-  json_int_t x = json_integer_value(v);
-  if (!json_is_integer(v) || x < 0 || x > INT32_MAX) {
+  double x = json_number_value(v);
+  if (!is_whole(v) || x < 0 || x > INT32_MAX) {
     refuse(r, key, v, "must be a token id");
     return -1;
   }
@@ -451,10 +458,25 @@ static int read_text(const char *dir, const char *name, bool optional, pf_buf *o
   return rc;
 }
 
+/* transformers would load another base model and apply what lies here. */
+static int check_adapter(const char *dir) {
+  pf_buf b = {0};
+  int rc = read_text(dir, "adapter_config.json", true, &b);
+  if (rc == PF_OK && b.n)
+    rc = pf_fail(PF_EINPUT,
+                 "%s/adapter_config.json: adapters (LoRA) are not applied: merge it into the "
+                 "weights (merge_and_unload of peft) and load what that saves",
+                 dir);
+  pf_buf_free(&b);
+  return rc;
+}
+
 int pf_config_read(pf_config *out, const char *dir) {
   pf_buf config = {0}, generation = {0};
   *out = (pf_config){0};
-  int rc = read_text(dir, "config.json", false, &config);
+  int rc = check_adapter(dir);
+  if (rc == PF_OK)
+    rc = read_text(dir, "config.json", false, &config);
   if (rc == PF_OK)
     rc = read_text(dir, "generation_config.json", true, &generation);
   if (rc == PF_OK)

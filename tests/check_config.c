@@ -185,6 +185,7 @@ START_TEST(generation_config_decides) {
                                     "[]",
                                     "{\"eos_token_id\":\"x\"}",
                                     "{\"eos_token_id\":[1,-2]}",
+                                    "{\"eos_token_id\":1.5}",
                                     "{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}",
                                     "{\"repetition_penalty\":-1}"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -192,6 +193,21 @@ START_TEST(generation_config_decides) {
     ck_assert_int_eq(read_patched(&c, GEMMA, "{}"), PF_EINPUT);
     ck_assert_msg(strstr(pf_last_error(), "generation_config.json") != NULL, "%s", pf_last_error());
   }
+}
+END_TEST
+
+/* One integer beyond 64 bits, and those of the whole file come as reals. */
+START_TEST(a_huge_integer_beside) {
+  pf_config c;
+  tmp_text(dir, "generation_config.json",
+           "{\"eos_token_id\":[9,8],\"max_length\":1000000000000000000000000000000}");
+  tmp_text(dir, "config.json",
+           "{\"architectures\":[\"Qwen2ForCausalLM\"],\"hidden_size\":32,\"num_attention_heads\":4,"
+           "\"num_key_value_heads\":2,\"vocab_size\":100,\"model_max_length\":"
+           "1000000000000000000000000000000}");
+  ck_assert_msg(pf_config_read(&c, dir) == PF_OK, "%s", pf_last_error());
+  ck_assert(c.info.vocab_size == 100 && c.info.n_eos == 2 && c.info.eos[1] == 8);
+  pf_config_free(&c);
 }
 END_TEST
 
@@ -293,6 +309,16 @@ START_TEST(refused_by_name) {
                   refusals[i].patch, line);
     ck_assert_msg(!strchr(line, '\n'), "%s", line);
   }
+}
+END_TEST
+
+/* What lies there alone is another model than with the adapter. */
+START_TEST(adapters) {
+  pf_config c;
+  tmp_text(dir, "adapter_config.json", "{\"peft_type\":\"LORA\"}");
+  ck_assert_int_eq(read_patched(&c, QWEN, "{}"), PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), "adapter_config.json: adapters (LoRA)") != NULL, "%s",
+                pf_last_error());
 }
 END_TEST
 
@@ -500,6 +526,8 @@ int main(void) {
   TCase *t = tcase_create("config");
   tcase_set_timeout(t, 300);
   tcase_add_checked_fixture(t, setup, teardown);
+  tcase_add_test(t, a_huge_integer_beside);
+  tcase_add_test(t, adapters);
   tcase_add_test(t, defaults_are_hugging_faces);
   tcase_add_test(t, every_key_is_read);
   tcase_add_test(t, qwen_head_width);
