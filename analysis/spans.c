@@ -3,7 +3,6 @@
 #include "analysis/spans.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -296,17 +295,18 @@ static int unknown_span(const char *text, size_t n_name, const pf_spans *s) {
   return rc;
 }
 
-/* A whole number at *p; false (and *p unmoved) when there is none. */
+/* A whole number at *p; false (and *p unmoved) when there is none. One beyond 31 bits becomes the
+ * largest, which no prompt has. */
 static bool number(const char **p, long *v) {
   char *end;
-  errno = 0;
   const char *s = *p;
   if (!isdigit((unsigned char)s[0]) &&
       !((s[0] == '-' || s[0] == '+') && isdigit((unsigned char)s[1])))
     return false;
-  *v = strtol(s, &end, 10);
+  long x = strtol(s, &end, 10);
+  *v = x > INT32_MAX ? INT32_MAX : x < -INT32_MAX ? -INT32_MAX : x;
   *p = end;
-  return !errno && *v <= INT32_MAX && *v >= -INT32_MAX;
+  return true;
 }
 
 /* "a", "a:b", ":b", "a:" of [lo, hi); negative numbers from the end. *close is what must follow. */
