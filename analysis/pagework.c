@@ -200,7 +200,9 @@ void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, co
     if (k == 0 && s.n == 0)
       return;
     if (k == 0) {
-      pf_page_label(g, name);
+      char label[2 * PF_QUERY];
+      snprintf(label, sizeof label, s.n < g->n ? "%s (%zu of %zu cells)" : "%s", name, s.n, g->n);
+      pf_page_label(g, label);
       r = f ? pf_figure_row(f, name) : NULL;
     }
     pf_page_spread(g, &s);

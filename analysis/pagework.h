@@ -63,7 +63,8 @@ pf_svg_row *pf_figure_row(pf_figure *f, const char *name);
 /* Median and quartiles of a series of the row. */
 void pf_figure_value(pf_svg_row *r, int series, const pf_stats *s);
 /* A table's row of several fields of the records that the query asks for, of the first two in the
- * figure too (unless NULL); none where the first has no value. "<FIELD" (not the first): in how
+ * figure too (unless NULL); none where the first has no value, and the number of its cells where it
+ * is not all of them. "<FIELD" (not the first): in how
  * many cells the field is below 0. */
 void pf_page_fields_row(pf_page *g, const char *name, const char *experiment, const char *query,
                         const char *const *fields, size_t n, pf_figure *f);

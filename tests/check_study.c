@@ -978,7 +978,8 @@ static double in_host(const char *name, const char *host, const char *content, c
 static void grid_with_hosts(const char *hosts) {
   char tasks[400];
   snprintf(tasks, sizeof tasks, HAIKU_TASK "],\"hosts\":[%s", hosts);
-  make_grid(PIRATE, tasks);
+  make_grid(PIRATE ",{\"key\":\"long\",\"text\":\"a retired captain who never learned to swim\"}",
+            tasks);
 }
 
 /* A persona is injected into the hosts that a grid brings: one with the words of the baseline
@@ -1001,6 +1002,7 @@ START_TEST(own_hosts) {
   read_file("own", "report.html", &page);
   ck_assert(strstr(page.s, "oracle in host polite of the grid") != NULL);
   ck_assert(strstr(page.s, "Please &lt;help&gt;: {task}") != NULL);
+  ck_assert(strstr(page.s, "oracle behind a gap (1 of 2 cells)") != NULL);
   pf_buf_free(&page);
   o.baseline = "person";
   o.out_dir = out("person");
