@@ -113,6 +113,17 @@ static void all_map1f(cs *t, map1f ref, map1f v) {
       v(n, x, f, got);
       cs_cmp(t, got, want, n, "n %zu, kind %d", n, kind);
     }
+  /* In place, as the model calls them. */
+  for (size_t i = 0; i < cs_n_sizes && (i || cs_extra(t)); i++)
+    for (int kind = 0; kind < CS_KINDS; kind++) {
+      size_t n = cs_sizes[i];
+      float *x = cs_in(t, 0, n, kind), f = cs_value(t, kind), *got, *want;
+      cs_out(t, 0, n, &got, &want);
+      ref(n, x, f, want);
+      memcpy(got, x, n * sizeof *x);
+      v(n, got, f, got);
+      cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
+    }
 }
 
 void cs_scale(cs *t) {
@@ -134,6 +145,16 @@ void cs_rms_weight(cs *t) {
         t->v->rms_weight(n, x, w, one, got);
         cs_cmp(t, got, want, n, "n %zu, kind %d, 1+w %d", n, kind, one);
       }
+  for (size_t i = 0; i < cs_n_sizes && (i || cs_extra(t)); i++)
+    for (int kind = 0; kind < CS_KINDS; kind++) {
+      size_t n = cs_sizes[i];
+      float *x = cs_in(t, 0, n, kind), *w = cs_in(t, 1, n, kind), *got, *want;
+      cs_out(t, 0, n, &got, &want);
+      t->ref->rms_weight(n, x, w, kind % 2, want);
+      memcpy(got, x, n * sizeof *x);
+      t->v->rms_weight(n, got, w, kind % 2, got);
+      cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
+    }
 }
 
 void cs_rms_scale(cs *t) {
