@@ -679,14 +679,13 @@ static void prompt_echo(page *g) {
            "format. Token spans: ");
   for (int i = 0; i < 5; i++) {
     const json_t *s = json_object_get(json_object_get(q, parts[i]), "tokens");
-    pf_buf_printf(&g->b, "%s%s %d&ndash;%d", i ? ", " : "", parts[i],
-                  (int)json_integer_value(json_array_get(s, 0)),
-                  (int)json_integer_value(json_array_get(s, 1)) - 1);
+    int lo = (int)json_integer_value(json_array_get(s, 0)),
+        hi = (int)json_integer_value(json_array_get(s, 1));
+    pf_buf_printf(&g->b, hi > lo ? "%s%s %d&ndash;%d" : "%s%s none", i ? ", " : "", parts[i], lo,
+                  hi - 1);
   }
   json_int_t n = json_integer_value(json_object_get(q, "tokens"));
-  pf_buf_printf(&g->b,
-                "; p_user_last = %d, p_last = %d, g1 = %d, g2 = %d (counted from 0; an empty part "
-                "ends before it begins).</p>\n",
+  pf_buf_printf(&g->b, "; p_user_last = %d, p_last = %d, g1 = %d, g2 = %d (counted from 0).</p>\n",
                 (int)json_integer_value(json_object_get(q, "p_user_last")), (int)n - 1, (int)n,
                 (int)n + 1);
 }
