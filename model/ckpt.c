@@ -17,6 +17,7 @@
 
 #define INDEX_LIMIT ((size_t)64 << 20)
 #define MAX_SHARDS  4096
+#define CHUNK       ((size_t)1 << 20)
 #define SINGLE      "model.safetensors"
 #define INDEX       "model.safetensors.index.json"
 
@@ -186,6 +187,31 @@ int pf_ckpt_open(pf_ckpt *out, const char *dir) {
   pf_buf_free(&index);
   if (rc != PF_OK)
     pf_ckpt_close(out);
+  return rc;
+}
+
+static int same_bytes(const pf_shard *f, const pf_st_tensor *a, const pf_shard *g,
+                      const pf_st_tensor *b, char *buf, bool *same) {
+  int rc = PF_OK;
+  for (uint64_t at = 0; at < a->bytes && rc == PF_OK && *same; at += CHUNK) {
+    size_t n = a->bytes - at < CHUNK ? (size_t)(a->bytes - at) : CHUNK;
+    rc = pf_st_bytes(f->path, f->fd, buf, n, a->off + at);
+    if (rc == PF_OK)
+      rc = pf_st_bytes(g->path, g->fd, buf + CHUNK, n, b->off + at);
+    *same = rc == PF_OK && !memcmp(buf, buf + CHUNK, n);
+  }
+  return rc;
+}
+
+int pf_ckpt_same(const pf_shard *f, const pf_st_tensor *a, const pf_shard *g, const pf_st_tensor *b,
+                 bool *same) {
+  *same = a->dtype == b->dtype && a->n_dims == b->n_dims && a->bytes == b->bytes &&
+          !memcmp(a->shape, b->shape, a->n_dims * sizeof *a->shape);
+  char *buf = *same ? pf_alloc(2 * CHUNK, 1) : NULL;
+  int rc = *same && !buf ? PF_ENOMEM : PF_OK;
+  if (buf)
+    rc = same_bytes(f, a, g, b, buf, same);
+  pf_free(buf);
   return rc;
 }
 

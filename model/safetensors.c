@@ -176,7 +176,7 @@ int pf_st_parse(pf_st *out, const char *path, const char *json, size_t n, uint64
   return rc;
 }
 
-static int read_exactly(const char *path, int fd, void *buf, size_t n, uint64_t off) {
+int pf_st_bytes(const char *path, int fd, void *buf, size_t n, uint64_t off) {
   for (char *p = buf; n > 0;) {
     ssize_t got = pread(fd, p, n, (off_t)off);
     if (got < 0 && errno == EINTR)
@@ -198,7 +198,7 @@ int pf_st_read(pf_st *out, const char *path, int fd, uint64_t file_size) {
   if (file_size < 8)
     return pf_fail(PF_EINPUT, "%s: only %llu bytes long: not a safetensors file", path,
                    (unsigned long long)file_size);
-  int rc = read_exactly(path, fd, len, 8, 0);
+  int rc = pf_st_bytes(path, fd, len, 8, 0);
   if (rc != PF_OK)
     return rc;
   for (int i = 0; i < 8; i++)
@@ -214,7 +214,7 @@ int pf_st_read(pf_st *out, const char *path, int fd, uint64_t file_size) {
         "%s: the header is %llu bytes long, the file has %llu after it: truncated; fetch it again",
         path, (unsigned long long)n, (unsigned long long)(file_size - 8));
   char *json = pf_alloc((size_t)n, 1);
-  rc = json ? read_exactly(path, fd, json, (size_t)n, 8) : PF_ENOMEM;
+  rc = json ? pf_st_bytes(path, fd, json, (size_t)n, 8) : PF_ENOMEM;
   if (rc == PF_OK)
     rc = pf_st_parse(out, path, json, (size_t)n, 8 + n, file_size - 8 - n);
   pf_free(json);

@@ -33,6 +33,8 @@ int pf_st_read(pf_st *out, const char *path, int fd, uint64_t file_size);
  * are relative to data_start. */
 int pf_st_parse(pf_st *out, const char *path, const char *json, size_t n, uint64_t data_start,
                 uint64_t data_bytes);
+/* n bytes from `off` on; PF_EIO names path and reason. */
+int pf_st_bytes(const char *path, int fd, void *buf, size_t n, uint64_t off);
 const pf_st_tensor *pf_st_find(const pf_st *s, const char *name);
 void pf_st_free(pf_st *s);
 

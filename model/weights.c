@@ -154,7 +154,7 @@ static pf_want *find_want(pf_wants *w, const char *name) {
  * ------------------------------------------------------------------------- */
 
 /* Buffers that older files carry and nobody reads; the unembedding of a tied model is the
- * embedding. */
+ * embedding (match_tied looks at it). */
 static bool ignorable(const char *name, const pf_model_info *in) {
   const char *dot = strrchr(name, '.');
   if (!strcmp(name, head_spec.name))
@@ -202,6 +202,29 @@ static int check_tensor(pf_want *w, const pf_shard *f, const pf_st_tensor *t) {
                  f->path, t->name, shape_text(t, got), expect);
 }
 
+/* The unembedding that the files of a tied model hold besides: Hugging Face uses it as it stands
+ * where it differs from the embedding, and in the place of an embedding that is missing. */
+static int match_tied(pf_wants *w, const pf_ckpt *k) {
+  pf_want *embed = find_want(w, embed_spec.name);
+  const pf_st_tensor *head = NULL;
+  bool same;
+  size_t f = 0;
+  while (f < k->n && !(head = pf_st_find(&k->f[f].st, head_spec.name)))
+    f++;
+  if (!head)
+    return PF_OK;
+  if (!embed->src)
+    return check_tensor(embed, &k->f[f], head);
+  int rc = pf_ckpt_same(embed->file, embed->src, &k->f[f], head, &same);
+  if (rc == PF_OK && !same)
+    rc = pf_fail(PF_EINPUT,
+                 "%s: tensor %s differs from %s, but config.json says that they are one: if the "
+                 "model was trained so, set tie_word_embeddings to false there, else fetch or "
+                 "export the model again",
+                 k->f[f].path, head->name, embed->name);
+  return rc;
+}
+
 int pf_wants_match(pf_wants *w, const pf_ckpt *k, const pf_model_info *in) {
   for (size_t f = 0; f < k->n; f++)
     for (size_t i = 0; i < k->f[f].st.n; i++) {
@@ -219,6 +242,9 @@ int pf_wants_match(pf_wants *w, const pf_ckpt *k, const pf_model_info *in) {
       if (rc != PF_OK)
         return rc;
     }
+  int rc = in->tied ? match_tied(w, k) : PF_OK;
+  if (rc != PF_OK)
+    return rc;
   for (size_t i = 0; i < w->n; i++)
     if (!w->v[i].src)
       return pf_fail(

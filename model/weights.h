@@ -25,6 +25,9 @@ typedef struct pf_ckpt {
  * headers. */
 int pf_ckpt_open(pf_ckpt *out, const char *dir);
 void pf_ckpt_close(pf_ckpt *k);
+/* *same: the two tensors have one dtype, one shape and the same bytes. */
+int pf_ckpt_same(const pf_shard *f, const pf_st_tensor *a, const pf_shard *g, const pf_st_tensor *b,
+                 bool *same);
 
 /* What a tensor is to the model. A weight of a product is what int8 quantises; a table is read by
  * rows only (the embedding of a model that is not tied). */

@@ -795,9 +795,8 @@ static void drop_blob(const char *name) {
 START_TEST(tensors_that_do_not_belong) {
   make_blobs(TINY_QWEN, bf16, 1);
   add("model.layers.0.self_attn.rotary_emb.inv_freq", "F32", 3, 0);
-  add("lm_head.weight", "BF16", 19, 8);
   write_single();
-  pf_model_close(load(NULL)); /* both are harmless */
+  pf_model_close(load(NULL)); /* harmless */
   add("model.layers.1.mlp.up_proj.weight", "BF16", 10, 8);
   write_single();
   refused("tensor model.layers.1.mlp.up_proj.weight does not belong", "a layer too many");
@@ -810,6 +809,38 @@ START_TEST(tensors_that_do_not_belong) {
   drop_blob("lm_head.weight");
   write_single();
   refused("tensor lm_head.weight is missing", "untied");
+}
+END_TEST
+
+/* Some files of tied models hold the unembedding too, or in the place of the embedding. */
+START_TEST(tied_models_with_an_unembedding) {
+  make_blobs(TINY_QWEN, bf16, 1);
+  blob *embed = find("model.embed_tokens.weight");
+  blob *head = add("lm_head.weight", "BF16", 19, 8);
+  memcpy(head->data, embed->data, head->bytes);
+  write_single();
+  pf_model_close(load(NULL));
+  head->data[head->bytes - 2] ^= 1;
+  write_single();
+  refused("tensor lm_head.weight differs from model.embed_tokens.weight", "one bit");
+  head->data[head->bytes - 2] ^= 1;
+  head->rows = 18;
+  head->n = head->rows * 8;
+  head->bytes = head->n * 2;
+  write_single();
+  refused("tensor lm_head.weight differs from model.embed_tokens.weight", "a row too few");
+
+  make_blobs(TINY_QWEN, bf16, 1);
+  write_single();
+  pf_model *m = load(NULL);
+  char sha[65];
+  strcpy(sha, pf_model_get_info(m)->weights_sha256);
+  pf_model_close(m);
+  strcpy(find("model.embed_tokens.weight")->name, "lm_head.weight");
+  write_single();
+  m = load(NULL);
+  ck_assert_str_eq(pf_model_get_info(m)->weights_sha256, sha);
+  pf_model_close(m);
 }
 END_TEST
 
@@ -1026,6 +1057,7 @@ int main(void) {
   tcase_add_test(t, deep_header);
   tcase_add_test(t, bad_lengths);
   tcase_add_test(t, tensors_that_do_not_belong);
+  tcase_add_test(t, tied_models_with_an_unembedding);
   tcase_add_test(t, values_that_are_not_finite);
   tcase_add_test(t, no_weights);
   tcase_add_test(t, bad_shard_names);
