@@ -248,6 +248,20 @@ static bool activation(reader *r, pf_arch arch) {
   return false;
 }
 
+static bool another_type(const json_t *v) {
+  return v && !json_is_null(v) && strcmp(json_string_value(v) ?: "", "default");
+}
+
+/* Versions of Hugging Face differ on which of the two keys of a type counts, and on a factor
+ * without either: whatever asks for scaling is refused. */
+static bool scales(const json_t *p) {
+  const json_t *type = json_object_get(p, "rope_type"), *old = json_object_get(p, "type"),
+               *factor = json_object_get(p, "factor");
+  bool untyped = (!type || json_is_null(type)) && (!old || json_is_null(old));
+  return another_type(type) || another_type(old) ||
+         (untyped && truthy(factor) && json_number_value(factor) != 1);
+}
+
 /* rope_scaling, when it holds something, replaces rope_parameters; rope_theta inside comes before
  * the one at the top. */
 static void rope(reader *r, pf_model_info *in) {
@@ -259,13 +273,10 @@ static void rope(reader *r, pf_model_info *in) {
   real(r, "partial_rotary_factor", 1, 1, 1);
   if (!truthy(p))
     return;
-  const json_t *type = json_object_get(p, "rope_type");
-  if (!type)
-    type = json_object_get(p, "type");
   if (!json_is_object(p) || json_object_get(p, "full_attention") ||
       json_object_get(p, "sliding_attention"))
     refuse(r, key, p, "not supported; rotary parameters must be one object for all layers");
-  else if (type && strcmp(json_string_value(type) ?: "", "default"))
+  else if (scales(p))
     refuse(r, key, p, "not supported; the only rope_type is \"default\" (no scaling)");
   reader in_rope = {p, r->file, r->rc};
   in->rope_theta = real(&in_rope, "rope_theta", 1e-3, 1e30, top);

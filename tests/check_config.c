@@ -140,6 +140,9 @@ START_TEST(forms_of_transformers_5) {
   must_read(&c, QWEN, "{\"rope_scaling\":{\"type\":\"default\"},\"rope_theta\":7}");
   ck_assert(in->rope_theta == 7);
   pf_config_free(&c);
+  must_read(&c, QWEN,
+            "{\"rope_parameters\":{\"rope_type\":\"default\",\"type\":null,\"factor\":1.0}}");
+  pf_config_free(&c);
   /* no layer with a window: the length is of no consequence */
   must_read(
       &c, GEMMA,
@@ -227,6 +230,11 @@ static const struct {
     {QWEN, "{\"model_type\":\"gemma2\"}", "model_type"},
     {QWEN, "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", "rope_scaling"},
     {QWEN, "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}}", "rope_scaling"},
+    {QWEN, "{\"rope_scaling\":{\"rope_type\":\"default\",\"type\":\"yarn\",\"factor\":4}}",
+     "rope_scaling"},
+    {QWEN, "{\"rope_scaling\":{\"type\":\"default\",\"rope_type\":\"yarn\",\"factor\":4}}",
+     "rope_scaling"},
+    {QWEN, "{\"rope_scaling\":{\"factor\":4}}", "rope_scaling"},
     {QWEN, "{\"rope_scaling\":7}", "rope_scaling"},
     {GEMMA, "{\"rope_parameters\":{\"rope_type\":\"dynamic\"}}", "rope_parameters"},
     {GEMMA, "{\"rope_parameters\":{\"rope_type\":3}}", "rope_parameters"},
