@@ -457,13 +457,13 @@ int pf_config_parse(pf_config *out, const char *dir, const char *config, size_t 
   return rc;
 }
 
-/* An optional file that is not there leaves *out empty. */
+/* An optional file that is not there leaves *out empty; a link to nowhere is a broken download. */
 static int read_text(const char *dir, const char *name, bool optional, pf_buf *out) {
   pf_buf path = {0};
   struct stat st;
   pf_buf_printf(&path, "%s/%s", dir, name);
   int rc = pf_buf_status(&path);
-  if (rc == PF_OK && !(optional && stat(path.s, &st) != 0))
+  if (rc == PF_OK && !(optional && lstat(path.s, &st) != 0))
     rc = pf_read_file(path.s, CONFIG_LIMIT, out);
   pf_buf_free(&path);
   return rc;

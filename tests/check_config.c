@@ -199,6 +199,17 @@ START_TEST(generation_config_decides) {
 }
 END_TEST
 
+/* Its settings would be lost without a word. */
+START_TEST(a_link_to_nowhere) {
+  pf_config c;
+  char link[400];
+  snprintf(link, sizeof link, "%s/generation_config.json", dir);
+  ck_assert_int_eq(symlink("nowhere", link), 0);
+  ck_assert_int_eq(read_patched(&c, QWEN, "{}"), PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), "generation_config.json") != NULL, "%s", pf_last_error());
+}
+END_TEST
+
 /* One integer beyond 64 bits, and those of the whole file come as reals. */
 START_TEST(a_huge_integer_beside) {
   pf_config c;
@@ -535,6 +546,7 @@ int main(void) {
   tcase_set_timeout(t, 300);
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_test(t, a_huge_integer_beside);
+  tcase_add_test(t, a_link_to_nowhere);
   tcase_add_test(t, adapters);
   tcase_add_test(t, defaults_are_hugging_faces);
   tcase_add_test(t, every_key_is_read);
