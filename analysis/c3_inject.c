@@ -269,7 +269,7 @@ static int open_others(c3 *c) {
 }
 
 static plan paper_setting(const c3 *c, const int32_t *layer) {
-  return (plan){.host_name = "B",
+  return (plan){.host_name = pf_host_keys[PF_HOST_B],
                 .host = c->by,
                 .positions = "p_last",
                 .to = 1,
@@ -349,20 +349,19 @@ static int one_host(c3 *c, const int32_t *layer, const char *name, pf_who who) {
   return rc == PF_OK ? host_and_values(c, p, &base) : rc;
 }
 
+/* The study's own but B, which the other conditions are in. */
 static int each_host(c3 *c, const int32_t *layer) {
   pf_lab *l = c->s.l;
   int x = pf_lab_persona(l), y = pf_lab_task(l);
-  const struct {
-    const char *name;
-    pf_who who;
-  } hosts[] = {{"bare", {.persona = PF_NOBODY, .task = y}},
-               {"N", {.persona = PF_NEUTRAL, .task = y, .placing = PF_GAP}},
-               {"GAP", {.persona = PF_BASE, .task = y, .placing = PF_GAP}},
-               {"MASK", {.persona = x, .task = y, .placing = PF_MASK}}};
+  const pf_who hosts[PF_N_HOSTS] = {
+      [PF_HOST_BARE] = {.persona = PF_NOBODY, .task = y},
+      [PF_HOST_N] = {.persona = PF_NEUTRAL, .task = y, .placing = PF_GAP},
+      [PF_HOST_GAP] = {.persona = PF_BASE, .task = y, .placing = PF_GAP},
+      [PF_HOST_MASK] = {.persona = x, .task = y, .placing = PF_MASK}};
   int rc = PF_OK;
-  for (size_t h = 0; h < sizeof hosts / sizeof *hosts && rc == PF_OK; h++)
-    if (pf_lab_has(l, hosts[h].who))
-      rc = one_host(c, layer, hosts[h].name, hosts[h].who);
+  for (int h = PF_HOST_B + 1; h < PF_N_HOSTS && rc == PF_OK; h++)
+    if (pf_lab_has(l, hosts[h]))
+      rc = one_host(c, layer, pf_host_keys[h], hosts[h]);
   return rc;
 }
 

@@ -90,14 +90,14 @@ static int take_item(const json_t *v, const char *where, void *out) {
   return rc == PF_OK ? pf_grid_take_item(v, where, item) : rc;
 }
 
-/* Hosts that a study has of itself; their keys stand in its records. */
-static const char *const host_keys[] = {"B", "N", "GAP", "MASK", "bare"};
+#define HOST_KEY(id, key) key,
+const char *const pf_host_keys[PF_N_HOSTS] = {PF_HOSTS(HOST_KEY)};
 
 static int take_host(const json_t *v, const char *where, void *out) {
   const pf_grid_item *item = out;
   int rc = take_item(v, where, out);
-  for (size_t i = 0; i < sizeof host_keys / sizeof *host_keys && rc == PF_OK; i++)
-    if (!strcmp(item->key, host_keys[i]) && strcmp(item->text, "{task}") != 0)
+  for (size_t i = 0; i < PF_N_HOSTS && rc == PF_OK; i++)
+    if (!strcmp(item->key, pf_host_keys[i]) && strcmp(item->text, "{task}") != 0)
       rc = pf_fail(PF_EINPUT,
                    "%s: \"%s\" is what the study calls a host of its own: take another key", where,
                    item->key);

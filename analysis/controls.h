@@ -24,6 +24,18 @@ typedef struct pf_conflict {
   pf_grid_item persona, task;
 } pf_conflict;
 
+/* THE list of the hosts that a study has of itself, by the keys that stand in its records: the
+ * baseline persona's prompt, the bare task's, and with a neutral persona, a gap, a mask (C3).
+ * F(id, key) */
+#define PF_HOSTS(F) F(B, "B") F(BARE, "bare") F(N, "N") F(GAP, "GAP") F(MASK, "MASK")
+enum {
+#define PF_HOST_ID(id, key) PF_HOST_##id,
+  PF_HOSTS(PF_HOST_ID)
+#undef PF_HOST_ID
+      PF_N_HOSTS
+};
+extern const char *const pf_host_keys[PF_N_HOSTS];
+
 /* Strings belong to root. A member that the grid and the shipped file leave out has 0 items. */
 typedef struct pf_controls {
   json_t *root;

@@ -25,6 +25,10 @@ static const struct hook_row {
 #undef PF_HOOK
 };
 
+bool pf_hook_over_keys(int hook) {
+  return rows[hook].width == WIDTH_KEYS;
+}
+
 static bool exists(const pf_config *c, const struct hook_row *r) {
   return r->exists == EXISTS_ANY || (r->exists == EXISTS_POST && c->post_norms) ||
          (r->exists == EXISTS_CAP && c->info.final_softcap > 0);

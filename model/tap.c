@@ -2,6 +2,8 @@
  * Actions at hook points: checked and sorted once, run on rows. */
 #include "model/tap.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,52 +17,55 @@ static size_t row_width(const pf_hook_info *h, const pf_tap *t) {
   return h->heads && t->head < 0 ? part * (size_t)h->heads : part;
 }
 
-enum { NAME_MAX_BYTES = 96 };
+/* "tap I: POINT", and what is said of it. */
+static int refuse(const pf_hook_info *h, const pf_tap *t, size_t i, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static int refuse(const pf_hook_info *h, const pf_tap *t, size_t i, const char *fmt, ...) {
+  char name[96], said[256];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(said, sizeof said, fmt, ap);
+  va_end(ap);
+  pf_hook_spell(h, t->layer, name, sizeof name);
+  return pf_fail(PF_EUSAGE, "tap %zu: %s%s", i, name, said);
+}
 
 /* Layer, head, positions. */
 static int check_place(const pf_model *m, const pf_hook_info *h, const pf_tap *t, size_t i) {
-  char name[NAME_MAX_BYTES];
-  pf_hook_spell(h, t->layer, name, sizeof name);
   if (h->per_layer && (t->layer < 0 || t->layer >= m->cfg.info.n_layers))
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: layer %d does not exist: the model has 0 to %d", i,
-                   name, t->layer, m->cfg.info.n_layers - 1);
+    return refuse(h, t, i, ": layer %d does not exist: the model has 0 to %d", t->layer,
+                  m->cfg.info.n_layers - 1);
   if (!h->per_layer && t->layer != -1)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s is of no layer: layer has to be -1, not %d", i, name,
-                   t->layer);
+    return refuse(h, t, i, " is of no layer: layer has to be -1, not %d", t->layer);
   if (!h->heads && t->head != -1)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s has no heads: head has to be -1, not %d", i, name,
-                   t->head);
+    return refuse(h, t, i, " has no heads: head has to be -1, not %d", t->head);
   if (t->head < -1 || (t->head >= 0 && t->head >= h->heads))
-    return pf_fail(PF_EUSAGE, "tap %zu: %s has no head %d: there are 0 to %d, and -1 for all", i,
-                   name, t->head, h->heads - 1);
+    return refuse(h, t, i, " has no head %d: there are 0 to %d, and -1 for all", t->head,
+                  h->heads - 1);
   if (t->pos_lo < 0 || t->pos_hi <= t->pos_lo)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: empty or negative positions [%d, %d)", i, name,
-                   t->pos_lo, t->pos_hi);
+    return refuse(h, t, i, ": empty or negative positions [%d, %d)", t->pos_lo, t->pos_hi);
   return PF_OK;
 }
 
 /* Operation, value and out, at a place that there is. */
 static int check_values(const pf_hook_info *h, const pf_tap *t, size_t i) {
-  char name[NAME_MAX_BYTES];
   bool reads = t->op == PF_OP_REPLACE || t->op == PF_OP_ADD;
-  pf_hook_spell(h, t->layer, name, sizeof name);
   if ((unsigned)t->op > PF_OP_ZERO)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: unknown operation %d", i, name, (int)t->op);
+    return refuse(h, t, i, ": unknown operation %d", (int)t->op);
   if (reads && !t->value)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: replace and add need a value", i, name);
+    return refuse(h, t, i, ": replace and add need a value");
   if (t->op == PF_OP_CAPTURE && !t->out)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s: capture needs a place to write to", i, name);
+    return refuse(h, t, i, ": capture needs a place to write to");
   if (h->width < 0 && (t->value || t->out) && t->n_keys <= 0)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s is a hook over keys and needs n_keys", i, name);
+    return refuse(h, t, i, " is a hook over keys and needs n_keys");
   /* Rows would lie over each other: which one stays would depend on the threads. */
   if (t->op == PF_OP_CAPTURE && t->pos_hi - t->pos_lo > 1 && t->out_stride < row_width(h, t))
-    return pf_fail(PF_EUSAGE,
-                   "tap %zu: %s: rows of %zu values cannot be captured with an out_stride of %zu",
-                   i, name, row_width(h, t), t->out_stride);
+    return refuse(h, t, i, ": rows of %zu values cannot be captured with an out_stride of %zu",
+                  row_width(h, t), t->out_stride);
   /* Fewer would leave the rest of a row as it was. */
   if (h->width < 0 && reads && t->n_keys < t->pos_hi)
-    return pf_fail(PF_EUSAGE, "tap %zu: %s has %d keys at position %d, its values %d", i, name,
-                   t->pos_hi, t->pos_hi - 1, t->n_keys);
+    return refuse(h, t, i, " has %d keys at position %d, its values %d", t->pos_hi, t->pos_hi - 1,
+                  t->n_keys);
   return PF_OK;
 }
 
@@ -177,12 +182,8 @@ static void fill_rest(const pf_tap *a, size_t n, size_t n_file, float *out) {
     out[i] = rest;
 }
 
-static bool over_keys(int hook) {
-  return hook == PF_HOOK_SCORES_RAW || hook == PF_HOOK_SCORES || hook == PF_HOOK_PATTERN;
-}
-
 static void run_one(pf_tap *a, const pf_point *p, float *x) {
-  size_t n_file = over_keys(a->hook) && a->n_keys > 0 ? (size_t)a->n_keys : p->width;
+  size_t n_file = pf_hook_over_keys(a->hook) && a->n_keys > 0 ? (size_t)a->n_keys : p->width;
   size_t row = (size_t)(p->pos - a->pos_lo);
   for (int32_t h = p->head0; h < p->head0 + p->heads; h++) {
     if (a->head >= 0 && a->head != h)

@@ -21,6 +21,9 @@ static inline bool pf_hook_before_kv(int hook) {
   return hook <= PF_HOOK_LN1_OUT || hook == PF_HOOK_K || hook == PF_HOOK_V || hook == PF_HOOK_ROT_K;
 }
 
+/* Does a head's row have a value for each key? */
+bool pf_hook_over_keys(int hook);
+
 /* A sequence's actions sorted by (layer, hook), list order kept within one point. */
 typedef struct pf_tapset {
   pf_tap *taps; /* the caller's */

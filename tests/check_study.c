@@ -87,18 +87,25 @@ static void same_file(const char *a, const char *b, const char *file) {
   pf_buf_free(&y);
 }
 
+/* The record at *p, which goes on behind it; NULL at the end. json_decref. */
+static json_t *next_record(char **p) {
+  json_t *line;
+  char *end = strchr(*p, '\n');
+  if (!**p)
+    return NULL;
+  ck_assert(pf_js_text("records", *p, (size_t)(end - *p), &line) == PF_OK);
+  *p = end + 1;
+  return line;
+}
+
 /* Calls fn on every line of results.jsonl; returns their number. */
 static size_t each_result(const char *name, void (*fn)(const json_t *line)) {
   pf_buf b;
   size_t n = 0;
   read_file(name, "results.jsonl", &b);
-  for (char *p = b.s, *end; *p; p = end + 1, n++) {
-    json_t *line;
-    end = strchr(p, '\n');
-    ck_assert(pf_js_text("results.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+  char *p = b.s;
+  for (json_t *line; (line = next_record(&p)); json_decref(line), n++)
     fn(line);
-    json_decref(line);
-  }
   pf_buf_free(&b);
   return n;
 }
@@ -963,14 +970,10 @@ static double in_host(const char *name, const char *host, const char *content, c
   double x = NAN;
   snprintf(query, sizeof query, "host=%s condition=%s positions=p_last set=14", host, content);
   read_file(name, "C3.jsonl", &b);
-  for (char *p = b.s, *end; *p; p = end + 1) {
-    json_t *line;
-    end = strchr(p, '\n');
-    ck_assert(pf_js_text("C3.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+  char *p = b.s;
+  for (json_t *line; (line = next_record(&p)); json_decref(line))
     if (pf_record_is(line, query))
       x = value(line, field);
-    json_decref(line);
-  }
   pf_buf_free(&b);
   return x;
 }
@@ -1032,13 +1035,9 @@ static double marks(const char *name, const char *field) {
   pf_buf b;
   double sum = 0;
   read_file(name, "markers.jsonl", &b);
-  for (char *p = b.s, *end; *p; p = end + 1) {
-    json_t *line;
-    end = strchr(p, '\n');
-    ck_assert(pf_js_text("markers.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+  char *p = b.s;
+  for (json_t *line; (line = next_record(&p)); json_decref(line))
     sum += value(line, field);
-    json_decref(line);
-  }
   pf_buf_free(&b);
   return sum;
 }
@@ -1086,17 +1085,14 @@ static double words_kl(const char *name, const char *condition, int lo, int hi, 
   pf_buf b;
   double kl = -1;
   read_file(name, "D3.jsonl", &b);
-  for (char *p = b.s, *end; *p; p = end + 1) {
-    json_t *line;
-    end = strchr(p, '\n');
-    ck_assert(pf_js_text("D3.jsonl", p, (size_t)(end - p), &line) == PF_OK);
+  char *p = b.s;
+  for (json_t *line; (line = next_record(&p)); json_decref(line)) {
     const json_t *at = json_object_get(line, "tokens");
     if (!strcmp(pf_js_str(line, "condition"), condition) &&
         json_integer_value(json_array_get(at, 0)) == lo &&
         json_integer_value(json_array_get(at, 1)) == hi &&
         (layer < 0 || value(line, "layer") == layer))
       kl = value(line, "kl");
-    json_decref(line);
   }
   pf_buf_free(&b);
   return kl;

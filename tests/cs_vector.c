@@ -103,27 +103,24 @@ void cs_add(cs *t) {
 
 typedef void (*map1f)(size_t n, const float *x, float f, float *y);
 
+static void one_map1f(cs *t, map1f ref, map1f v, size_t n, int kind, bool in_place) {
+  float *x = cs_in(t, 0, n, kind), f = cs_value(t, kind), *got, *want;
+  cs_out(t, 0, n, &got, &want);
+  ref(n, x, f, want);
+  if (in_place)
+    memcpy(got, x, n * sizeof *x);
+  v(n, in_place ? got : x, f, got);
+  cs_cmp(t, got, want, n, "n %zu, kind %d%s", n, kind, in_place ? ", in place" : "");
+}
+
+/* Also in place, as the model calls them. */
 static void all_map1f(cs *t, map1f ref, map1f v) {
   for (size_t i = 0; i < cs_n_sizes; i++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t n = cs_sizes[i];
-      float *x = cs_in(t, 0, n, kind), f = cs_value(t, kind), *got, *want;
-      cs_out(t, 0, n, &got, &want);
-      ref(n, x, f, want);
-      v(n, x, f, got);
-      cs_cmp(t, got, want, n, "n %zu, kind %d", n, kind);
-    }
-  /* In place, as the model calls them. */
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_map1f(t, ref, v, cs_sizes[i], kind, false);
   for (size_t i = 0; i < cs_n_sizes && (i || cs_extra(t)); i++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t n = cs_sizes[i];
-      float *x = cs_in(t, 0, n, kind), f = cs_value(t, kind), *got, *want;
-      cs_out(t, 0, n, &got, &want);
-      ref(n, x, f, want);
-      memcpy(got, x, n * sizeof *x);
-      v(n, got, f, got);
-      cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
-    }
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_map1f(t, ref, v, cs_sizes[i], kind, true);
 }
 
 void cs_scale(cs *t) {
@@ -134,27 +131,24 @@ void cs_rms_apply(cs *t) {
   all_map1f(t, t->ref->rms_apply, t->v->rms_apply);
 }
 
+static void one_rms_weight(cs *t, size_t n, int kind, int one, bool in_place) {
+  float *x = cs_in(t, 0, n, kind), *w = cs_in(t, 1, n, kind), *got, *want;
+  cs_out(t, 0, n, &got, &want);
+  t->ref->rms_weight(n, x, w, one, want);
+  if (in_place)
+    memcpy(got, x, n * sizeof *x);
+  t->v->rms_weight(n, in_place ? got : x, w, one, got);
+  cs_cmp(t, got, want, n, "n %zu, kind %d, 1+w %d%s", n, kind, one, in_place ? ", in place" : "");
+}
+
 void cs_rms_weight(cs *t) {
   for (size_t i = 0; i < cs_n_sizes; i++)
     for (int kind = 0; kind < CS_KINDS; kind++)
-      for (int one = 0; one < 2; one++) {
-        size_t n = cs_sizes[i];
-        float *x = cs_in(t, 0, n, kind), *w = cs_in(t, 1, n, kind), *got, *want;
-        cs_out(t, 0, n, &got, &want);
-        t->ref->rms_weight(n, x, w, one, want);
-        t->v->rms_weight(n, x, w, one, got);
-        cs_cmp(t, got, want, n, "n %zu, kind %d, 1+w %d", n, kind, one);
-      }
+      for (int one = 0; one < 2; one++)
+        one_rms_weight(t, cs_sizes[i], kind, one, false);
   for (size_t i = 0; i < cs_n_sizes && (i || cs_extra(t)); i++)
-    for (int kind = 0; kind < CS_KINDS; kind++) {
-      size_t n = cs_sizes[i];
-      float *x = cs_in(t, 0, n, kind), *w = cs_in(t, 1, n, kind), *got, *want;
-      cs_out(t, 0, n, &got, &want);
-      t->ref->rms_weight(n, x, w, kind % 2, want);
-      memcpy(got, x, n * sizeof *x);
-      t->v->rms_weight(n, got, w, kind % 2, got);
-      cs_cmp(t, got, want, n, "n %zu, kind %d, in place", n, kind);
-    }
+    for (int kind = 0; kind < CS_KINDS; kind++)
+      one_rms_weight(t, cs_sizes[i], kind, kind % 2, true);
 }
 
 void cs_rms_scale(cs *t) {
