@@ -114,7 +114,11 @@ static int set_taps(run *u) {
                               .out_stride = stride_of(u, a),
                               .n_keys = a->width ? 0 : u->p->blocks.all};
   }
-  return pf_seq_set_taps(u->seq, u->taps, e + n);
+  int32_t layers = pf_model_get_info(u->r->model)->n_layers;
+  int rc = pf_seq_set_taps(u->seq, u->taps, e + n);
+  if (rc != PF_OK || u->r->max_tokens > 0)
+    return rc;
+  return pf_seq_set_stop(u->seq, pf_reach_stop(u->taps, e + n, layers));
 }
 
 /* Tokens at positions [lo, hi), which are known. */

@@ -58,6 +58,9 @@ uint64_t pf_ctx_row_layers(const pf_ctx *c) {
 /* A row enters exactly where its sequence lacks K,V. */
 static int check_place(const pf_row *r, int32_t n_layers) {
   const pf_seq *s = r->seq;
+  if (s->stop < n_layers && (r->out >= 0 || r->score))
+    return pf_fail(PF_EUSAGE, "position %d: no logits of a sequence that stops before layer %d",
+                   r->pos, s->stop);
   if (r->layer == n_layers && pf_seq_holds(s, r->pos))
     return PF_OK;
   if (s->todo < s->end && r->pos != s->todo)
@@ -66,6 +69,10 @@ static int check_place(const pf_row *r, int32_t n_layers) {
   if (s->todo == s->end && r->pos < s->end)
     return pf_fail(PF_EUSAGE, "position %d is taken: the sequence goes on at %d", r->pos, s->end);
   int32_t depth = r->pos < s->end ? s->depth[r->pos] : 0;
+  if (r->layer >= s->stop)
+    return pf_fail(PF_EUSAGE,
+                   "position %d: a row cannot enter at layer %d: the sequence stops there", r->pos,
+                   s->stop);
   if (r->layer != depth)
     return pf_fail(PF_EUSAGE, "position %d lacks layers from %d on: a row enters there, not at %d",
                    r->pos, depth, r->layer);
@@ -182,6 +189,7 @@ typedef struct call {
   const pf_sink *sink;
   pf_row *sorted; /* (PF_STEP_ROWS) */
   bool late;      /* some rows enter above layer 0 */
+  bool stops;     /* some leave before the last layer */
 } call;
 
 /* A step's rows in the order of the layers at which they enter, else in their own: at each layer
@@ -210,6 +218,32 @@ static bool is_read(const pf_step *t, size_t r, const uint8_t *last) {
         pf_tapset_hits(&row->seq->taps, h, t->cfg->info.n_layers - 1, row->pos))
       return true;
   return false;
+}
+
+/* Row `from` of what a step keeps from layer to layer goes to the place of row `to`. */
+static void move_row(const pf_step *t, pf_row *rows, size_t to, size_t from) {
+  size_t d = (size_t)t->cfg->info.d_model, half = (size_t)t->cfg->info.d_head / 2;
+  if (to == from)
+    return;
+  rows[to] = rows[from];
+  memcpy(t->s->x + to * d, t->s->x + from * d, d * sizeof(float));
+  memcpy(t->s->cos + to * half, t->s->cos + from * half, half * sizeof(float));
+  memcpy(t->s->sin + to * half, t->s->sin + from * half, half * sizeof(float));
+}
+
+/* Rows whose sequence stops before this layer leave, of the n of the step; what would enter it is
+ * the last point that they pass. The others close up. */
+static size_t rows_left(pf_step *t, pf_row *rows, size_t n) {
+  size_t kept = 0, d = (size_t)t->cfg->info.d_model;
+  for (size_t r = 0; r < n; r++) {
+    if (rows[r].seq->stop == t->layer) {
+      pf_step_tap(t, r, PF_HOOK_RESID_PRE, t->layer, t->s->x + r * d, 1, d);
+      t->n--; /* a row enters below its stop, so it is among those present */
+      continue;
+    }
+    move_row(t, rows, kept++, r);
+  }
+  return kept;
 }
 
 static void swap_floats(float *a, float *b, size_t n) {
@@ -261,6 +295,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
   pf_step_par(&t, PF_STAGE_ENTER, pf_par_most(c->threads, n), enter_part, &t);
   t.n = 0;
   for (t.layer = 0; t.layer < m->cfg.info.n_layers; t.layer++) {
+    n = k->stops ? rows_left(&t, k->sorted, n) : n;
     while (t.n < n && t.rows[t.n].layer <= t.layer)
       t.n++;
     if (t.n == 0)
@@ -276,7 +311,7 @@ static int run_step(const call *k, const pf_row *rows, size_t n) {
       return rc;
   }
   t.n = n;
-  return pf_step_finish(&t, k->sink);
+  return n ? pf_step_finish(&t, k->sink) : PF_OK;
 }
 
 static int prepare(call *k, const pf_row *rows, size_t n) {
@@ -294,6 +329,7 @@ static int prepare(call *k, const pf_row *rows, size_t n) {
     n_out += rows[r].out >= 0;
     n_logits += rows[r].out >= 0 || rows[r].score;
     k->late |= rows[r].layer > 0;
+    k->stops |= rows[r].seq->stop < c->model->cfg.info.n_layers;
     n_blk = (size_t)rows[r].pos / PF_KBLK + 1 > n_blk ? (size_t)rows[r].pos / PF_KBLK + 1 : n_blk;
   }
   if (n_out && !k->sink)

@@ -84,6 +84,7 @@ int pf_seq_new(pf_seq **out, pf_ctx *c) {
   if (!*out)
     return PF_ENOMEM;
   (*out)->ctx = c;
+  (*out)->stop = c->model->cfg.info.n_layers;
   return PF_OK;
 }
 
@@ -151,7 +152,7 @@ int pf_seq_reserve(pf_seq *s, int32_t pos, int32_t layer) {
   }
   if (b >= s->n_blk)
     s->n_blk = b + 1;
-  for (int32_t l = layer; l < s->ctx->model->cfg.info.n_layers; l++) {
+  for (int32_t l = layer; l < s->stop; l++) {
     pf_kvblock **at = &s->blk[(size_t)l * s->cap_blk + b];
     if (*at && (*at)->refs == 1)
       continue;
@@ -165,14 +166,14 @@ int pf_seq_reserve(pf_seq *s, int32_t pos, int32_t layer) {
 }
 
 static void find_todo(pf_seq *s) {
-  while (s->todo < s->end && (!pf_seq_has(s, s->todo) || pf_seq_holds(s, s->todo)))
+  while (s->todo < s->end && (!pf_seq_has(s, s->todo) || s->depth[s->todo] >= s->stop))
     s->todo++;
 }
 
 void pf_seq_take(pf_seq *s, int32_t pos, int32_t token) {
   s->present[pos / PF_KBLK] |= 1u << (pos % PF_KBLK);
   s->tokens[pos] = token;
-  s->depth[pos] = s->ctx->model->cfg.info.n_layers;
+  s->depth[pos] = s->stop;
   if (pos >= s->end)
     s->end = pos + 1;
   find_todo(s);
@@ -180,7 +181,7 @@ void pf_seq_take(pf_seq *s, int32_t pos, int32_t token) {
 
 void pf_seq_untake(pf_seq *s, int32_t pos, int32_t layer) {
   s->depth[pos] = layer;
-  if (pos < s->inherited) {
+  if (pos < s->inherited || layer > 0) {
     s->todo = pos;
     return;
   }
@@ -240,6 +241,7 @@ int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t
     return rc;
   }
   s->n_blk = blocks;
+  s->stop = src->stop;
   share(s, src, n, layers);
   *out = s;
   return PF_OK;
@@ -247,6 +249,18 @@ int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t
 
 int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep) {
   return pf_seq_fork_layers(out, src, n_keep, NULL);
+}
+
+int pf_seq_set_stop(pf_seq *s, int32_t layer) {
+  int32_t layers = s->ctx->model->cfg.info.n_layers;
+  if (layer < 1 || layer > layers)
+    return pf_fail(PF_EUSAGE,
+                   "a sequence cannot stop before layer %d: the model has layers 0 to %d", layer,
+                   layers - 1);
+  s->stop = layer;
+  s->todo = 0;
+  find_todo(s);
+  return PF_OK;
 }
 
 int pf_seq_set_taps(pf_seq *s, pf_tap *taps, size_t n) {

@@ -19,8 +19,9 @@ typedef struct pf_kvblock {
 struct pf_seq {
   pf_ctx *ctx;
   int32_t end;       /* one past the highest position it has */
-  int32_t todo;      /* the lowest unfinished position, `end` if none is */
+  int32_t todo;      /* the lowest position that lacks layers below `stop`, `end` if none does */
   int32_t inherited; /* positions below it came with the fork */
+  int32_t stop;      /* layers that its rows go through, counted from 0 */
   size_t n_blk, cap_blk;
   uint32_t *present; /* (n_blk) bit j: it has position 32*b + j, finished or not */
   int32_t *tokens;   /* (32*n_blk) token at each position, -1 in gaps */

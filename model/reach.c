@@ -46,3 +46,15 @@ void pf_reach_swaps(const pf_swap *swaps, size_t n_swaps, int32_t n, int32_t *la
       lower(layers, below(lo + 1, n), n, w->layer_lo + 1);
   }
 }
+
+int32_t pf_reach_stop(const pf_tap *taps, size_t n_taps, int32_t n_layers) {
+  int32_t stop = 1;
+  for (size_t i = 0; i < n_taps; i++) {
+    const pf_tap *t = &taps[i];
+    int32_t past = t->layer >= 0              ? t->layer + (t->hook != PF_HOOK_RESID_PRE)
+                   : t->hook == PF_HOOK_EMBED ? 1
+                                              : n_layers;
+    stop = past > stop ? past : stop;
+  }
+  return stop;
+}

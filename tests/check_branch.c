@@ -113,6 +113,110 @@ START_TEST(fork_equals_recompute_and_leaves_the_parent) {
 }
 END_TEST
 
+enum { STOPS = 3 };
+
+/* Captures of what enters a layer at every position; the last layer's output for n_layers. */
+static pf_tap entering(const fix *f, int32_t layer, float *out) {
+  const pf_model_info *i = pf_model_get_info(f->m);
+  int32_t none;
+  return (pf_tap){
+      .hook = hook(f, layer < i->n_layers ? "blocks.0.hook_resid_pre" : "blocks.0.hook_resid_post",
+                   &none),
+      .layer = layer < i->n_layers ? layer : layer - 1,
+      .head = -1,
+      .pos_hi = LEN,
+      .op = PF_OP_CAPTURE,
+      .out = out,
+      .out_stride = (size_t)i->d_model};
+}
+
+/* Rows of branches that stop after one layer, after half of them and nowhere, mixed in one call:
+ * each has what it has alone, and costs the layers that it goes through. */
+START_TEST(stops_equal_the_whole_run) {
+  fix f = open_fix(_i);
+  const pf_model_info *i = pf_model_get_info(f.m);
+  int32_t stop[STOPS] = {1, (i->n_layers + 1) / 2, i->n_layers};
+  size_t size = LEN * (size_t)i->d_model, cost = 0;
+  float *got[STOPS], *want = calloc(size, sizeof *want);
+  pf_seq *s[STOPS];
+  pf_tap tap[STOPS], whole;
+  pf_row rows[STOPS * LEN];
+  for (int k = 0; k < STOPS; k++) {
+    s[k] = tu_seq(f.c);
+    got[k] = calloc(size, sizeof *want);
+    tap[k] = entering(&f, stop[k], got[k]);
+    ck_assert_int_eq(pf_seq_set_taps(s[k], &tap[k], 1), PF_OK);
+    ck_assert_int_eq(pf_seq_set_stop(s[k], stop[k]), PF_OK);
+    for (int32_t p = 0; p < LEN; p++)
+      rows[STOPS * p + k] = (pf_row){.seq = s[k],
+                                     .token = tu_token(f.m, (uint64_t)k, p),
+                                     .pos = p,
+                                     .out = k == 2 && p + 1 == LEN ? 0 : -1};
+    cost += LEN * (size_t)stop[k];
+  }
+  cost += pf_ctx_row_layers(f.c);
+  ck_assert_int_eq(pf_eval(f.c, rows, STOPS * LEN, f.y), PF_OK);
+  ck_assert_uint_eq(pf_ctx_row_layers(f.c), cost);
+  for (int k = 0; k < STOPS; k++) {
+    pf_seq *alone = tu_seq(f.c);
+    whole = entering(&f, stop[k], want);
+    ck_assert_int_eq(pf_seq_set_taps(alone, &whole, 1), PF_OK);
+    tu_run(f.c, alone, f.m, (uint64_t)k, 0, LEN, f.x);
+    ck_assert_mem_eq(got[k], want, size * sizeof *want);
+    ck_assert_uint_eq(tap[k].fired, LEN);
+    pf_seq_free(alone);
+    pf_seq_free(s[k]);
+    free(got[k]);
+  }
+  tu_same(f.m, f.x, f.y, "beside rows that stop");
+  free(want);
+  close_fix(&f);
+}
+END_TEST
+
+/* Raised, it goes on from what entered the layer, lowest position first; its forks stop where it
+ * does. */
+START_TEST(a_stopped_branch_goes_on) {
+  fix f = open_fix(_i);
+  const pf_model_info *i = pf_model_get_info(f.m);
+  size_t d = (size_t)i->d_model;
+  int32_t stop = i->n_layers / 2 ? i->n_layers / 2 : 1;
+  float *in = calloc(LEN * d, sizeof *in);
+  pf_tap tap = entering(&f, stop, in);
+  pf_row rows[LEN];
+  pf_seq *k;
+  ck_assert_int_eq(pf_seq_set_taps(f.s, &tap, 1), PF_OK);
+  ck_assert_int_eq(pf_seq_set_stop(f.s, stop), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, 40, NULL);
+  size_t bytes = pf_ctx_kv_bytes(f.c, NULL) / 2 * (size_t)i->n_layers;
+  ck_assert_uint_eq(bytes, (size_t)stop * pf_ctx_block_bytes(f.c)); /* two blocks in those layers */
+  ck_assert_int_eq(pf_seq_fork(&k, f.s, 40), PF_OK);
+  ck_assert_int_eq(pf_seq_set_taps(k, &tap, 1), PF_OK);
+  tu_run(f.c, k, f.m, 1, 40, LEN, NULL);
+  ck_assert_int_eq(pf_seq_set_stop(k, i->n_layers), PF_OK);
+  for (int32_t p = 0; p < LEN && stop < i->n_layers; p++)
+    rows[p] = (pf_row){.seq = k,
+                       .token = tu_token(f.m, 1, p),
+                       .pos = p,
+                       .out = p + 1 == LEN ? 0 : -1,
+                       .layer = stop,
+                       .resid = in + (size_t)p * d};
+  if (stop < i->n_layers) {
+    ck_assert_int_eq(pf_eval(f.c, rows + 1, 1, NULL), PF_EUSAGE); /* position 0 is first */
+    ck_assert_int_eq(pf_eval(f.c, rows, 30, NULL), PF_OK);
+    rows[LEN - 1].token = -1;
+    ck_assert_int_eq(pf_eval(f.c, rows + 30, LEN - 30, f.y), PF_EUSAGE);
+    rows[LEN - 1].token = tu_token(f.m, 1, LEN - 1);
+    ck_assert_msg(pf_eval(f.c, rows + 30, LEN - 30, f.y) == PF_OK, "%s", pf_last_error());
+    tu_run(f.c, f.t, f.m, 1, 0, LEN, f.x);
+    tu_same(f.m, f.x, f.y, "a branch that had stopped");
+  }
+  pf_seq_free(k);
+  free(in);
+  close_fix(&f);
+}
+END_TEST
+
 START_TEST(cut_equals_gap) {
   fix f = open_fix(_i);
   const int32_t spans[][2] = {{5, 9}, {0, 40}, {30, 70}, {32, 64}, {LEN - 2, LEN - 1}};
@@ -433,6 +537,48 @@ START_TEST(names_resolve) {
 }
 END_TEST
 
+/* Every point alone acts on a sequence that stops where pf_reach_stop says, and captures what the
+ * whole run does; one layer less, and it does not act. */
+START_TEST(actions_reach_the_stop) {
+  fix f = open_fix(_i);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  int32_t n = m->n_layers, mid = n / 2;
+  size_t n_hooks, most = 0;
+  const pf_hook_info *h = pf_hooks(f.m, &n_hooks);
+  for (size_t i = 0; i < n_hooks; i++)
+    if (h[i].width > 0)
+      most += (size_t)h[i].width * (size_t)(h[i].heads ? h[i].heads : 1);
+  float *want = calloc(most, sizeof *want), *got = calloc(most, sizeof *got);
+  for (size_t i = 0; i < n_hooks; i++) {
+    size_t width = h[i].width < 0 ? 5 : (size_t)h[i].width;
+    pf_tap t = {.hook = h[i].id,
+                .layer = h[i].per_layer ? mid : -1,
+                .head = -1,
+                .pos_lo = 4,
+                .pos_hi = 5,
+                .op = PF_OP_CAPTURE,
+                .n_keys = h[i].width < 0 ? 5 : 0};
+    int32_t stop = pf_reach_stop(&t, 1, n);
+    for (int k = 0; k < 3; k++) {
+      pf_seq *s = tu_seq(f.c);
+      t.out = k ? got : want;
+      t.fired = 0;
+      ck_assert_int_eq(pf_seq_set_taps(s, &t, 1), PF_OK);
+      if (k && (k == 1 || stop > 1))
+        ck_assert_int_eq(pf_seq_set_stop(s, k == 1 ? stop : stop - 1), PF_OK);
+      tu_run(f.c, s, f.m, 1, 0, 5, NULL);
+      ck_assert_msg(t.fired == (k < 2 || stop == 1), "%s, stop %d: %d", h[i].name, stop, k);
+      if (k == 1)
+        ck_assert_mem_eq(got, want, width * (size_t)(h[i].heads ? h[i].heads : 1) * sizeof *got);
+      pf_seq_free(s);
+    }
+  }
+  free(want);
+  free(got);
+  close_fix(&f);
+}
+END_TEST
+
 START_TEST(misuse_is_refused) {
   fix f = open_fix(0);
   pf_row r = {.seq = f.s, .token = 0, .pos = 5, .out = -1};
@@ -448,6 +594,14 @@ START_TEST(misuse_is_refused) {
   pf_seq *k;
   ck_assert_int_eq(pf_seq_fork(&k, f.s, 7), PF_EUSAGE);
   ck_assert_ptr_null(k);
+  ck_assert_int_eq(pf_seq_set_stop(f.s, 0), PF_EUSAGE);
+  ck_assert_int_eq(pf_seq_set_stop(f.s, pf_model_get_info(f.m)->n_layers + 1), PF_EUSAGE);
+  ck_assert_int_eq(pf_seq_set_stop(f.s, 1), PF_OK);
+  r = (pf_row){.seq = f.s, .token = 0, .pos = 6, .out = 0};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, f.x), PF_EUSAGE); /* no logits */
+  r = (pf_row){.seq = f.s, .token = 0, .pos = 6, .out = -1, .layer = 1, .resid = f.x};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE); /* it stops there */
+  ck_assert_int_eq(pf_seq_end(f.s), 6);
   pf_cut c = {0, 99, -1, 0, 1, 0, 1};
   ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_EUSAGE);
   pf_swap w = {0, 1, -1, 0, 1, 0, PF_SWAP_K, f.t, 0, 0};
@@ -464,6 +618,9 @@ int main(void) {
   tcase_add_loop_test(t, pieces_equal_whole, 0, n);
   tcase_add_loop_test(t, batch_equals_alone, 0, n);
   tcase_add_loop_test(t, fork_equals_recompute_and_leaves_the_parent, 0, n);
+  tcase_add_loop_test(t, stops_equal_the_whole_run, 0, n);
+  tcase_add_loop_test(t, a_stopped_branch_goes_on, 0, n);
+  tcase_add_loop_test(t, actions_reach_the_stop, 0, n);
   tcase_add_loop_test(t, cut_equals_gap, 0, n);
   tcase_add_loop_test(t, heads_cut_one_by_one_equal_the_layer_cut, 0, n);
   tcase_add_loop_test(t, full_transplant_gives_the_source, 0, n);

@@ -33,6 +33,14 @@ ln -s c "$T/link" && capture --format npy --out "$T/link" --hooks ln_final.hook_
 holds "$T/c" ln_final.hook_out.npy
 [ -L "$T/link" ] || fail "the link is gone"
 
+# one layer alone, for which the prompt runs no further: the values are those of a capture of all
+for hook in blocks.3.hook_resid_pre blocks.3.attn.hook_z blocks.2.hook_resid_post hook_embed; do
+  capture --format npy --out "$T/one" --force --positions 0:3 --hooks "$hook" || fail "capture of $hook"
+  capture --format npy --out "$T/all" --force --positions 0:3 --hooks "$hook,unembed.hook_out" || fail "$hook and logits"
+  cmp "$T/one/$hook.npy" "$T/all/$hook.npy" || fail "$hook alone differs"
+done
+rm -r "$T/one" "$T/all"
+
 # what is no file of a capture stays, and so does the rest
 capture --format npy --out "$T/d" --hooks hook_embed || fail "a second folder"
 for other in notes.txt mine.npy; do

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Random trees of branches: forks at (layer, position), plain forks, cuts, swaps, moved keys, gaps,
- * actions at any hook point, generations, rows of several branches mixed and calls cut anywhere,
- * failed calls in between. Of every branch the residuals of all positions and layers, the logits of
- * the rows that ran and the generated tokens must be those of a run of its own from nothing, bit
- * for bit. Draws come from a counter-based generator:
- *   PF_TREES_SEED=S tests/inv_trees [TREES]     PF_TREES_ONLY=N: tree N alone */
+ * Random trees of branches: forks at (layer, position), plain forks, stops at a layer, cuts, swaps,
+ * moved keys, gaps, actions at any hook point, generations, rows of several branches mixed and
+ * calls cut anywhere, failed calls in between. Of every branch the residuals of all positions and
+ * layers, the logits of the rows that ran and the generated tokens must be those of a run of its
+ * own from nothing, bit for bit. Draws come from a counter-based generator: PF_TREES_SEED=S
+ * tests/inv_trees [TREES]     PF_TREES_ONLY=N: tree N alone */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -369,6 +369,29 @@ static int run_rows(call *k) {
   return rc;
 }
 
+/* Its rows up to a layer that is drawn, in one call; from there on they run again. */
+static int run_below(node *n) {
+  static call k;
+  int32_t stop = between(1, t.i->n_layers + 1);
+  int rc = pf_seq_set_stop(n->seq, stop);
+  k.n = 0;
+  for (int32_t p = 0; p < n->end; p++)
+    if (n->entry[p] >= 0 && n->entry[p] < stop) {
+      k.rows[k.n] = row_of(n, n->seq, p, n->entry[p]);
+      k.rows[k.n++].out = -1;
+      n->entry[p] = stop;
+    }
+  if (rc == PF_OK && stop < t.i->n_layers && k.n && draw(4) == 0) {
+    k.rows[k.n - 1].out = 0;
+    if (pf_eval(t.c, k.rows, k.n, NULL) != PF_EUSAGE)
+      bad(n, "logits of rows that stop", stop, k.rows[k.n - 1].pos);
+    k.rows[k.n - 1].out = -1;
+  }
+  if (rc == PF_OK)
+    rc = pf_eval(t.c, k.rows, k.n, NULL);
+  return rc == PF_OK ? pf_seq_set_stop(n->seq, t.i->n_layers) : rc;
+}
+
 static int generate(node *n, pf_seq *s, pf_ids *out) {
   return pf_generate(s, &n->token[n->gen_at], 1, &n->gen, out);
 }
@@ -380,6 +403,8 @@ static void run_nodes(node *a, int count) {
   for (int i = 0; i < count && rc == PF_OK; i++) {
     list[i] = calloc(ACTS + 16, sizeof **list);
     rc = dress(&a[i], a[i].seq, a[i].resid, list[i]);
+    if (rc == PF_OK && a[i].gen_at < 0 && draw(3) == 0)
+      rc = run_below(&a[i]);
   }
   gather(a, count, &k);
   if (rc == PF_OK)

@@ -143,7 +143,7 @@ PF_API void pf_ctx_free(pf_ctx *c);
 /* An empty sequence. */
 PF_API int pf_seq_new(pf_seq **out, pf_ctx *c);
 /* A new branch that shares the K,V of src's positions < n_keep (copied on write). Taps, cuts and
- * swaps are not inherited. PF_EUSAGE for more positions than src has. */
+ * swaps are not inherited, where it stops is. PF_EUSAGE for more positions than src has. */
 PF_API int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep);
 /* A new branch with src's positions < n that shares, of position p, the K,V of the layers below
  * layers[p] (0 to n_layers; fewer where src itself has fewer), copied on write: the layers that the
@@ -151,6 +151,11 @@ PF_API int pf_seq_fork(pf_seq **out, const pf_seq *src, int32_t n_keep);
  * layers[p], in order of positions, before any new one. pf_reach_* lower layers to what an
  * intervention leaves. layers NULL: all of src's. */
 PF_API int pf_seq_fork_layers(pf_seq **out, const pf_seq *src, int32_t n, const int32_t *layers);
+/* Rows of the sequence leave before this layer (1 to n_layers: none does), as in TransformerLens'
+ * stop_at_layer: the actions at the layer's hook_resid_pre are their last, they have no logits and
+ * no score, and K,V of the layers below are all that is made and kept of them. Raised again, the
+ * sequence has unfinished positions, as after pf_seq_fork_layers. PF_EUSAGE for another layer. */
+PF_API int pf_seq_set_stop(pf_seq *s, int32_t layer);
 PF_API void pf_seq_free(pf_seq *s);
 /* One past the highest position that the sequence has. */
 PF_API int32_t pf_seq_end(const pf_seq *s);
@@ -193,14 +198,14 @@ typedef struct pf_score {
 
 /* One token of one sequence. Positions of one sequence ascend within a call and follow those it
  * has; gaps are masked keys. A row enters at the layer from which on its sequence lacks the
- * position's K,V: 0 for a new position; what pf_seq_fork_layers left of an unfinished one (with the
- * same token, lowest position first); n_layers, for the final norm and the logits alone, where all
- * K,V are there. */
+ * position's K,V: 0 for a new position; what pf_seq_fork_layers or a stop left of an unfinished one
+ * (with the same token, lowest position first); n_layers, for the final norm and the logits alone,
+ * where all K,V are there. */
 typedef struct pf_row {
   pf_seq *seq;
   int32_t token, pos;
   int32_t out;        /* row of `logits` that takes this row's logits, -1 for none */
-  int32_t layer;      /* at which the row enters; it costs n_layers - layer row-layers */
+  int32_t layer;      /* at which the row enters; it costs the row-layers from there to its end */
   const float *resid; /* (d_model) the residual that enters that layer (hook_resid_pre before its
                          actions, or what leaves the last layer); NULL: the token's embedding,
                          layer 0 only */
@@ -216,8 +221,7 @@ typedef struct pf_row {
  * are not. */
 PF_API int pf_eval(pf_ctx *c, const pf_row *rows, size_t n_rows, float *logits);
 
-/* Row-layers that the context has computed: every row counts n_layers less the layer it entered
- * at. */
+/* Row-layers that the context has computed: every row counts the layers that it went through. */
 PF_API uint64_t pf_ctx_row_layers(const pf_ctx *c);
 
 /* Bytes of scratch memory that calls of up to `rows` rows take (a longer call is cut into steps),
@@ -317,6 +321,10 @@ PF_API int pf_seq_set_swaps(pf_seq *s, const pf_swap *swaps, size_t n); /* copie
 PF_API void pf_reach_taps(const pf_tap *taps, size_t n_taps, int32_t n, int32_t *layers);
 PF_API void pf_reach_cuts(const pf_cut *cuts, size_t n_cuts, int32_t n, int32_t *layers);
 PF_API void pf_reach_swaps(const pf_swap *swaps, size_t n_swaps, int32_t n, int32_t *layers);
+/* The lowest layer for pf_seq_set_stop before which all of these actions act: that of the highest
+ * hook_resid_pre, one above that of any other point, n_layers for what comes after the last layer.
+ */
+PF_API int32_t pf_reach_stop(const pf_tap *taps, size_t n_taps, int32_t n_layers);
 
 /* ---- generation ------------------------------------------------------------------------------ */
 

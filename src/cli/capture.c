@@ -159,9 +159,10 @@ static int add_names(cap *c, const pf_model *m) {
   return rc;
 }
 
-/* Both the interventions' actions and the captures act at the sequence's points: edits first. */
+/* Both the interventions' actions and the captures act at the sequence's points: edits first. Rows
+ * go no further than the last of them. */
 static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
-  size_t n = c->ready.ids.n, n_edit = 0;
+  size_t n = c->interventions ? c->ready.ids.n : (size_t)c->span.hi, n_edit = 0;
   const pf_tap *edits = NULL;
   int st = PF_OK;
   if (c->interventions) {
@@ -177,6 +178,8 @@ static int evaluate(cap *c, const pf_model *m, pf_ctx *ctx, pf_seq *seq) {
       memcpy(all, edits, n_edit * sizeof *all);
     memcpy(all + n_edit, c->taps, c->n * sizeof *all);
     st = pf_seq_set_taps(seq, all, n_edit + c->n);
+    if (st == PF_OK)
+      st = pf_seq_set_stop(seq, pf_reach_stop(all, n_edit + c->n, pf_model_get_info(m)->n_layers));
     if (st == PF_OK)
       st = pf_eval(ctx, rows, n, NULL);
     if (st == PF_OK && c->iv)
