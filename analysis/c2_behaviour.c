@@ -32,19 +32,20 @@ typedef enum value { V_NONE, V_A1, V_A2, V_RMX, V_SX, V_N1, V_XY, V_MEAN } value
 typedef struct condition {
   const char *name;
   value v;
-  unsigned sources; /* bits of source */
+  unsigned sources; /* bits of source; WHOLE_GRID: a run of every cell */
   int persona;      /* of the prompt: OWN, PF_BASE, PF_NOBODY */
   bool paper;       /* of the paper's test, under its own name */
   bool schedules;   /* all of them; else once */
 } condition;
 enum { OWN = 0 };
-#define BIT(s) (1u << (s))
+#define BIT(s)     (1u << (s))
+#define WHOLE_GRID BIT(N_SOURCES)
 static const condition conditions[] = {
     {"clean", V_NONE, 0, OWN, true, false},
     {"additive", V_A1, BIT(FROM_BB) | BIT(FROM_XB) | BIT(FROM_BY), OWN, true, true},
     {"remove_X", V_RMX, BIT(FROM_BB) | BIT(FROM_XB) | BIT(FROM_XY), OWN, true, true},
     {"bare", V_NONE, 0, PF_NOBODY, true, false},
-    {"A2", V_A2, 0, OWN, false, false},
+    {"A2", V_A2, WHOLE_GRID, OWN, false, true},
     {"S_X", V_SX, BIT(FROM_BY), OWN, false, true},
     {"N1", V_N1, BIT(FROM_BB) | BIT(FROM_BY) | BIT(FROM_OTHER), OWN, false, true},
     {"host", V_NONE, 0, PF_BASE, false, false},
@@ -56,16 +57,26 @@ enum { N_CONDITIONS = sizeof conditions / sizeof *conditions };
 /* ---- texts in the making ----------------------------------------------------------------------
  */
 
+/* A run that a value is made of, fed the text as far as the layer of the value. */
+typedef struct feeder {
+  const pf_base *b; /* whose prompt; NULL: none */
+  pf_seq *seq;      /* NULL: the prompt's own run is all that is needed */
+  float *h;         /* (d) at this step */
+  pf_tap tap;
+} feeder;
+
 /* A text in the making. */
 typedef struct text {
   size_t cell;
   const condition *c;
   schedule s;
+  int turn; /* those of one turn grow together */
   pf_base *b;
-  pf_seq *seq, *from[N_SOURCES];
-  const pf_base *of[N_SOURCES];
-  float *value, *h[N_SOURCES];
-  pf_tap tap, taps[N_SOURCES];
+  pf_seq *seq;
+  feeder *from; /* (n_from) by source, or of the grid by cell */
+  size_t n_from;
+  float *value;
+  pf_tap tap;
   pf_ids out;
   float least_margin;
   const char *finish;      /* NULL: it goes on */
@@ -82,6 +93,7 @@ typedef struct work {
   pf_bases b;
   text *t;
   size_t n_t;
+  int turn;
   text **said; /* that others of the same prompt take over: those without a persona of the grid */
   size_t n_said, cap_said;
   float *logits;         /* (texts, V) */
@@ -90,6 +102,15 @@ typedef struct work {
 } work;
 
 /* ---- values ---------------------------------------------------------------------------------- */
+
+/* The layer of the value: a run that it is made of goes no further. */
+static int32_t layer_of(const pf_plan *p) {
+  return pf_paper_layer(PAPER_LAYER, p->info->n_layers);
+}
+
+static int32_t stop_of(const pf_plan *p) {
+  return layer_of(p) > 0 ? layer_of(p) : 1;
+}
 
 static int persona_of(const work *w, const text *t) {
   return (int)(t->cell / w->p->grid.n_tasks);
@@ -108,22 +129,17 @@ static void source_who(const work *w, const text *t, source s, int *persona, int
   *task = s == FROM_BY || s == FROM_XY ? task_of(w, t) : PF_BASE;
 }
 
-/* A2 at p_last, from the prompts of the whole grid. */
-static bool two_way(const work *w, const text *t, float *out) {
-  size_t n = w->p->n_cells;
-  const float **h = pf_calloc(n, sizeof *h);
-  bool there = h != NULL;
-  for (size_t i = 0; i < w->b.n && there; i++) {
-    const pf_base *b = w->b.v[i];
-    if (b->persona >= 0 && b->task >= 0)
-      h[(size_t)b->persona * w->p->grid.n_tasks + (size_t)b->task] = b->h;
-  }
-  for (size_t c = 0; c < n && there; c++)
-    there = h[c] != NULL;
-  there = there && pf_two_way_fit(h, w->p->grid.n_personas, w->p->grid.n_tasks,
-                                  (size_t)persona_of(w, t), (size_t)task_of(w, t), w->width, out);
+/* A2, from the other cells' prompts with the text so far behind them. */
+static int two_way(const work *w, const text *t, float *out) {
+  const float **h = pf_alloc(t->n_from, sizeof *h);
+  if (!h)
+    return PF_ENOMEM;
+  for (size_t c = 0; c < t->n_from; c++)
+    h[c] = t->from[c].h;
+  bool there = pf_two_way_fit(h, w->p->grid.n_personas, w->p->grid.n_tasks,
+                              (size_t)persona_of(w, t), (size_t)task_of(w, t), w->width, out);
   pf_free(h);
-  return there;
+  return there ? PF_OK : PF_EINTERNAL;
 }
 
 /* The mean over other tasks of h_XY' - h_BY' at p_last. */
@@ -138,33 +154,34 @@ static void mean_delta(const work *w, const text *t, float *out) {
   }
 }
 
-/* The value from what its runs have at this step; false: it does not exist. */
-static bool make_value(const work *w, const text *t) {
+/* The value from what its runs have at this step. */
+static int make_value(const work *w, const text *t) {
   float *out = t->value;
+  const feeder *f = t->from;
   switch (t->c->v) {
   case V_A1:
-    pf_additive(t->h[FROM_BB], t->h[FROM_XB], t->h[FROM_BY], w->width, out);
-    return true;
+    pf_additive(f[FROM_BB].h, f[FROM_XB].h, f[FROM_BY].h, w->width, out);
+    return PF_OK;
   case V_N1:
-    pf_additive(t->h[FROM_BB], t->h[FROM_OTHER], t->h[FROM_BY], w->width, out);
-    return true;
+    pf_additive(f[FROM_BB].h, f[FROM_OTHER].h, f[FROM_BY].h, w->width, out);
+    return PF_OK;
   case V_SX:
-    memcpy(out, t->h[FROM_BY], w->width * sizeof *out);
-    return true;
+    memcpy(out, f[FROM_BY].h, w->width * sizeof *out);
+    return PF_OK;
   case V_RMX:
     for (size_t e = 0; e < w->width; e++)
-      out[e] = t->h[FROM_XY][e] - (t->h[FROM_XB][e] - t->h[FROM_BB][e]);
-    return true;
+      out[e] = f[FROM_XY].h[e] - (f[FROM_XB].h[e] - f[FROM_BB].h[e]);
+    return PF_OK;
   case V_A2:
     return two_way(w, t, out);
   case V_XY:
-    memcpy(out, t->h[FROM_XY], w->width * sizeof *out);
-    return true;
+    memcpy(out, f[FROM_XY].h, w->width * sizeof *out);
+    return PF_OK;
   case V_MEAN:
     mean_delta(w, t, out);
-    return true;
+    return PF_OK;
   default:
-    return false;
+    return PF_EINTERNAL;
   }
 }
 
@@ -174,12 +191,21 @@ static bool acts(const text *t, int32_t step) {
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
-static void text_free(text *t) {
+/* What only a text that grows needs. */
+static void text_end(text *t) {
   pf_seq_free(t->seq);
-  for (int s = 0; s < N_SOURCES; s++) {
-    pf_seq_free(t->from[s]);
-    pf_free(t->h[s]);
+  t->seq = NULL;
+  for (size_t k = 0; k < t->n_from; k++) {
+    pf_seq_free(t->from[k].seq);
+    pf_free(t->from[k].h);
   }
+  pf_free(t->from);
+  t->from = NULL;
+  t->n_from = 0;
+}
+
+static void text_free(text *t) {
+  text_end(t);
   pf_free(t->value);
   pf_free(t->llr);
   pf_ids_free(&t->out);
@@ -225,8 +251,7 @@ static int remember(work *w, text *t) {
   text *x = rc == PF_OK ? pf_alloc(1, sizeof *x) : NULL;
   if (!x)
     return PF_ENOMEM;
-  pf_seq_free(t->seq);
-  t->seq = NULL;
+  text_end(t);
   *x = *t;
   w->said[w->n_said++] = x;
   *t = (text){0};
@@ -241,6 +266,19 @@ static int remember_all(work *w) {
   return rc;
 }
 
+/* The run goes on with the text in a branch of its prompt, as far as the layer of the value; the
+ * fit leaves the text's own cell out. */
+static int feeder_begin(const work *w, const text *t, feeder *f) {
+  f->h = pf_alloc(w->width, sizeof *f->h);
+  if (!f->h)
+    return PF_ENOMEM;
+  memcpy(f->h, f->b->h, w->width * sizeof *f->h);
+  if (schedule_steps[t->s] == 1 || (t->c->v == V_A2 && f->b == t->b))
+    return PF_OK;
+  int rc = pf_seq_fork(&f->seq, f->b->seq, (int32_t)f->b->q->enc.n);
+  return rc == PF_OK ? pf_seq_set_stop(f->seq, stop_of(w->p)) : rc;
+}
+
 /* Branches of the prompts: the text's own lacks p_last, at which a value may act. */
 static int text_begin(work *w, text *t) {
   int32_t n = (int32_t)t->b->q->enc.n;
@@ -251,40 +289,41 @@ static int text_begin(work *w, text *t) {
   if (t->like)
     return t->value && t->llr ? PF_OK : PF_ENOMEM;
   int rc = t->value && t->llr ? pf_seq_fork(&t->seq, t->b->seq, n - 1) : PF_ENOMEM;
-  for (int s = 0; s < N_SOURCES && rc == PF_OK; s++) {
-    if (!(t->c->sources & BIT(s)))
-      continue;
-    t->h[s] = pf_alloc(w->width, sizeof(float));
-    if (!t->h[s])
-      return PF_ENOMEM;
-    memcpy(t->h[s], t->of[s]->h, w->width * sizeof(float));
-    if (schedule_steps[t->s] > 1)
-      rc = pf_seq_fork(&t->from[s], t->of[s]->seq, (int32_t)t->of[s]->q->enc.n);
-  }
+  for (size_t k = 0; k < t->n_from && rc == PF_OK; k++)
+    if (t->from[k].b)
+      rc = feeder_begin(w, t, &t->from[k]);
   return rc;
+}
+
+static bool grows(const work *w, const text *t) {
+  return t->turn == w->turn && !t->finish && !t->like;
+}
+
+static int feed(const work *w, const text *t, feeder *f, int32_t step, pf_row *row) {
+  int32_t pos = (int32_t)f->b->q->enc.n - 1 + step;
+  f->tap = (pf_tap){.hook = w->b.hook,
+                    .layer = w->b.layer,
+                    .head = -1,
+                    .pos_lo = pos,
+                    .pos_hi = pos + 1,
+                    .op = PF_OP_CAPTURE,
+                    .out = f->h};
+  *row = (pf_row){.seq = f->seq, .token = t->out.v[step - 1], .pos = pos, .out = -1};
+  return pf_seq_set_taps(f->seq, &f->tap, 1);
 }
 
 /* Feeds the last token to the runs that the values of this step come from. */
 static int feed_sources(work *w, int32_t step) {
-  pf_row *rows = pf_alloc(w->n_t * N_SOURCES, sizeof *rows);
-  size_t n = 0;
+  size_t n = 0, most = 0;
+  for (size_t i = 0; i < w->n_t; i++)
+    most += w->t[i].n_from;
+  pf_row *rows = pf_alloc(most, sizeof *rows);
   int rc = rows ? PF_OK : PF_ENOMEM;
-  for (size_t i = 0; i < w->n_t && rc == PF_OK && step > 0; i++) {
+  for (size_t i = 0; i < w->n_t && step > 0; i++) {
     text *t = &w->t[i];
-    for (int s = 0; s < N_SOURCES && rc == PF_OK && !t->finish && acts(t, step); s++) {
-      if (!t->from[s])
-        continue;
-      int32_t pos = (int32_t)t->of[s]->q->enc.n - 1 + step;
-      t->taps[s] = (pf_tap){.hook = w->b.hook,
-                            .layer = w->b.layer,
-                            .head = -1,
-                            .pos_lo = pos,
-                            .pos_hi = pos + 1,
-                            .op = PF_OP_CAPTURE,
-                            .out = t->h[s]};
-      rc = pf_seq_set_taps(t->from[s], &t->taps[s], 1);
-      rows[n++] = (pf_row){.seq = t->from[s], .token = t->out.v[step - 1], .pos = pos, .out = -1};
-    }
+    for (size_t k = 0; k < t->n_from && rc == PF_OK && grows(w, t) && acts(t, step); k++)
+      if (t->from[k].seq)
+        rc = feed(w, t, &t->from[k], step, &rows[n++]);
   }
   if (rc == PF_OK)
     rc = pf_desk_eval(w->d, w->d->work.ctx, rows, n, NULL);
@@ -315,9 +354,9 @@ static void penalise(const work *w, const text *t, float *x) {
 /* Tokens of its prompt, or of one that its values come from. */
 static int32_t longest_prompt(const text *t) {
   size_t n = t->b->q->enc.n;
-  for (int s = 0; s < N_SOURCES; s++)
-    if (t->of[s] && t->of[s]->q->enc.n > n)
-      n = t->of[s]->q->enc.n;
+  for (size_t k = 0; k < t->n_from; k++)
+    if (t->from[k].b && t->from[k].b->q->enc.n > n)
+      n = t->from[k].b->q->enc.n;
   return (int32_t)n;
 }
 
@@ -337,10 +376,6 @@ static int take_token(const work *w, text *t, float *x, int32_t step) {
   return rc;
 }
 
-static bool grows(const text *t) {
-  return !t->finish && !t->like;
-}
-
 /* One token of every text that goes on. */
 static int step_texts(work *w, int32_t step, bool *more) {
   pf_row *rows = pf_alloc(w->n_t, sizeof *rows);
@@ -349,9 +384,10 @@ static int step_texts(work *w, int32_t step, bool *more) {
   for (size_t i = 0; i < w->n_t && rc == PF_OK; i++) {
     text *t = &w->t[i];
     int32_t pos = (int32_t)t->b->q->enc.n - 1 + step;
-    if (!grows(t))
+    if (!grows(w, t))
       continue;
-    bool put = acts(t, step) && make_value(w, t);
+    bool put = acts(t, step);
+    rc = put ? make_value(w, t) : PF_OK;
     t->tap = (pf_tap){.hook = w->b.hook,
                       .layer = w->b.layer,
                       .head = -1,
@@ -359,7 +395,8 @@ static int step_texts(work *w, int32_t step, bool *more) {
                       .pos_hi = pos + 1,
                       .op = t->c->v == V_MEAN ? PF_OP_ADD : PF_OP_REPLACE,
                       .value = t->value};
-    rc = pf_seq_set_taps(t->seq, &t->tap, put);
+    if (rc == PF_OK)
+      rc = pf_seq_set_taps(t->seq, &t->tap, put);
     rows[n] = (pf_row){.seq = t->seq,
                        .token = step ? t->out.v[step - 1] : t->b->q->enc.ids[pos],
                        .pos = pos,
@@ -370,25 +407,30 @@ static int step_texts(work *w, int32_t step, bool *more) {
     rc = pf_desk_eval(w->d, w->d->work.ctx, rows, n, w->logits);
   *more = false;
   for (size_t i = 0, k = 0; i < w->n_t && rc == PF_OK; i++) {
-    if (!grows(&w->t[i]))
+    if (!grows(w, &w->t[i]))
       continue;
     rc = take_token(w, &w->t[i], w->logits + k++ * w->vocab, step);
-    *more |= grows(&w->t[i]);
+    *more |= grows(w, &w->t[i]);
   }
   pf_free(rows);
   return rc;
 }
 
+/* Those of the work's turn. */
 static int grow_texts(work *w) {
   bool more = true;
   int rc = PF_OK;
   for (size_t i = 0; i < w->n_t && rc == PF_OK; i++)
-    rc = text_begin(w, &w->t[i]);
+    if (w->t[i].turn == w->turn)
+      rc = text_begin(w, &w->t[i]);
   for (int32_t step = 0; more && rc == PF_OK; step++) {
     rc = feed_sources(w, step);
     if (rc == PF_OK)
       rc = step_texts(w, step, &more);
   }
+  for (size_t i = 0; i < w->n_t; i++)
+    if (w->t[i].turn == w->turn)
+      text_end(&w->t[i]);
   return rc;
 }
 
@@ -574,20 +616,39 @@ static int text_row(const work *w, const text *t, bool full, json_t *rows) {
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
-static int add_text(work *w, size_t cell, const condition *c, schedule s) {
+/* Runs of the whole grid for every step are many: a cell's texts that need them grow by themselves,
+ * after the others. */
+static bool has_own_turn(const condition *c, schedule s) {
+  return c->sources == WHOLE_GRID && schedule_steps[s] > 1;
+}
+
+static int add_source(work *w, const text *t, size_t k, feeder *f) {
+  int x, y;
+  pf_base *b;
+  if (t->c->sources == WHOLE_GRID) {
+    x = (int)(k / w->p->grid.n_tasks);
+    y = (int)(k % w->p->grid.n_tasks);
+  } else if (t->c->sources & BIT(k)) {
+    source_who(w, t, (source)k, &x, &y);
+  } else {
+    return PF_OK;
+  }
+  int rc = pf_bases_want(&w->b, x, y, &b);
+  f->b = b;
+  return rc;
+}
+
+static int add_text(work *w, size_t cell, const condition *c, schedule s, int own_turn) {
   text *t = &w->t[w->n_t++];
-  *t = (text){.cell = cell, .c = c, .s = s};
+  *t = (text){.cell = cell, .c = c, .s = s, .turn = has_own_turn(c, s) ? own_turn : 0};
   int persona = c->persona == OWN ? persona_of(w, t) : c->persona;
   int rc = pf_bases_want(&w->b, persona, task_of(w, t), &t->b);
-  for (int k = 0; k < N_SOURCES && rc == PF_OK; k++) {
-    int x, y;
-    pf_base *b;
-    if (!(c->sources & BIT(k)))
-      continue;
-    source_who(w, t, (source)k, &x, &y);
-    rc = pf_bases_want(&w->b, x, y, &b);
-    t->of[k] = b;
-  }
+  t->n_from = c->sources == WHOLE_GRID ? w->p->n_cells : c->sources ? N_SOURCES : 0;
+  t->from = pf_calloc(t->n_from, sizeof *t->from);
+  if (!t->from)
+    t->n_from = 0, rc = PF_ENOMEM;
+  for (size_t k = 0; k < t->n_from && rc == PF_OK; k++)
+    rc = add_source(w, t, k, &t->from[k]);
   return rc;
 }
 
@@ -602,11 +663,11 @@ static int schedules_of(const pf_plan *p, bool full, const condition *c) {
   return !applies(p, full, c) ? 0 : full && c->schedules ? N_SCHEDULES : 1;
 }
 
-static int add_cell(work *w, size_t cell) {
+static int add_cell(work *w, size_t cell, int own_turn) {
   int rc = PF_OK;
   for (int i = 0; i < N_CONDITIONS; i++)
     for (int s = 0; s < schedules_of(w->p, w->full, &conditions[i]) && rc == PF_OK; s++)
-      rc = add_text(w, cell, &conditions[i], (schedule)s);
+      rc = add_text(w, cell, &conditions[i], (schedule)s, own_turn);
   return rc;
 }
 
@@ -651,12 +712,12 @@ static int run_group(work *w, const size_t *cells, size_t n) {
   int rc = PF_OK;
   w->n_t = 0;
   for (size_t i = 0; i < n && rc == PF_OK; i++)
-    rc = add_cell(w, cells[i]);
+    rc = add_cell(w, cells[i], (int)i + 1);
   if (rc == PF_OK && w->full)
     rc = whole_grid(w);
   if (rc == PF_OK)
     rc = pf_bases_run(&w->b);
-  if (rc == PF_OK)
+  for (w->turn = 0; w->turn <= (int)n && rc == PF_OK; w->turn++)
     rc = grow_texts(w);
   for (size_t i = 0; i < w->n_t && rc == PF_OK; i++)
     rc = w->t[i].like ? take_over(w, &w->t[i]) : w->full ? persona_scores(w, &w->t[i]) : PF_OK;
@@ -680,28 +741,31 @@ static int open_markers(work *w) {
 /* ---- what it takes --------------------------------------------------------------------------- */
 
 /* Texts, tokens of the runs that their values come from, and bytes of K,V behind prompts of n
- * tokens. */
+ * tokens: of texts that grow with other cells', and of those that grow by themselves. */
 typedef struct load {
-  uint64_t texts, beside, bytes;
+  uint64_t texts, beside, bytes, alone;
 } load;
+
+/* One text's. */
+static void add_load(const pf_desk *d, const condition *c, schedule s, size_t n, load *l) {
+  size_t more = (size_t)schedule_steps[s] - 1;
+  uint64_t runs = c->sources == WHOLE_GRID ? d->plan.n_cells - 1
+                                           : (uint64_t)__builtin_popcount(c->sources),
+           kv = pf_kv_bytes(d->work.ctx, n, n + more) / (size_t)d->plan.info->n_layers *
+                (size_t)stop_of(&d->plan),
+           bytes = pf_kv_bytes(d->work.ctx, n - 1, n - 1 + TOKENS) + runs * kv;
+  l->texts++;
+  l->beside += runs * more;
+  *(has_own_turn(c, s) ? &l->alone : &l->bytes) += bytes;
+}
 
 /* Of a cell alone; or of its task, whoever it is told to. */
 static load load_of(const pf_desk *d, bool full, bool of_task, size_t n) {
-  const pf_plan *p = &d->plan;
   load l = {0};
   for (int i = 0; i < N_CONDITIONS; i++)
-    for (int s = 0; s < schedules_of(p, full, &conditions[i]); s++) {
-      if ((conditions[i].persona != OWN && conditions[i].v == V_NONE) != of_task)
-        continue;
-      size_t more = (size_t)schedule_steps[s] - 1;
-      l.texts++;
-      l.bytes += pf_kv_bytes(d->work.ctx, n - 1, n - 1 + TOKENS);
-      for (int k = 0; k < N_SOURCES; k++)
-        if (conditions[i].sources & BIT(k)) {
-          l.beside += more;
-          l.bytes += pf_kv_bytes(d->work.ctx, n, n + more);
-        }
-    }
+    for (int s = 0; s < schedules_of(&d->plan, full, &conditions[i]); s++)
+      if ((conditions[i].persona != OWN && conditions[i].v == V_NONE) == of_task)
+        add_load(d, &conditions[i], (schedule)s, n, &l);
   return l;
 }
 
@@ -715,11 +779,12 @@ static uint64_t memory_of(const pf_desk *d, bool full, size_t n) {
   uint64_t row = (uint64_t)p->info->vocab_size * sizeof(float);
   pf_bases_bytes b = pf_bases_memory(d);
   load l = load_of(d, full, false, longest), t = load_of(d, full, true, longest);
+  uint64_t together = n * l.bytes + told * t.bytes;
   uint64_t judges =
       full ? (personas + 1) * pf_kv_bytes(d->work.ctx, longest - 1, longest - 1 + TOKENS) : 0;
   return pf_ctx_scratch_bytes(d->work.ctx, PF_CALL_ROWS, (int32_t)longest + TOKENS) +
          (n * l.texts + told * t.texts + PF_LOGIT_ROWS) * row + (full ? p->n_cells : n) * b.xy +
-         (1 + 2 * tasks + some) * b.whole + n * l.bytes + told * t.bytes + judges;
+         (1 + 2 * tasks + some) * b.whole + (together > l.alone ? together : l.alone) + judges;
 }
 
 /* Prompts, tokens of texts and of the runs beside them; of C2 what judges read too. */
@@ -728,9 +793,9 @@ static void add_cost(const pf_desk *d, size_t cell, bool full, pf_cost *cost) {
   load l = load_of(d, full, false, p->xy[cell].enc.n), t = load_of(d, full, true, 1);
   uint64_t texts = l.texts + (cell < p->grid.n_tasks || d->o->no_sharing ? t.texts : 0),
            read = TOKENS * texts * (full ? p->grid.n_personas + 2 : 1);
-  uint64_t rows = pf_bases_rows(d, cell) + l.beside + read;
-  cost->rows += rows;
-  cost->base += rows * (uint64_t)p->info->n_layers;
+  uint64_t rows = pf_bases_rows(d, cell) + read;
+  cost->rows += rows + l.beside;
+  cost->base += rows * (uint64_t)p->info->n_layers + l.beside * (uint64_t)stop_of(p);
   cost->scored += read;
 }
 
@@ -779,7 +844,7 @@ static int behaviour(pf_desk *d, const size_t *cells, size_t n, bool full) {
          together = cells_together(d, full);
   int32_t layer;
   w.vocab = (size_t)p->info->vocab_size;
-  w.b.layer = pf_paper_layer(PAPER_LAYER, p->info->n_layers);
+  w.b.layer = layer_of(p);
   int rc = pf_hook_find(p->model, "blocks.0.hook_resid_pre", &w.b.hook, &layer);
   if (rc == PF_OK)
     rc = open_markers(&w);

@@ -125,7 +125,8 @@ static double value(const json_t *line, const char *key) {
 }
 
 #define HAIKU_TASK "{\"key\":\"haiku\",\"text\":\"" HAIKU "\"}"
-#define BOOK_TASK  "{\"key\":\"book\",\"text\":\"Recommend a book worth reading and explain why.\"}"
+#define BOOK       "Recommend a book worth reading and explain why."
+#define BOOK_TASK  "{\"key\":\"book\",\"text\":\"" BOOK "\"}"
 #define PIRATE     "{\"key\":\"pirate\",\"text\":\"a pirate\"}"
 #define COOK       "{\"key\":\"cook\",\"text\":\"a chef\"}"
 
@@ -566,30 +567,52 @@ static void run_whole(pf_ctx *c, const pf_role_prompt *q, const int32_t *text, s
 
 enum { FREE_TOKENS = 12, FREE_WIDTH = 512 };
 
-/* Greedy tokens of a host in which, once or at every step, what enters the layer at the last token
- * is that of the persona's prompt with the same text behind it: whole passes, nothing kept. */
-static void greedy_in_host(const pf_role_prompt *xy, const pf_role_prompt *host, bool every,
+/* Prompts with the same text behind them, and the share of each in a value. */
+typedef struct made_of {
+  const pf_role_prompt *q[3];
+  double times[3];
+  size_t n;
+} made_of;
+
+/* What enters the layer at the last token of prompts and text, added up. */
+static void value_of(pf_ctx *c, const made_of *v, const int32_t *text, size_t k, pf_tap get,
+                     float *logits, float *out) {
+  static float h[3][FREE_WIDTH];
+  for (size_t i = 0; i < v->n; i++) {
+    get.pos_lo = (int32_t)(v->q[i]->enc.n + k) - 1;
+    get.pos_hi = get.pos_lo + 1;
+    get.out = h[i];
+    run_whole(c, v->q[i], text, k, &get, 1, logits);
+  }
+  for (size_t e = 0; e < FREE_WIDTH; e++) {
+    double sum = 0;
+    for (size_t i = 0; i < v->n; i++)
+      sum += v->times[i] * (double)h[i][e];
+    out[e] = (float)sum;
+  }
+}
+
+/* Greedy tokens of a host in which, for so many steps, what enters the layer at the last token is
+ * made of other prompts with the same text behind them: whole passes, nothing kept. */
+static void greedy_in_host(const made_of *v, const pf_role_prompt *host, size_t steps,
                            int32_t *text) {
   static float h[FREE_TOKENS][FREE_WIDTH];
   pf_model *m = tu_open(MODEL);
   pf_ctx *c = tu_ctx(m, 1);
   float *logits = tu_logits(m), margin;
-  pf_tap get = {.hook = tu_hook(m, "blocks.0.hook_resid_pre"), .head = -1}, put[FREE_TOKENS];
+  pf_tap get = {.hook = tu_hook(m, "blocks.0.hook_resid_pre"), .head = -1, .op = PF_OP_CAPTURE},
+         put[FREE_TOKENS];
   ck_assert_int_le(pf_model_get_info(m)->d_model, FREE_WIDTH);
   get.layer = pf_paper_layer(14, pf_model_get_info(m)->n_layers);
   for (size_t k = 0; k < FREE_TOKENS; k++) {
-    get.op = PF_OP_CAPTURE;
-    get.pos_lo = (int32_t)(xy->enc.n + k) - 1;
-    get.pos_hi = get.pos_lo + 1;
-    get.out = h[k];
-    if (k == 0 || every)
-      run_whole(c, xy, text, k, &get, 1, logits);
+    if (k < steps)
+      value_of(c, v, text, k, get, logits, h[k]);
     put[k] = get;
     put[k].op = PF_OP_REPLACE;
     put[k].pos_lo = (int32_t)(host->enc.n + k) - 1;
     put[k].pos_hi = put[k].pos_lo + 1;
     put[k].value = h[k];
-    run_whole(c, host, text, k, put, every ? k + 1 : 1, logits);
+    run_whole(c, host, text, k, put, k < steps ? k + 1 : steps, logits);
     text[k] = pf_argmax(logits, (size_t)pf_model_get_info(m)->vocab_size, &margin);
   }
   free(logits);
@@ -598,47 +621,66 @@ static void greedy_in_host(const pf_role_prompt *xy, const pf_role_prompt *host,
 }
 
 /* The first tokens of the recorded text. */
-static void same_text(const json_t *rows, const char *schedule, const int32_t *text) {
+static void same_text(const json_t *rows, const char *condition, const char *schedule,
+                      const int32_t *text) {
   const json_t *row;
   size_t i, found = 0;
   json_array_foreach(rows, i, row) {
     const json_t *ids = json_object_get(row, "ids");
-    if (strcmp(pf_js_str(row, "condition"), "host_oracle") != 0 ||
+    if (strcmp(pf_js_str(row, "persona"), "pirate") != 0 ||
+        strcmp(pf_js_str(row, "task"), "haiku") != 0 ||
+        strcmp(pf_js_str(row, "condition"), condition) != 0 ||
         strcmp(pf_js_str(row, "schedule"), schedule) != 0)
       continue;
     found++;
     for (size_t k = 0; k < FREE_TOKENS && k < json_array_size(ids); k++)
-      ck_assert_msg(json_integer_value(json_array_get(ids, k)) == text[k], "%s, token %zu",
-                    schedule, k);
+      ck_assert_msg(json_integer_value(json_array_get(ids, k)) == text[k], "%s, %s, token %zu",
+                    condition, schedule, k);
   }
   ck_assert_uint_eq(found, 1);
 }
 
-/* A host that runs free with residuals of the persona's prompt in it: as without any sharing. */
-START_TEST(texts_in_a_host) {
-  static const char *const schedules[] = {"once", "every_step"};
-  char path[700];
+static const char *const schedules[] = {"once", "window", "every_step"};
+static const size_t schedule_steps[] = {1, 3, FREE_TOKENS};
+
+/* Prompts of {a pirate, a chef, the baseline} with {a haiku, a book}. */
+static void make_prompts(pf_role_prompt q[3][2]) {
+  static const char *const personas[] = {"a pirate", "a chef", BASE_X}, *const tasks[] = {HAIKU,
+                                                                                          BOOK};
   pf_tok *t;
-  pf_role_prompt xy, host;
+  ck_assert_int_eq(pf_tok_open(&t, model), PF_OK);
+  for (int x = 0; x < 3; x++)
+    for (int y = 0; y < 2; y++)
+      ck_assert_int_eq(
+          pf_role_prompt_make(t, "As {persona}, {task}", personas[x], tasks[y], &q[x][y]), PF_OK);
+  pf_tok_close(t);
+}
+
+/* Texts under values that change with the text: a host that runs free with residuals of the
+ * persona's prompt in it, and the fit to the other cells, which of two personas and two tasks is
+ * the sum of the two neighbours less the cell across. As without any sharing. */
+START_TEST(texts_under_values) {
+  char path[700];
+  pf_role_prompt q[3][2];
   json_t *rows;
-  make_grid(PIRATE, HAIKU_TASK);
+  make_grid(PIRATE "," COOK, HAIKU_TASK "," BOOK_TASK);
   pf_study_opts o = opts("free", "2");
   o.protocol = "full";
   o.only = "C2";
   run(&o);
   snprintf(path, sizeof path, "%s/C2.jsonl", out("free"));
   ck_assert_int_eq(pf_js_lines(path, 1 << 26, &rows), PF_OK);
-  ck_assert_int_eq(pf_tok_open(&t, model), PF_OK);
-  ck_assert_int_eq(pf_role_prompt_make(t, "As {persona}, {task}", "a pirate", HAIKU, &xy), PF_OK);
-  ck_assert_int_eq(pf_role_prompt_make(t, "As {persona}, {task}", BASE_X, HAIKU, &host), PF_OK);
-  for (int k = 0; k < 2; k++) {
+  make_prompts(q);
+  made_of oracle = {{&q[0][0]}, {1}, 1}, fit = {{&q[0][1], &q[1][0], &q[1][1]}, {1, 1, -1}, 3};
+  for (int k = 0; k < 3; k++) {
     int32_t text[FREE_TOKENS];
-    greedy_in_host(&xy, &host, k, text);
-    same_text(rows, schedules[k], text);
+    greedy_in_host(&oracle, &q[2][0], schedule_steps[k], text);
+    same_text(rows, "host_oracle", schedules[k], text);
+    greedy_in_host(&fit, &q[0][0], schedule_steps[k], text);
+    same_text(rows, "A2", schedules[k], text);
   }
-  pf_role_prompt_free(&xy);
-  pf_role_prompt_free(&host);
-  pf_tok_close(t);
+  for (int i = 0; i < 6; i++)
+    pf_role_prompt_free(&q[i / 2][i % 2]);
   json_decref(rows);
 }
 END_TEST
@@ -1196,7 +1238,7 @@ int main(void) {
   tcase_add_test(t, experiments_share);
   if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);
-    tcase_add_test(t, texts_in_a_host);
+    tcase_add_test(t, texts_under_values);
     tcase_add_test(t, persona_words);
   }
   tcase_add_test(t, torn_record);
