@@ -16,6 +16,7 @@
 #include "analysis/diffreport.h"
 #include "analysis/jsonout.h"
 #include "analysis/ops.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -523,5 +524,6 @@ int pf_bisect_make(pf_diff **out, const pf_bisect_opts *o, const pf_snap_extra *
 }
 
 int pf_bisect_run(pf_diff **out, const pf_bisect_opts *o) {
+  PF_FP_PLAIN();
   return pf_bisect_make(out, o, NULL);
 }

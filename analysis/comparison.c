@@ -15,6 +15,7 @@
 #include "analysis/pageparts.h"
 #include "analysis/pagework.h"
 #include "analysis/verdict.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -696,6 +697,7 @@ static int check_out(const comparison *c, const char *out) {
 }
 
 int pf_report_compare(const char *const *dirs, size_t n, const char *out, int force) {
+  PF_FP_PLAIN();
   static const char *const others[] = {"comparison.html", NULL};
   comparison c = {0};
   if (n < 2 || n > MOST)

@@ -10,6 +10,7 @@
 #include "analysis/diff.h"
 #include "analysis/diffreport.h"
 #include "analysis/jsonout.h"
+#include "base/fpenv.h"
 #include "base/mem.h"
 #include "base/status.h"
 
@@ -342,6 +343,7 @@ static json_t *result_of(diff *d, json_t *ignored) {
 }
 
 int pf_diff_run(pf_diff **out, const pf_diff_opts *o) {
+  PF_FP_PLAIN();
   diff d = {.o = o, .tolerance = {o->atol, o->rtol, o->ulp}, .same = true};
   json_t *ignored = json_array();
   *out = NULL;
@@ -393,6 +395,7 @@ const json_t *pf_diff_result(const pf_diff *d) {
 }
 
 int pf_diff_report(const pf_diff *d, pf_format format, char **text, size_t *n) {
+  PF_FP_PLAIN();
   pf_buf b = {0};
   pf_diff_write(d->result, format, &b);
   *n = b.n;

@@ -396,6 +396,7 @@ static int adopt(pf_interventions **out, const char *name, json_t *root, const p
 
 int pf_interventions_parse(pf_interventions **out, const char *name, const char *text, size_t n,
                            const pf_model *m) {
+  PF_FP_PLAIN();
   json_t *root;
   *out = NULL;
   int rc = pf_js_text(name, text, n, &root);
@@ -403,6 +404,7 @@ int pf_interventions_parse(pf_interventions **out, const char *name, const char 
 }
 
 int pf_interventions_read(pf_interventions **out, const char *path, const pf_model *m) {
+  PF_FP_PLAIN();
   json_t *root;
   *out = NULL;
   int rc = pf_js_file(path, FILE_LIMIT, &root);

@@ -12,6 +12,7 @@
 #include "analysis/jsonout.h"
 #include "analysis/prompts.h"
 #include "base/clock.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -99,6 +100,7 @@ static int need_tokenizer(pf_batch *b, const char *dir) {
 }
 
 int pf_batch_read(pf_batch **out, const char *dir, const char *name, const char *text, size_t n) {
+  PF_FP_PLAIN();
   pf_batch *b = pf_calloc(1, sizeof *b);
   *out = NULL;
   if (!b)
@@ -370,6 +372,7 @@ int pf_batch_look(const char *out_dir) {
 
 int pf_batch_run(const pf_batch *b, const pf_model *m, const pf_batch_opts *o,
                  pf_many_stats *stats) {
+  PF_FP_PLAIN();
   run g = {.f = b, .p = &b->p, .o = o, .info = pf_model_get_info(m)};
   if (!o->out_dir == !o->write)
     return pf_fail(PF_EUSAGE, "records go to a folder or to a function, one of them");

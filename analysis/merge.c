@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "analysis/experiment.h"
+#include "base/fpenv.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -127,6 +128,7 @@ static int is_shard(const struct dirent *e) {
 
 int pf_study_merge(const char *out, const char *const *dirs, size_t n, const char *model,
                    const pf_study_opts *o) {
+  PF_FP_PLAIN();
   struct dirent **list;
   if (n)
     return merge(out, dirs, n, model, o);

@@ -17,6 +17,7 @@
 #include "analysis/paperpage.h"
 #include "analysis/study.h"
 #include "analysis/svg.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -913,6 +914,7 @@ static int write_page(page *g) {
 }
 
 int pf_report_make(const char *dir) {
+  PF_FP_PLAIN();
   page g = {.dir = dir};
   int rc =
       strlen(dir) > 4096 ? pf_fail(PF_EUSAGE, "the path of the folder is too long") : read_all(&g);

@@ -15,6 +15,7 @@
 
 #include "analysis/folder.h"
 #include "analysis/jsonout.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -517,5 +518,6 @@ int pf_snap_make(const pf_snap_opts *o, const pf_snap_extra *x, char digest[65])
 }
 
 int pf_snap_run(const pf_snap_opts *o, char digest[65]) {
+  PF_FP_PLAIN();
   return pf_snap_make(o, NULL, digest);
 }

@@ -17,6 +17,7 @@
 #include "analysis/findings.h"
 #include "analysis/jsonout.h"
 #include "base/clock.h"
+#include "base/fpenv.h"
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/par.h"
@@ -963,6 +964,7 @@ static int run_study(const pf_study_opts *o) {
 }
 
 int pf_study_run(const pf_study_opts *o) {
+  PF_FP_PLAIN();
   char dir[4400];
   pf_study_opts shard = *o;
   if (!is_shard(o) || !o->out_dir)

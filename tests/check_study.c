@@ -4,6 +4,7 @@
  * implementation: check_studyref. */
 #include "config.h"
 
+#include <fenv.h>
 #include <glob.h>
 #include <math.h>
 #include <stdarg.h>
@@ -498,6 +499,25 @@ static void same_experiments(const char *a, const char *b, const char *const *ke
     same_file(a, b, file);
   }
 }
+
+/* A caller that rounds upwards gets the files of one that does not, and keeps its mode. */
+START_TEST(another_rounding_mode) {
+  static const char *const files[] = {"results.jsonl", "C1.jsonl", "summary.json", "findings.json"};
+  make_grid(PIRATE "," COOK, HAIKU_TASK "," BOOK_TASK);
+  for (int up = 0; up < 2; up++) {
+    pf_study_opts o = opts(up ? "up" : "nearest", "2,5");
+    o.protocol = "full";
+    o.only = "additive,C1";
+    fesetround(up ? FE_UPWARD : FE_TONEAREST);
+    run(&o);
+    int mode = fegetround();
+    fesetround(FE_TONEAREST);
+    ck_assert_int_eq(mode, up ? FE_UPWARD : FE_TONEAREST);
+  }
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    same_file("nearest", "up", files[i]);
+}
+END_TEST
 
 /* What experiments take from one another, against each by itself: fewer row-layers, the same bytes.
  */
@@ -1239,6 +1259,7 @@ int main(void) {
   if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);
     tcase_add_test(t, texts_under_values);
+    tcase_add_test(t, another_rounding_mode);
     tcase_add_test(t, persona_words);
   }
   tcase_add_test(t, torn_record);

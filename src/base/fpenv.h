@@ -5,6 +5,7 @@
 #ifndef PF_BASE_FPENV_H
 #define PF_BASE_FPENV_H
 
+#include <fenv.h>
 #include <stdint.h>
 
 /* To a compiler a change of mode has nothing to do with arithmetic: it may compute what stands
@@ -37,5 +38,19 @@ static inline void pf_fp_leave(uint64_t saved) {
 #else
 #error "personaflow supports x86-64 and aarch64: the contract needs a flush-to-zero mode"
 #endif
+
+/* What reads and writes numbers outside the compute path does so in the mode that a process begins
+ * in, the C library's conversions included: up to the end of the block that begins with this, the
+ * caller's mode is put aside. Not for arithmetic in the same function (see above). */
+static inline fenv_t pf_fp_plain(void) {
+  fenv_t saved;
+  fegetenv(&saved);
+  fesetenv(FE_DFL_ENV);
+  return saved;
+}
+static inline void pf_fp_back(fenv_t *saved) {
+  fesetenv(saved);
+}
+#define PF_FP_PLAIN() fenv_t fp_caller __attribute__((unused, cleanup(pf_fp_back))) = pf_fp_plain()
 
 #endif
