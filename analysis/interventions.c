@@ -12,6 +12,7 @@
 #include "analysis/tensorfile.h"
 #include "base/buf.h"
 #include "base/fpenv.h"
+#include "base/io.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -405,10 +406,14 @@ int pf_interventions_parse(pf_interventions **out, const char *name, const char 
 
 int pf_interventions_read(pf_interventions **out, const char *path, const pf_model *m) {
   PF_FP_PLAIN();
-  json_t *root;
+  pf_buf b;
+  bool input = !strcmp(path, "-");
   *out = NULL;
-  int rc = pf_js_file(path, FILE_LIMIT, &root);
-  return rc == PF_OK ? adopt(out, path, root, m) : rc;
+  int rc = input ? pf_read_stdin(FILE_LIMIT, &b) : pf_read_file(path, FILE_LIMIT, &b);
+  if (rc == PF_OK)
+    rc = pf_interventions_parse(out, input ? "standard input" : path, pf_buf_str(&b), b.n, m);
+  pf_buf_free(&b);
+  return rc;
 }
 
 size_t pf_interventions_count(const pf_interventions *iv) {

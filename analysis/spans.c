@@ -328,6 +328,8 @@ static int slice(const char *text, const char *p, char close, pf_span in, pf_spa
     return pf_fail(PF_EUSAGE,
                    "position '%s': the range is empty: it ends before position %ld, its first",
                    text, in.lo + a);
+  if (open && b > n)
+    return pf_fail(PF_EUSAGE, "position '%s': outside: no text has so many tokens", text);
   if (a < 0 || b <= a || b > n)
     return pf_fail(PF_EUSAGE, "position '%s': outside: there are %ld tokens", text, n);
   *out = (pf_span){(int32_t)(in.lo + a), (int32_t)(in.lo + b)};

@@ -145,8 +145,8 @@ PF_API void pf_origin_free(pf_origin *o);
 /* ---- interventions as data
  * -------------------------------------------------------------------------------------- */
 
-/* An intervention file (schema "personaflow-interventions/1", doc/INTERVENTIONS.md), checked
- * against a model. */
+/* An intervention file (schema "personaflow-interventions/1", doc/INTERVENTIONS.md; "-" is standard
+ * input), checked against a model. */
 typedef struct pf_interventions pf_interventions;
 PF_API int pf_interventions_read(pf_interventions **out, const char *path, const pf_model *m);
 PF_API int pf_interventions_parse(pf_interventions **out, const char *name, const char *text,

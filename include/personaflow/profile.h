@@ -88,7 +88,8 @@ typedef struct pf_profile_opts {
   /* Tokens of the prompt (drawn, the same ones every time), tokens that each of `branches` branches
    * generates behind it, rows of one evaluation of the prompt (0: all), repeats. */
   int32_t prompt, generate, branches, chunk, repeats;
-  const char *interventions; /* a file, NULL: none; its actions have rows of their own */
+  const char *interventions; /* a file ("-": standard input), NULL: none; its actions have rows of
+                                their own */
   const char *out_dir;       /* profile.json, profile.csv, trace.json, report.html; NULL: none */
   int force;                 /* 1: writes over those of an earlier profile */
   pf_progress_fn progress;

@@ -38,8 +38,9 @@ static const cli_opt opts[] = {
     CLI_THREADS(args, o.threads),
     {"isa", 0, "ISA", "cap the instruction set (personaflow info lists them)", CLI_TEXT, AT(o.isa)},
     CLI_PRECISIONS(args, o.precision),
-    {"interventions", 0, "FILE", "their actions have rows of their own (doc/INTERVENTIONS.md)",
-     CLI_TEXT, AT(o.interventions)},
+    {"interventions", 0, "FILE",
+     "their actions have rows of their own (doc/INTERVENTIONS.md; - for standard input)", CLI_TEXT,
+     AT(o.interventions)},
     {"by", 0, "WHAT",
      "what a line of the table is: role (default; all layers of one), layer (all roles of one), "
      "row "

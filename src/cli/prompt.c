@@ -118,20 +118,9 @@ void cli_ready_free(cli_ready *r) {
   pf_ids_free(&r->ids);
 }
 
-static int read_interventions(const char *path, const pf_model *m, pf_interventions **iv) {
-  size_t n;
-  *iv = NULL;
-  if (strcmp(path, "-") != 0)
-    return pf_interventions_read(iv, path, m);
-  char *text = cli_read_text("-", &n);
-  int st = text ? pf_interventions_parse(iv, "standard input", text, n, m) : PF_EIO;
-  free(text);
-  return st;
-}
-
 int cli_interventions(const char *path, const pf_model *m, pf_ctx *c, const cli_ready *r,
                       pf_seq *seq, pf_interventions **iv) {
-  int st = read_interventions(path, m, iv);
+  int st = pf_interventions_read(iv, path, m);
   if (st == PF_OK)
     st = pf_interventions_bind(*iv, c, r->tok, &r->spans, seq);
   const char *line;
