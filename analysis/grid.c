@@ -49,11 +49,27 @@ static int check_schema(const json_t *root, const char *name) {
       strncmp(schema, "personaflow-markers/", 20) ? "" : "; study --markers takes this file");
 }
 
+/* All of them in one line: who writes a file by hand mends it once. */
+static int check_needed(const json_t *root, const char *name) {
+  pf_buf list = {0};
+  size_t n = 0;
+  for (size_t i = 0; i < N_KEYS; i++)
+    if (keys[i].needed && !json_object_get(root, keys[i].name))
+      pf_buf_printf(&list, "%s\"%s\"", n++ ? ", " : "", keys[i].name);
+  int rc = pf_buf_status(&list);
+  if (rc == PF_OK && n)
+    rc = pf_fail(PF_EINPUT, "%s: the key%s %s %s missing", name, n > 1 ? "s" : "",
+                 pf_buf_str(&list), n > 1 ? "are" : "is");
+  pf_buf_free(&list);
+  return rc;
+}
+
 static int check_keys(const json_t *root, const char *name) {
+  int rc = check_needed(root, name);
+  if (rc != PF_OK)
+    return rc;
   for (size_t i = 0; i < N_KEYS; i++) {
     const json_t *v = json_object_get(root, keys[i].name);
-    if (!v && keys[i].needed)
-      return pf_fail(PF_EINPUT, "%s: the key \"%s\" is missing", name, keys[i].name);
     if (v && json_typeof(v) != keys[i].type)
       return pf_fail(PF_EINPUT, "%s: \"%s\" has the wrong type", name, keys[i].name);
   }

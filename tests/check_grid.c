@@ -47,6 +47,7 @@ static const struct {
     {"{\"schema\":\"personaflow-grid/1\",\"name\":\"\"," TPL BASE P1 T1 "}",
      "\"name\" wants a text"},
     {HEAD BASE P1 T1 "}", "\"template\" is missing"},
+    {HEAD T1 "}", "the keys \"template\", \"baseline\", \"personas\" are missing"},
     {HEAD "\"template\":3," BASE P1 T1 "}", "wrong type"},
     {HEAD TPL BASE P1 T1 ",\"persona\":1}", "unknown key \"persona\""},
     {HEAD TPL TPL BASE P1 T1 "}", "invalid JSON"},
