@@ -27,7 +27,7 @@ typedef struct diff {
   const pf_diff_opts *o;
   pf_tolerance tolerance;
   pf_snap a, b;
-  bool foreign, swapped; /* b is no snapshot; it was named first */
+  bool foreign, swapped; /* one side is no snapshot; it was named first, and `a` is the second */
   pf_points points;      /* of both, in a's order, hooks of a's configuration */
   json_t *prompts, *settings, *first, *tensors;
   bool same;
@@ -245,10 +245,14 @@ static int compare_snaps(diff *d) {
 
 /* ---- values of another program --------------------------------------------------------------- */
 
+static const char *foreign_path(const diff *d) {
+  return d->swapped ? d->o->a : d->o->b;
+}
+
 static int only_prompt(const diff *d, size_t *k) {
   if (!d->o->prompt && d->a.n_prompts > 1)
     return pf_fail(PF_EUSAGE, "%s: holds %zu prompts: say whose values %s has with --prompt ID",
-                   d->a.dir, d->a.n_prompts, d->o->b);
+                   d->a.dir, d->a.n_prompts, foreign_path(d));
   for (*k = 0; d->o->prompt && *k < d->a.n_prompts; (*k)++)
     if (chosen(d, pf_snap_id(&d->a, *k)))
       break;
@@ -257,28 +261,30 @@ static int only_prompt(const diff *d, size_t *k) {
 }
 
 static int compare_foreign(diff *d, json_t *ignored) {
-  const char *path = d->swapped ? d->o->a : d->o->b;
   size_t k = 0;
   pf_snap_prompt p = {0};
-  pf_values va = {0}, vb = {0};
+  pf_values ours = {0}, theirs = {0};
   pf_prompt_diff r;
   int rc = only_prompt(d, &k);
   if (rc == PF_OK)
     rc = pf_snap_read(&d->a, k, &p);
   if (rc == PF_OK)
-    rc = pf_values_of_snap(&va, &d->a, k, &d->points);
+    rc = pf_values_of_snap(&ours, &d->a, k, &d->points);
   if (rc == PF_OK)
-    rc = pf_values_foreign(&vb, path, &d->a, &p.blocks, ignored);
+    rc = pf_values_foreign(&theirs, foreign_path(d), &d->a, &p.blocks, ignored);
   pf_blocks b = p.blocks;
-  b.all = rc == PF_OK ? vb.n_pos : b.all;
-  pf_comparison c = {.points = &d->points, .blocks = b, .va = &va, .vb = &vb};
-  c.tolerance = d->tolerance;
+  b.all = rc == PF_OK ? theirs.n_pos : b.all;
+  pf_comparison c = {.points = &d->points,
+                     .blocks = b,
+                     .va = d->swapped ? &theirs : &ours,
+                     .vb = d->swapped ? &ours : &theirs,
+                     .tolerance = d->tolerance};
   if (rc == PF_OK)
     rc = pf_compare(&c, &r);
   if (rc == PF_OK)
     keep(d, p.id, prompt_json(d, p.id, &r, &b, NULL, NULL));
-  pf_values_free(&va);
-  pf_values_free(&vb);
+  pf_values_free(&ours);
+  pf_values_free(&theirs);
   pf_snap_prompt_free(&p);
   return rc;
 }
@@ -336,10 +342,9 @@ static json_t *tolerance_json(const pf_tolerance *t) {
 
 static json_t *result_of(diff *d, json_t *ignored) {
   return json_pack("{s:s s:s s:s s:b s:o s:O* s:O s:O* s:O s:O}", "schema", "personaflow-diff/1",
-                   "a", d->swapped ? d->o->b : d->o->a, "b", d->swapped ? d->o->a : d->o->b, "same",
-                   d->same, "tolerance", tolerance_json(&d->tolerance), "first", d->first,
-                   "settings", d->settings, "tensors", d->tensors, "prompts", d->prompts, "ignored",
-                   ignored);
+                   "a", d->o->a, "b", d->o->b, "same", d->same, "tolerance",
+                   tolerance_json(&d->tolerance), "first", d->first, "settings", d->settings,
+                   "tensors", d->tensors, "prompts", d->prompts, "ignored", ignored);
 }
 
 int pf_diff_run(pf_diff **out, const pf_diff_opts *o) {

@@ -459,6 +459,34 @@ START_TEST(hugging_face_names) {
 }
 END_TEST
 
+/* A and B are as they were named, the snapshot first or last: rtol is of B's values. */
+START_TEST(the_order_is_the_callers) {
+  pf_snap_opts o = opts("s", IDS);
+  pf_snap s;
+  pf_diff *d;
+  o.full = 1;
+  make(&o);
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
+  pf_tensor t = taken(&s, "blocks.2.hook_resid_pre", "hidden_states.2");
+  const char *file = in("twice.safetensors");
+  t.data[3] *= 2;
+  ck_assert_int_eq(pf_safetensors_write(file, &t, 1, NULL), PF_OK);
+  for (int first = 0; first < 2; first++) {
+    pf_diff_opts q;
+    pf_diff_defaults(&q);
+    q.a = first ? file : o.out_dir;
+    q.b = first ? o.out_dir : file;
+    q.rtol = .6;
+    ck_assert_msg(pf_diff_run(&d, &q) == PF_OK, "%s", pf_last_error());
+    ck_assert_str_eq(json_string_value(json_object_get(pf_diff_result(d), "a")), q.a);
+    ck_assert_int_eq(pf_diff_same(d), !first);
+    pf_diff_free(d);
+  }
+  pf_tensor_free(&t);
+  pf_snap_close(&s);
+}
+END_TEST
+
 /* Four positions, four heads: [position, head, key] and [head, position, key] have one shape. */
 START_TEST(as_many_positions_as_heads) {
   static const char *const names[] = {"hook_pattern", "hook_attn_scores", "hook_attn_scores_raw"};
@@ -737,6 +765,7 @@ int main(void) {
   tcase_add_test(t, tokens_come_after_their_logits);
   tcase_add_test(t, ulps_and_tolerances);
   tcase_add_test(t, hugging_face_names);
+  tcase_add_test(t, the_order_is_the_callers);
   tcase_add_test(t, as_many_positions_as_heads);
   tcase_add_test(t, damage_is_found);
   tcase_add_test(t, tolerances_are_for_other_weights_too);
