@@ -22,6 +22,13 @@ awk -F, 'n && NF != n { exit 1 } { n = NF } END { exit NR != 3 }' "$out/csv" || 
 if command -v python3 >/dev/null; then
   python3 -c 'import json, sys; json.load(open(sys.argv[1])); [json.loads(l) for l in open(sys.argv[2])]' "$out/json" "$out/jsonl" || fail "the JSON is none"
 fi
+for m in demo-gemma2:2135040 demo-qwen2:2217600; do # as many as the tensors have
+  for b in 'bench/model --smoke' 'personaflow bench'; do
+    # shellcheck disable=SC2086
+    "${emulator[@]}" ./$b -m "$srcdir/data/models/${m%:*}" --precision bf16 -p 1 -n 0 -r 1 --no-warmup -o jsonl 2>/dev/null |
+      grep -qE "\"model_n_params\": ?${m#*:}," || fail "$b: ${m%:*} has not ${m#*:} parameters"
+  done
+done
 bench --precision int8 -p 8 -n 2 -r 1 --targets >"$out/targets"
 [ "$(grep -cE '^\| demo-qwen2 int8, .*\| (met|\*\*not met\*\*) \|$' "$out/targets")" -eq 7 ] || fail "not seven targets"
 for isa in avx2 neon; do
