@@ -552,7 +552,8 @@ static void verdict_figures(const comparison *c, const json_t *result, pf_buf *b
 }
 
 static void verdicts(const comparison *c, const json_t *result, pf_buf *b) {
-  puts_(b, "<h2>Verdicts</h2>\n<p>One row a hypothesis and place. Tested layers are counted, since "
+  puts_(b, "<h2>Verdicts</h2>\n<p>One row a hypothesis and place. Tested layers are counted from "
+           "1, since "
            "models have different depths. The last column: in how many models is the verdict the "
            "same, each counted once, in f32 [of those here, at most of three]?</p>\n");
   verdict_table(c, result, false, b);
@@ -609,7 +610,8 @@ static void sweep_table(const comparison *c, const json_t *result, pf_buf *b) {
   puts_(b,
         "<h2>The additive value</h2>\n<p>Median KL over ten tokens, nats, when the additive value "
         "is put at a "
-        "position and a tested layer. A KL that one precision has and another lacks is "
+        "position and a tested layer (counted from 1: Studies says which they are). A KL that one "
+        "precision has and another lacks is "
         "rounding.</p>\n"
         "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">position, tested layer</th>");
   header_cells(c, b);
@@ -628,12 +630,22 @@ static void sweep_table(const comparison *c, const json_t *result, pf_buf *b) {
   puts_(b, "</table></div>\n");
 }
 
+/* "2, 3, 4": what "tested layer 2" of the tables below is in this study. */
+static void tested_cell(const study *s, pf_buf *b) {
+  const json_t *layer;
+  size_t i;
+  puts_(b, "<td class=\"t\">");
+  json_array_foreach(json_object_get(s->manifest, "layers"), i, layer)
+      pf_buf_printf(b, "%s%d", i ? ", " : "", (int)json_integer_value(layer));
+  puts_(b, "</td></tr>\n");
+}
+
 static void studies_table(const comparison *c, pf_buf *b) {
   puts_(b, "<h2>Studies</h2>\n<div class=\"wide\"><table><tr><th class=\"t\">folder</th><th "
            "class=\"t\">model</th>"
            "<th class=\"t\">precision</th><th class=\"t\">protocol</th><th "
            "class=\"t\">grid</th><th>cells</th>"
-           "<th>layers</th></tr>\n");
+           "<th>layers</th><th class=\"t\">of them tested</th></tr>\n");
   for (size_t i = 0; i < c->n; i++) {
     const study *s = &c->s[i];
     const char *texts[] = {s->dir, pf_js_str(model_of(s), "name"), precision_of(s),
@@ -645,9 +657,10 @@ static void studies_table(const comparison *c, pf_buf *b) {
       pf_html_text(b, texts[k]);
       puts_(b, "</td>");
     }
-    pf_buf_printf(b, "<td>%d</td><td>%d</td></tr>\n",
+    pf_buf_printf(b, "<td>%d</td><td>%d</td>",
                   (int)json_integer_value(json_object_get(s->manifest, "cells")),
                   (int)json_integer_value(json_object_get(model_of(s), "n_layers")));
+    tested_cell(s, b);
   }
   puts_(b, "</table></div>\n");
 }
