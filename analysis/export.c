@@ -253,22 +253,17 @@ static json_t *keys_json(const pf_grid_item *items, size_t n) {
   return a;
 }
 
-static const char *base_name(const char *path) {
-  const char *slash = strrchr(path, '/');
-  return slash && slash[1] ? slash + 1 : path;
-}
-
 static json_t *summary_json(const view *v, double *x) {
   const pf_plan *p = v->p;
+  char *name = pf_model_name(p->info->dir);
   const pf_published *known = pf_published_match(p->info);
-  const char *name = base_name(p->info->dir);
   json_t *decomposition = json_object(), *causal = json_object();
   for (size_t i = 0; i < p->grid.n_probes; i++) {
     const char *probe = pf_probe_names[p->grid.probes[i]];
     json_object_set_new(decomposition, probe, decomposition_json(v, i, x));
     json_object_set_new(causal, probe, causal_json(v, i, x));
   }
-  return json_pack(
+  json_t *summary = json_pack(
       "{s:s,s:s,s:s,s:s,s:i,s:i,s:o,s:o,s:O,s:O,s:i,s:o,s:o}", "schema", "personaflow-summary/1",
       "precision", precision_of(p), "model_key", known ? known->key : name, "model_name",
       known ? known->name : name, "n_layers", p->info->n_layers, "d_model", p->info->d_model,
@@ -276,6 +271,8 @@ static json_t *summary_json(const view *v, double *x) {
       keys_json(p->grid.tasks, p->grid.n_tasks), "probes", json_object_get(p->head, "probes"),
       "layers_to_test", json_object_get(p->head, "layers"), "n_eval", PF_SCORED, "decomposition",
       decomposition, "causal", causal);
+  pf_free(name);
+  return summary;
 }
 
 /* ---- manifest.json
@@ -295,13 +292,15 @@ static json_t *kernels_json(void) {
 }
 
 static json_t *model_json(const pf_model_info *i) {
+  char *name = pf_model_name(i->dir);
   const pf_published *known = pf_published_match(i);
   json_t *m = json_pack(
-      "{s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:I,s:o}", "name", base_name(i->dir), "arch",
-      i->arch, "n_layers", i->n_layers, "d_model", i->d_model, "n_heads", i->n_heads, "n_kv_heads",
+      "{s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:I,s:o}", "name", name, "arch", i->arch,
+      "n_layers", i->n_layers, "d_model", i->d_model, "n_heads", i->n_heads, "n_kv_heads",
       i->n_kv_heads, "d_head", i->d_head, "d_ff", i->d_ff, "vocab_size", i->vocab_size,
       "weights_dtype", i->weights_dtype, "weights_sha256", i->weights_sha256, "weight_bytes",
       (json_int_t)i->weight_bytes, "repetition_penalty", pf_js_num(i->repetition_penalty));
+  pf_free(name);
   if (i->s8_group)
     json_object_set_new(m, "s8_group", json_integer(i->s8_group));
   json_object_set_new(m, "shaped_as", known ? json_string(known->name) : json_null());

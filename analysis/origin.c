@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/study.h"
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -61,6 +62,32 @@ static char *model_path(const char *dir) {
   bool dots = length == strspn(last, ".") && length <= 2;
   char *real = dots ? realpath(dir, NULL) : NULL;
   return real ? real : strndup(dir, n);
+}
+
+/* Cuts the last part off and returns it; NULL: there is none. */
+static const char *take_last(char *path) {
+  char *slash = strrchr(path, '/');
+  if (!slash)
+    return NULL;
+  *slash = '\0';
+  return slash + 1;
+}
+
+char *pf_model_name(const char *dir) {
+  static const char repo[] = "models--";
+  char *path = model_path(dir);
+  if (!path)
+    return NULL;
+  const char *name = take_last(path), *parent = name ? take_last(path) : NULL;
+  if (parent && !strcmp(parent, "snapshots")) {
+    const char *last = take_last(path), *of = last ? last : path;
+    if (!strncmp(of, repo, sizeof repo - 1))
+      for (name = of; (of = strstr(name, "--"));)
+        name = of + 2;
+  }
+  char *text = pf_strdup(name && *name ? name : path);
+  free(path);
+  return text;
 }
 
 static int add_model(pf_origin *o, const pf_model *m) {

@@ -73,6 +73,10 @@ int32_t pf_plan_site(const pf_role_prompt *q, pf_probe probe);
 /* Tokens that two prompts share from the start, at most `limit`. */
 int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32_t limit);
 
+/* What results call the model of a directory: its last part; NAME of a snapshot in the Hugging Face
+ * cache (models--ORG--NAME/snapshots/COMMIT). pf_free; NULL: out of memory. */
+char *pf_model_name(const char *dir);
+
 /* Files of a finished run; NULL-terminated. */
 extern const char *const pf_study_outputs[];
 

@@ -7,7 +7,11 @@
 #include <fenv.h>
 #include <glob.h>
 #include <math.h>
+#include <limits.h>
 #include <stdarg.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "analysis/experiment.h"
 #include "analysis/findings.h"
@@ -760,6 +764,41 @@ START_TEST(dry_run_writes_nothing) {
 }
 END_TEST
 
+/* What results call the model, however its folder was named. */
+START_TEST(model_names) {
+  enum { N = 4 };
+  char path[N][1200], hub[600], inside[700], was[PATH_MAX];
+  const char *names[N] = {"demo-gemma2", "demo-gemma2", "tiny-it", "demo-gemma2"};
+  make_grid(PIRATE, HAIKU_TASK);
+  snprintf(hub, sizeof hub, "%s/models--acme--tiny-it", dir);
+  snprintf(inside, sizeof inside, "%s/snapshots", hub);
+  ck_assert(mkdir(hub, 0777) == 0 && mkdir(inside, 0777) == 0);
+  snprintf(path[0], sizeof path[0], "%s", model);
+  snprintf(path[1], sizeof path[1], "%s//", model);
+  snprintf(path[2], sizeof path[2], "%s/0123456789abcdef0123456789abcdef01234567", inside);
+  snprintf(path[3], sizeof path[3], ".");
+  char *real = realpath(model, NULL);
+  ck_assert(real && symlink(real, path[2]) == 0 && getcwd(was, sizeof was));
+  for (int i = 0; i < N; i++) {
+    char name[8];
+    json_t *summary;
+    pf_buf b;
+    snprintf(name, sizeof name, "n%d", i);
+    pf_study_opts o = opts(name, "3");
+    o.model = path[i];
+    ck_assert(i < 3 || chdir(real) == 0);
+    run(&o);
+    ck_assert(chdir(was) == 0);
+    read_file(name, "summary.json", &b);
+    ck_assert_int_eq(pf_js_text("summary", b.s, b.n, &summary), PF_OK);
+    ck_assert_str_eq(json_string_value(json_object_get(summary, "model_name")), names[i]);
+    json_decref(summary);
+    pf_buf_free(&b);
+  }
+  free(real);
+}
+END_TEST
+
 START_TEST(wrong_options) {
   make_grid(PIRATE, HAIKU_TASK);
   pf_study_opts o = opts("x", "8");
@@ -1265,6 +1304,7 @@ int main(void) {
   tcase_add_test(t, torn_record);
   tcase_add_test(t, nothing_is_overwritten);
   tcase_add_test(t, dry_run_writes_nothing);
+  tcase_add_test(t, model_names);
   tcase_add_test(t, wrong_options);
   tcase_add_test(t, early_eos);
   tcase_add_test(t, answer_tasks);
