@@ -48,9 +48,10 @@ int32_t pf_shared_prefix(const pf_role_prompt *a, const pf_role_prompt *b, int32
 
 int pf_plan_say(const pf_plan *p, const char *persona, const char *task, pf_role_prompt *out) {
   const pf_paraphrase *by = p->paraphrase;
-  if (by && by->system)
-    return pf_role_prompt_make_system(p->tok, by->system, by->text, persona, task, out);
-  return pf_role_prompt_make(p->tok, by ? by->text : p->grid.template_, persona, task, out);
+  int rc = by && by->system
+               ? pf_role_prompt_make_system(p->tok, by->system, by->text, persona, task, out)
+               : pf_role_prompt_make(p->tok, by ? by->text : p->grid.template_, persona, task, out);
+  return rc != PF_OK && by ? pf_fail_prefix(rc, "paraphrase %s", by->key) : rc;
 }
 
 int pf_plan_say_host(const pf_plan *p, size_t host, const char *task, pf_role_prompt *out) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * personaflow bench: tokens a second, with the options and outputs of llama-bench where they mean
  * the same. */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ typedef struct args {
     size_t n;
   } precision;
   list p, n, npl;
-  int output, quiet;
+  int output, quiet, broken; /* broken: why standard output takes no more */
   size_t lines;
 } args;
 
@@ -165,7 +166,8 @@ static int print_line(void *user, const char *json) {
   }
   a->lines++;
   json_decref(o);
-  return fflush(stdout) == 0 ? PF_OK : PF_EIO;
+  a->broken = fflush(stdout) == 0 ? 0 : errno;
+  return a->broken ? PF_EIO : PF_OK;
 }
 
 static int run(args *a) {
@@ -185,6 +187,10 @@ static int run(args *a) {
       a->o.precision = a->precision.v[p];
       rc = pf_bench_run(&a->o, a->model.v[m]);
     }
+  if (a->broken) {
+    fprintf(stderr, "personaflow: standard output: cannot write: %s\n", strerror(a->broken));
+    return 3;
+  }
   if (a->output == JSON && a->lines)
     puts("\n]");
   return rc == PF_OK ? 0 : cli_fail(rc);

@@ -41,11 +41,5 @@ int cmd_grid(int argc, char **argv) {
     return cli_usage("grid", argc == optind ? "a grid is needed" : "one grid and one model");
   rc = argc - optind == 1 ? pf_grid_describe(argv[optind], NULL, 0, cli_print_line, stdout)
                           : with_model(argv[optind], argv[optind + 1]);
-  if (rc != PF_OK)
-    return cli_fail(rc);
-  if (fflush(stdout) != 0 || ferror(stdout)) {
-    fputs("personaflow: standard output: cannot write\n", stderr);
-    return 3;
-  }
-  return 0;
+  return rc == PF_OK ? 0 : cli_fail(rc);
 }

@@ -84,11 +84,11 @@ int main(int argc, char **argv) {
   }
   if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
     help(stdout);
-    return 0;
+    return finish(0);
   }
   if (!strcmp(argv[1], "--version")) {
     printf("personaflow %s (numerics contract %d)\n", pf_version(), pf_contract_version());
-    return 0;
+    return finish(0);
   }
   return run_named(argv + 1, argc - 1);
 }
