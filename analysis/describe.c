@@ -159,6 +159,14 @@ static int prompts(const teller *w) {
  * -----------------------------------------------------------------------------------------------------
  */
 
+/* What `study --baseline` takes, by key. */
+static void baselines(const teller *w) {
+  for (size_t i = 0; i < w->c->n_base_personas; i++)
+    say(w, "baseline persona %s: %.300s", w->c->base_personas[i].key, w->c->base_personas[i].text);
+  for (size_t i = 0; i < w->c->n_base_tasks; i++)
+    say(w, "baseline task %s: %.300s", w->c->base_tasks[i].key, w->c->base_tasks[i].text);
+}
+
 static void head(const teller *w) {
   const pf_grid *g = w->g;
   const pf_controls *c = w->c;
@@ -173,8 +181,8 @@ static void head(const teller *w) {
         c->paraphrases[i].system ? " [user] " : "", c->paraphrases[i].text);
   for (size_t i = 0; i < c->n_hosts; i++)
     say(w, "host %s: %.300s", c->hosts[i].key, c->hosts[i].text);
-  say(w, "baselines: %zu personas, %zu tasks; neutral personas: %zu; conflicting cells: %zu",
-      c->n_base_personas, c->n_base_tasks, c->n_neutral, c->n_conflicts);
+  baselines(w);
+  say(w, "neutral personas: %zu; conflicting cells: %zu", c->n_neutral, c->n_conflicts);
 }
 
 int pf_grid_describe(const char *grid, const pf_tok *t, int32_t max_positions,

@@ -287,6 +287,9 @@ START_TEST(described) {
   ck_assert_int_eq(pf_grid_describe("demo", NULL, 0, take_line, &l), PF_OK);
   ck_assert(strstr(l.all, "grid demo: 6 personas x 4 tasks = 24 cells") != NULL);
   ck_assert(strstr(l.all, "pirate__haiku") == NULL);
+  /* the keys that study --baseline takes */
+  ck_assert(strstr(l.all, "\nbaseline persona ordinary: ") != NULL);
+  ck_assert(strstr(l.all, "\nbaseline task topic: ") != NULL);
   l = (lines){0};
   ck_assert_msg(pf_grid_describe("demo", t, 512, take_line, &l) == PF_OK, "%s", pf_last_error());
   /* bos | start user As | a pirate | , task | header */
