@@ -284,7 +284,7 @@ typedef struct pf_tap {
   float *out;  /* PF_OP_CAPTURE */
   size_t out_stride;
   int32_t n_keys; /* hooks over keys: keys a head has in value/out; not read of others */
-  uint64_t fired; /* rows it acted on (written by pf_eval) */
+  uint64_t fired; /* rows it acted on: pf_eval counts it up, in every call */
 } pf_tap;
 
 /* Sets the sequence's actions in place of those it has (n = 0: none); the array and what it points

@@ -11,7 +11,7 @@ extern "C" {
 
 typedef struct pf_tok pf_tok;
 
-/* dir: a resolved model directory (tokenizer.json, tokenizer_config.json, config.json). */
+/* dir: a resolved model directory (tokenizer.json, tokenizer_config.json, chat_template.jinja). */
 PF_API int pf_tok_open(pf_tok **out, const char *dir);
 PF_API void pf_tok_close(pf_tok *t);
 PF_API int32_t pf_tok_vocab_size(const pf_tok *t); /* highest id + 1 */
