@@ -172,14 +172,17 @@ static char *read_stream(FILE *f, size_t *n) {
   return NULL;
 }
 
+const char *cli_text_name(const char *path) {
+  return strcmp(path, "-") != 0 ? path : "standard input";
+}
+
 char *cli_read_text(const char *path, size_t *n) {
   bool std = !strcmp(path, "-");
   FILE *f = std ? stdin : fopen(path, "rb");
   errno = f ? 0 : errno;
   char *s = f ? read_stream(f, n) : NULL;
   if (!s)
-    fprintf(stderr, "personaflow: %s: cannot read: %s\n", std ? "standard input" : path,
-            strerror(errno));
+    fprintf(stderr, "personaflow: %s: cannot read: %s\n", cli_text_name(path), strerror(errno));
   if (f && !std)
     fclose(f);
   return s;

@@ -44,5 +44,7 @@ const volatile int *cli_stop_on_signals(void);
 /* All of standard input (or a file; "-" is standard input) as a heap string; PF_EINPUT/PF_EIO with
  * a line on stderr. */
 char *cli_read_text(const char *path, size_t *n);
+/* What error lines call it. */
+const char *cli_text_name(const char *path);
 
 #endif

@@ -29,8 +29,7 @@ static int read_prompts(const cli_many *a, const char *dir, pf_batch **out) {
   char *text = cli_read_text(a->prompts, &n);
   if (!text)
     return 3;
-  const char *name = strcmp(a->prompts, "-") != 0 ? a->prompts : "standard input";
-  int st = pf_batch_read(out, dir, name, text, n);
+  int st = pf_batch_read(out, dir, cli_text_name(a->prompts), text, n);
   free(text);
   if (st == PF_OK && a->out_dir && !a->resume && !a->force)
     st = pf_batch_look(a->out_dir);

@@ -10,7 +10,7 @@
 static int bad(const char *path, const char *what) {
   fprintf(stderr,
           "personaflow: %s: %s; wanted is [{\"role\": \"user\", \"content\": \"...\"}, ...]\n",
-          path, what);
+          cli_text_name(path), what);
   return 3;
 }
 
@@ -63,8 +63,8 @@ int cli_messages_read(const char *path, cli_messages *out) {
   json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
   free(text);
   if (!root) {
-    fprintf(stderr, "personaflow: %s: invalid JSON: line %d, column %d: %s\n", path, e.line,
-            e.column, e.text);
+    fprintf(stderr, "personaflow: %s: invalid JSON: line %d, column %d: %s\n", cli_text_name(path),
+            e.line, e.column, e.text);
     return 3;
   }
   out->json = root;

@@ -2,7 +2,6 @@
  * personaflow snap MODEL: records what a model computes. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/opts.h"
 
@@ -52,8 +51,7 @@ static int snap(pf_snap_opts *o) {
   if (!text)
     return 3;
   o->prompts = text;
-  if (!strcmp(o->prompts_name, "-"))
-    o->prompts_name = "standard input";
+  o->prompts_name = cli_text_name(o->prompts_name);
   o->stop = cli_stop_on_signals();
   int rc = pf_snap_run(o, digest);
   free(text);
