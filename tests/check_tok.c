@@ -573,6 +573,7 @@ START_TEST(test_chat_refused) {
       {{{"user", "u"}, {"developer", "d"}}, 2, "qwen2", "role 'developer'"},
       {{{"user", "u"}}, 0, "qwen2", "at least one message"},
       {{{"user", "\xff"}}, 1, "qwen2", "invalid UTF-8"},
+      {{{"user", "a \xff"}}, 1, "gemma2", "invalid UTF-8"}, /* nothing to trim */
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     bool gemma = !strcmp(cases[i].arch, "gemma2");
@@ -584,6 +585,26 @@ START_TEST(test_chat_refused) {
     ck_assert_ptr_null(text);
     pf_tok_close(t);
   }
+}
+END_TEST
+
+/* A role is the caller's text too; and Gemma's template begins with a token that has to be there.
+ */
+START_TEST(test_chat_role) {
+  pf_tok *g = chat_tok("tests/golden/tok/gemma", "gemma2"),
+         *q = chat_tok("tests/golden/tok/qwen", "gemma2");
+  const pf_message m[] = {{"user", "u"}, {"<bos>", "a"}};
+  pf_encoding e = {0};
+  char *text;
+  ck_assert_int_eq(pf_chat_encode(g, m, 2, 0, &e, &text, NULL), PF_OK);
+  ck_assert(strstr(text, "<start_of_turn><bos>\n") != NULL);
+  ck_assert_uint_eq(count_id(&e, pf_tok_bos(g)), 1);
+  pf_text_free(text);
+  ck_assert_int_eq(pf_chat_encode(q, m, 1, 0, &e, &text, NULL), PF_EINPUT);
+  ck_assert_msg(strstr(pf_last_error(), "BOS") != NULL, "%s", pf_last_error());
+  pf_encoding_free(&e);
+  pf_tok_close(g);
+  pf_tok_close(q);
 }
 END_TEST
 
@@ -617,6 +638,14 @@ START_TEST(test_chat_recognise) {
                    "brief.<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n");
   pf_text_free(text);
   pf_encoding_free(&e);
+  for (char *brief = c.s; (brief = strstr(brief, "Be brief."));)
+    memcpy(brief, "Be\\tbrief", 9); /* an escape, which is not undone: no message that is known */
+  ck_assert_int_eq(pf_chat_recognise(t, c.s), PF_OK);
+  ck_assert_ptr_null(pf_chat_family(t));
+  for (char *brief = c.s; (brief = strstr(brief, "Be\\tbrief"));)
+    memcpy(brief, "Be brief.", 9);
+  ck_assert_int_eq(pf_chat_recognise(t, c.s), PF_OK);
+  ck_assert_ptr_nonnull(pf_chat_family(t));
   *strstr(c.s, "assistant") = 'A';
   ck_assert_int_eq(pf_chat_recognise(t, c.s), PF_OK);
   ck_assert_ptr_null(pf_chat_family(t));
@@ -635,6 +664,7 @@ END_TEST
   "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a "   \
   "b\"]}"
 #define DECODER "\"decoder\": {\"type\": \"Fuse\"}"
+#define SPLIT   "{\"type\": \"Split\", \"behavior\": \"Isolated\", \"pattern\": {\"Regex\": \"b\"}"
 
 static const struct {
   const char *json, *line;
@@ -660,9 +690,16 @@ static const struct {
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 1.5}, \"merges\": []}}",
      "closing bracket"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"\\ud800\": 1}, \"merges\": []}}", "surrogate"},
+    {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"\\ud800\\u0041\": 1}, \"merges\": []}}",
+     "surrogate"},
+    {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 4194304}, \"merges\": []}}",
+     "whole number"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"\xff\": 1}, \"merges\": []}}", "invalid UTF-8"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"\\q\": 1}, \"merges\": []}}", "unknown escape"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"a\"]}, " DECODER "}",
+     "not of the form"},
+    {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"a a a\"]}, " DECODER
+     "}",
      "not of the form"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"a x\"]}, " DECODER "}",
      "needs the piece 'x'"},
@@ -708,6 +745,34 @@ static const struct {
      "whole number"},
     {"{" MODEL ", " DECODER ", \"added_tokens\": [{\"content\": \"zz\"}]}",
      "without content and id"},
+    {"{" MODEL ", " DECODER ", \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"use_regex\": false, "
+     "\"add_prefix_space\": true}}",
+     "add_prefix_space"},
+    {"{" MODEL ", " DECODER ", \"pre_tokenizer\": " SPLIT ", \"invert\": true}}", "invert"},
+    {"{" MODEL ", " DECODER ", \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": ["
+     "{\"type\": \"ByteLevel\", \"use_regex\": false}, " SPLIT "}]}}",
+     "a Split after another step"},
+    {"{" MODEL ", \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"use_regex\": false}, "
+     "\"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"ByteLevel\"}, "
+     "{\"type\": \"Fuse\"}]}}",
+     "does not fit"},
+    {"{" MODEL ", \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": "
+     "\"ByteFallback\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \"_\"}, \"content\": "
+     "\" \"}]}}",
+     "a Replace after another step"},
+    {"{" MODEL ", \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Fuse\"}, "
+     "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 1}]}}",
+     "anything but leading spaces"},
+    {"{" MODEL ", \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Fuse\"}, "
+     "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}, {\"type\": "
+     "\"ByteFallback\"}]}}",
+     "not the last step"},
+    {"{" MODEL ", " DECODER ", \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": ["
+     "{\"SpecialToken\": {\"id\": \"a\"}}, {\"SpecialToken\": {\"id\": \"a\"}}, {\"Sequence\": "
+     "{}}], \"special_tokens\": {\"a\": {\"ids\": [0]}}}}",
+     "two tokens before"},
+    {"{" MODEL ", " DECODER ", \"added_tokens\": [{\"id\": 7, \"content\": \"ab\"}]}",
+     "disagree about id 7"},
     {"{" MODEL ", " MODEL ", " DECODER "}", "invalid JSON"},
 };
 
@@ -739,6 +804,15 @@ START_TEST(test_bad_dir) {
            "1000000000000000019884624838656}");
   ck_assert_int_eq(pf_tok_open(&t, dir), PF_OK);
   ck_assert_int_eq(pf_tok_bos(t), 2);
+  pf_encoding e = {0}; /* a BOS that no post-processor puts first is one that has to be asked for */
+  ck_assert_int_eq(pf_tok_encode(t, "a", 1, PF_TOK_AUTO_BOS, &e), PF_OK);
+  ck_assert_uint_eq(e.n, 1);
+  ck_assert_int_eq(pf_tok_encode(t, "b", 1, PF_TOK_BOS, &e), PF_OK);
+  ck_assert_uint_eq(e.n, 3);
+  ck_assert_int_eq(e.ids[1], 2);
+  ck_assert_int_eq(pf_tok_encode(t, "abx", 3, PF_TOK_BOS, &e), PF_EINPUT);
+  ck_assert_uint_eq(e.n, 3);
+  pf_encoding_free(&e);
   pf_tok_close(t);
   tmp_text(dir, "tokenizer_config.json", "nonsense");
   ck_assert_int_eq(pf_tok_open(&t, dir), PF_EINPUT);
@@ -758,6 +832,12 @@ START_TEST(test_no_piece) {
   ck_assert_int_eq(pf_tok_encode(t, "abc", 3, 0, &e), PF_EINPUT);
   ck_assert_msg(strstr(pf_last_error(), "byte 2") != NULL, "%s", pf_last_error());
   ck_assert_uint_eq(e.n, 3);
+  pf_tok_close(t);
+  static const char added[] =
+      "{" MODEL ", " DECODER ", \"added_tokens\": [{\"id\": 3, \"content\": \"!\"}]}";
+  ck_assert_int_eq(pf_tok_parse(&t, "tokenizer.json", added, strlen(added)), PF_OK);
+  ck_assert_int_eq(pf_tok_encode_spans(t, "!c", 2, NULL, 0, &e), PF_EINPUT);
+  ck_assert_uint_eq(e.n, 3); /* not the "!" either */
   pf_encoding_free(&e);
   pf_tok_close(t);
 }
@@ -782,6 +862,247 @@ START_TEST(test_no_control_by_merge) {
 }
 END_TEST
 
+/* ---- files of a few pieces: what the golden tokenizers do not have
+ * ---------------------------------------------------------------- */
+
+/* Members of a tokenizer.json without their quotes: ' stands for ". */
+static pf_tok *small_tok(const char *members) {
+  pf_buf b = {0};
+  pf_tok *t;
+  pf_buf_printf(&b, "{%s}", members);
+  for (size_t i = 0; i < b.n; i++)
+    b.s[i] = b.s[i] == '\'' ? '"' : b.s[i];
+  int rc = pf_tok_parse(&t, "t", b.s, b.n);
+  ck_assert_msg(rc == PF_OK, "%s: %s", members, pf_last_error());
+  pf_buf_free(&b);
+  return t;
+}
+
+#define SMALL(more) "'model': {'vocab': {" more ", 'decoder': {'type': 'Fuse'}, "
+#define NO_MERGES   "}, 'merges': []}"
+#define ABC         SMALL("'a': 0, 'b': 1, 'c': 2, 'ab': 3, 'x': 4, 'y': 5, ' ': 6" NO_MERGES)
+
+/* ids, and the bytes [start, end) of each. A plain span without bytes: none. */
+typedef struct small {
+  const char *members, *text;
+  pf_span plain;
+  size_t n;
+  int ids[6];
+  unsigned at[6][2];
+} small;
+
+static const small smalls[] = {
+    /* words between the matches of a pattern, and behind the last */
+    {SMALL("'a': 0, 'b': 1, 'aa': 2}, 'merges': ['a a']}") "'pre_tokenizer': {'type': 'Split', "
+                                                           "'behavior': 'Isolated', 'pattern': "
+                                                           "{'Regex': 'b'}}",
+     "aabaa",
+     {0, 0},
+     3,
+     {2, 1, 2},
+     {{0, 2}, {2, 3}, {3, 5}}},
+    /* words that end behind a text */
+    {SMALL("'a': 0, 'b': 1, 'ab': 2, 'ba': 3}, 'merges': ['b a', 'a b']}") "'pre_tokenizer': "
+                                                                           "{'type': 'Split', "
+                                                                           "'behavior': "
+                                                                           "'MergedWithPrevious', "
+                                                                           "'pattern': {'String': "
+                                                                           "'b'}}",
+     "abab",
+     {0, 0},
+     2,
+     {2, 2},
+     {{0, 2}, {2, 4}}},
+    /* U+180E is no white space to the patterns of these files */
+    {SMALL("'a': 0, '\u180e': 1, '\u180ea': 2}, 'merges': ['\u180e a']}") "'pre_tokenizer': "
+                                                                          "{'type': 'Split', "
+                                                                          "'behavior': 'Isolated', "
+                                                                          "'pattern': {'Regex': "
+                                                                          "'\\\\s'}}",
+     "a\u180ea",
+     {0, 0},
+     2,
+     {0, 2},
+     {{0, 1}, {1, 5}}},
+    /* of a pair's ranks the last counts; merges may stand before the vocabulary */
+    {"'model': {'merges': ['a b', 'b c', 'a b'], 'vocab': {'a': 0, 'b': 1, 'c': 2, 'ab': 3, 'bc': "
+     "4}}, 'decoder': {'type': 'Fuse'}",
+     "abc",
+     {0, 0},
+     2,
+     {0, 4},
+     {{0, 1}, {1, 3}}},
+    /* unknown characters in a row are one token of all their bytes */
+    {SMALL("'a': 0, '?': 1}, 'merges': [], 'unk_token': '?', 'fuse_unk': true}") "'added_tokens': "
+                                                                                 "[]",
+     "a\u00e9\u00e9a",
+     {0, 0},
+     3,
+     {0, 1, 0},
+     {{0, 1}, {1, 5}, {5, 6}}},
+    /* a character of which one byte has no piece is unknown as a whole */
+    {SMALL("'a': 0, '?': 1, '<0xA9>': 2}, 'merges': [], 'unk_token': '?', 'byte_fallback': "
+           "true}") "'added_tokens': []",
+     "a\u00e9",
+     {0, 0},
+     2,
+     {0, 1},
+     {{0, 1}, {1, 3}}},
+    /* each word is looked up by itself where whole pieces come before merges */
+    {"'model': {'vocab': {'a': 0, 'b': 1, ',': 2, 'ab': 3}, 'merges': [], 'ignore_merges': true}, "
+     "'decoder': {'type': 'ByteLevel'}, 'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': "
+     "[{'type': 'Split', 'behavior': 'Isolated', 'pattern': {'Regex': ','}}, {'type': 'ByteLevel', "
+     "'use_regex': false}]}",
+     "ab,ab",
+     {0, 0},
+     3,
+     {3, 2, 3},
+     {{0, 2}, {2, 3}, {3, 5}}},
+    /* what a normaliser puts in the place of several bytes stands for all of them; before the text,
+     * for none */
+    {ABC "'normalizer': {'type': 'Replace', 'pattern': {'String': 'ab'}, 'content': 'c'}",
+     "xab",
+     {0, 0},
+     2,
+     {4, 2},
+     {{0, 1}, {1, 3}}},
+    {ABC "'normalizer': {'type': 'Prepend', 'prepend': 'c'}",
+     "xa",
+     {0, 0},
+     3,
+     {2, 4, 0},
+     {{0, 0}, {0, 1}, {1, 2}}},
+    /* whether a control token is text is asked of the given bytes, not of the normalised ones */
+    {ABC "'normalizer': {'type': 'Replace', 'pattern': {'String': 'x'}, 'content': 'cccc'}, "
+         "'added_tokens': [{'id': 7, 'content': 'yy', 'special': true, 'normalized': true}]",
+     "xyy",
+     {1, 3},
+     6,
+     {2, 2, 2, 2, 5, 5},
+     {{0, 1}, {0, 1}, {0, 1}, {0, 1}, {1, 2}, {2, 3}}},
+    {ABC "'normalizer': {'type': 'Replace', 'pattern': {'String': 'x'}, 'content': 'cccc'}, "
+         "'added_tokens': [{'id': 7, 'content': 'yy', 'special': true, 'normalized': true}]",
+     "xyy",
+     {0, 1},
+     5,
+     {2, 2, 2, 2, 7},
+     {{0, 1}, {0, 1}, {0, 1}, {0, 1}, {1, 3}}},
+    /* a control token that is text in part hides none that begins inside it */
+    {ABC "'added_tokens': [{'id': 7, 'content': 'xyx', 'special': true}]",
+     "xyxyx",
+     {0, 1},
+     3,
+     {4, 5, 7},
+     {{0, 1}, {1, 2}, {2, 5}}},
+    /* one that is text as a whole is left behind, with the tokens that begin inside it */
+    {ABC
+     "'added_tokens': [{'id': 7, 'content': 'xa', 'special': true}, {'id': 3, 'content': 'ab'}]",
+     "xabab",
+     {0, 5},
+     4,
+     {4, 0, 1, 3},
+     {{0, 1}, {1, 2}, {2, 3}, {3, 5}}},
+    /* lstrip takes white space, of any kind, but never a token before it */
+    {ABC
+     "'added_tokens': [{'id': 7, 'content': 'xx', 'lstrip': true}, {'id': 8, 'content': '\\n'}]",
+     "\n\u3000 xx",
+     {0, 0},
+     2,
+     {8, 7},
+     {{0, 1}, {1, 7}}},
+    {ABC
+     "'added_tokens': [{'id': 7, 'content': 'xx', 'lstrip': true}, {'id': 8, 'content': '\\n'}]",
+     "\nxx",
+     {0, 0},
+     2,
+     {8, 7},
+     {{0, 1}, {1, 3}}},
+};
+
+START_TEST(test_small) {
+  const small *c = &smalls[_i];
+  pf_tok *t = small_tok(c->members);
+  pf_encoding e = {0};
+  int rc = pf_tok_encode_spans(t, c->text, strlen(c->text), &c->plain, c->plain.hi > 0, &e);
+  ck_assert_msg(rc == PF_OK, "%s", pf_last_error());
+  for (size_t i = 0; i < e.n && i < c->n; i++) {
+    ck_assert_int_eq(e.ids[i], c->ids[i]);
+    ck_assert_uint_eq(e.start[i], c->at[i][0]);
+    ck_assert_uint_eq(e.end[i], c->at[i][1]);
+  }
+  ck_assert_uint_eq(e.n, c->n);
+  pf_encoding_free(&e);
+  pf_tok_close(t);
+}
+END_TEST
+
+static void pushes(pf_decoder *d, int32_t id, const char *want) {
+  const char *s;
+  size_t n;
+  ck_assert_int_eq(pf_decoder_push(d, id, &s, &n), PF_OK);
+  ck_assert_msg(n == strlen(want) && !memcmp(s, want, n), "'%.*s', not '%s'", (int)n, s, want);
+}
+
+/* Leading spaces are taken from the text, not from its first piece; bytes that begin no character
+ * hold nothing up; an added token that is not spelt in bytes comes out as it stands. */
+START_TEST(test_small_decoders) {
+  pf_decoder *d;
+  pf_tok *t = small_tok("'model': {'vocab': {' ': 0, ' a': 1}, 'merges': []}, 'decoder': {'type': "
+                        "'Sequence', 'decoders': [{'type': 'Fuse'}, {'type': 'Strip', 'content': "
+                        "' ', 'start': 2, 'stop': 0}]}");
+  ck_assert_int_eq(pf_decoder_new(&d, t, 0), PF_OK);
+  pushes(d, 0, "");
+  pushes(d, 1, "a");
+  pushes(d, 1, " a");
+  pf_decoder_free(d);
+  pf_tok_close(t);
+  t = small_tok("'model': {'vocab': {'\u0102': 0, 'a': 1}, 'merges': []}, 'decoder': {'type': "
+                "'ByteLevel'}, 'pre_tokenizer': {'type': 'ByteLevel', 'use_regex': false}, "
+                "'added_tokens': [{'id': 2, 'content': 'ab\u6211'}]");
+  const char *s;
+  size_t n;
+  ck_assert_int_eq(pf_decoder_new(&d, t, 0), PF_OK);
+  pushes(d, 2, "ab\u6211");
+  pushes(d, 0, "\x02");
+  pushes(d, 1, "a");
+  pf_decoder_free(d);
+  pf_tok_close(t);
+  t = small_tok("'model': {'vocab': {'\u00e9': 0, 'a': 1}, 'merges': []}, 'decoder': {'type': "
+                "'ByteLevel'}, 'pre_tokenizer': {'type': 'ByteLevel', 'use_regex': false}");
+  ck_assert_int_eq(pf_decoder_new(&d, t, 0), PF_OK);
+  pushes(d, 0, ""); /* the byte 0xe9 may begin a character: not with what follows */
+  pushes(d, 1,
+         "\ufffd"
+         "a");
+  ck_assert_int_eq(pf_decoder_finish(d, &s, &n), PF_OK);
+  ck_assert_uint_eq(n, 0);
+  pf_decoder_free(d);
+  pf_tok_close(t);
+}
+END_TEST
+
+/* Of several templates the one named "default" counts, wherever it stands. */
+START_TEST(test_named_templates) {
+  char dir[256];
+  pf_buf b;
+  pf_tok *t;
+  read_text(in_tree("tools/demo/gemma2.jinja"), &b);
+  json_t *o = json_pack("{s[{ssss}{ssss}]}", "chat_template", "name", "tool_use", "template", "x",
+                        "name", "default", "template", b.s);
+  char *config = json_dumps(o, 0);
+  tmp_make(dir);
+  tmp_text(dir, "tokenizer.json", "{" MODEL ", " DECODER "}");
+  tmp_text(dir, "tokenizer_config.json", config);
+  ck_assert_msg(pf_tok_open(&t, dir) == PF_OK, "%s", pf_last_error());
+  ck_assert_str_eq(pf_chat_family(t), "gemma2");
+  pf_tok_close(t);
+  tmp_remove(dir);
+  json_decref(o);
+  free(config);
+  pf_buf_free(&b);
+}
+END_TEST
+
 static Suite *suite(void) {
   Suite *s = suite_create("tok");
   TCase *c = tcase_create("all");
@@ -802,11 +1123,15 @@ static Suite *suite(void) {
   tcase_add_test(c, test_chat_trim);
   tcase_add_test(c, test_chat_tool);
   tcase_add_test(c, test_chat_refused);
+  tcase_add_test(c, test_chat_role);
   tcase_add_test(c, test_chat_recognise);
   tcase_add_loop_test(c, test_bad_file, 0, (int)(sizeof bad_files / sizeof *bad_files));
   tcase_add_test(c, test_bad_dir);
   tcase_add_test(c, test_no_piece);
   tcase_add_test(c, test_no_control_by_merge);
+  tcase_add_loop_test(c, test_small, 0, (int)(sizeof smalls / sizeof *smalls));
+  tcase_add_test(c, test_small_decoders);
+  tcase_add_test(c, test_named_templates);
   suite_add_tcase(s, c);
   return s;
 }
