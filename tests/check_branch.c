@@ -269,6 +269,131 @@ START_TEST(full_transplant_gives_the_source) {
 }
 END_TEST
 
+/* Of the last position; keys: of hooks over keys. */
+static pf_tap capture(const fix *f, const char *name, float *out, int32_t keys) {
+  return (pf_tap){.hook = tu_hook(f->m, name),
+                  .head = -1,
+                  .pos_lo = LEN - 1,
+                  .pos_hi = LEN,
+                  .op = PF_OP_CAPTURE,
+                  .out = out,
+                  .n_keys = keys};
+}
+
+/* K and V of one head, of any other run: the query heads of that head see it, and no others. */
+START_TEST(a_swap_of_a_head_is_for_its_queries) {
+  fix f = open_fix(_i);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  size_t group = (size_t)(m->n_heads / m->n_kv_heads), part = group * (size_t)m->d_head;
+  float *z = calloc(2 * (size_t)m->n_kv_heads * part, sizeof *z),
+        *swapped = z + part * (size_t)m->n_kv_heads;
+  tu_run(f.c, f.t, f.m, 2, 0, LEN - 1, NULL);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN - 1, NULL);
+  for (int32_t h = -1; h < m->n_kv_heads; h++) {
+    pf_seq *s;
+    pf_swap w = {0, 1, h, 0, LEN - 1, 0, PF_SWAP_K | PF_SWAP_V, f.t, 0, 0};
+    ck_assert_int_eq(pf_seq_fork(&s, f.s, LEN - 1), PF_OK);
+    if (h >= 0)
+      ck_assert_int_eq(pf_seq_set_swaps(s, &w, 1), PF_OK);
+    pf_tap t = capture(&f, "blocks.0.attn.hook_z", h >= 0 ? swapped : z, 0);
+    ck_assert_int_eq(pf_seq_set_taps(s, &t, 1), PF_OK);
+    tu_run(f.c, s, f.m, 1, LEN - 1, LEN, NULL);
+    for (int32_t k = 0; k < m->n_kv_heads && h >= 0; k++)
+      ck_assert_msg((memcmp(z + (size_t)k * part, swapped + (size_t)k * part, part * sizeof *z) !=
+                     0) == (k == h),
+                    "a swap of head %d, head %d", (int)h, (int)k);
+    pf_seq_free(s);
+  }
+  free(z);
+  close_fix(&f);
+}
+END_TEST
+
+/* Keys alone, for positions that the branch does not hold: there is still nothing to see there. */
+START_TEST(keys_alone_fill_no_gap) {
+  fix f = open_fix(_i);
+  tu_run(f.c, f.t, f.m, 2, 0, 30, NULL);
+  pf_swap w = {0, pf_model_get_info(f.m)->n_layers, -1, 5, 25, 5, PF_SWAP_K, f.t, 0, 0};
+  for (int k = 0; k < 2; k++) {
+    pf_seq *s = tu_seq(f.c);
+    ck_assert_int_eq(pf_seq_set_swaps(s, &w, (size_t)k), PF_OK);
+    tu_run(f.c, s, f.m, 1, 0, 5, NULL);
+    tu_run(f.c, s, f.m, 1, 25, 28, k ? f.y : f.x);
+    pf_seq_free(s);
+  }
+  tu_same(f.m, f.x, f.y, "keys in a gap");
+  close_fix(&f);
+}
+END_TEST
+
+/* Raw scores of keys that cannot be seen read as 0, whatever was computed before. */
+START_TEST(raw_scores_of_unseen_keys) {
+  fix f = open_fix(_i);
+  size_t heads = (size_t)pf_model_get_info(f.m)->n_heads;
+  float *scores = calloc(heads * LEN, sizeof *scores);
+  pf_cut c = {0, 1, -1, LEN - 1, LEN, 3, 70};
+  pf_tap t = capture(&f, "blocks.0.attn.hook_attn_scores_raw", scores, LEN);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN - 1, NULL);
+  ck_assert_int_eq(pf_seq_set_taps(f.s, &t, 1), PF_OK);
+  ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, LEN - 1, LEN, NULL);
+  for (size_t h = 0; h < heads; h++) {
+    for (size_t k = 3; k < 70; k++)
+      ck_assert_msg(scores[h * LEN + k] == 0, "head %zu, key %zu: %g", h, k,
+                    (double)scores[h * LEN + k]);
+    ck_assert(scores[h * LEN + LEN - 1] != 0);
+  }
+  free(scores);
+  close_fix(&f);
+}
+END_TEST
+
+/* One head's values are its own: captured, they are that part of all heads'; put into a row with
+ * more keys than it has, they are followed by what masked keys have. */
+START_TEST(a_head_has_its_own_values) {
+  fix f = open_fix(_i);
+  enum { KEYS = LEN + 3 };
+  int32_t heads = pf_model_get_info(f.m)->n_heads, head = heads - 1;
+  float *all = calloc((size_t)(heads + 1) * KEYS, sizeof *all), *one = all + heads * KEYS;
+  static const char *const names[] = {"blocks.0.attn.hook_attn_scores",
+                                      "blocks.0.attn.hook_pattern"};
+  for (int n = 0; n < 2; n++) {
+    pf_tap t[2] = {capture(&f, names[n], all, KEYS), capture(&f, names[n], one, KEYS)};
+    pf_seq *s = tu_seq(f.c);
+    t[1].head = head;
+    ck_assert_int_eq(pf_seq_set_taps(s, t, 2), PF_OK);
+    tu_run(f.c, s, f.m, 1, 0, LEN, NULL);
+    ck_assert(memcmp(one, all + head * KEYS, KEYS * sizeof *all) == 0);
+    for (int k = LEN; k < KEYS; k++)
+      ck_assert(n ? one[k] == 0 : one[k] == -INFINITY);
+    ck_assert(one[LEN - 1] != 0 && one[LEN - 1] > -INFINITY);
+    pf_seq_free(s);
+  }
+  free(all);
+  close_fix(&f);
+}
+END_TEST
+
+/* Looking at a value behind an action that changed it takes nothing from the change. */
+START_TEST(a_capture_behind_an_edit) {
+  fix f = open_fix(_i);
+  float *seen =
+      calloc((size_t)pf_model_get_info(f.m)->n_heads * (size_t)pf_model_get_info(f.m)->d_model,
+             sizeof *seen);
+  pf_tap t[2] = {{.pos_lo = LEN - 1, .pos_hi = LEN, .op = PF_OP_ZERO},
+                 capture(&f, "blocks.0.attn.hook_result", seen, 0)};
+  t[0].hook = t[1].hook;
+  ck_assert_int_eq(pf_seq_set_taps(f.s, t, 2), PF_OK);
+  ck_assert_int_eq(pf_seq_set_taps(f.t, t, 1), PF_OK);
+  tu_run(f.c, f.s, f.m, 1, 0, LEN, f.x);
+  tu_run(f.c, f.t, f.m, 1, 0, LEN, f.y);
+  tu_same(f.m, f.x, f.y, "with and without a look");
+  ck_assert_int_eq(pf_seq_set_taps(f.t, NULL, 0), PF_OK);
+  free(seen);
+  close_fix(&f);
+}
+END_TEST
+
 /* In one layer K and V of a token depend on the token alone, so keys moved from `from` to `to`
  * equal keys computed there: there and back again is the identity. */
 static void move_keys(fix *f, int32_t from, int32_t to) {
@@ -413,6 +538,32 @@ START_TEST(a_failed_call_changes_nothing) {
   tu_run(f.c, f.t, f.m, 1, 0, LEN, f.y);
   tu_same(f.m, f.x, f.y, "after a failure");
   free(v);
+  close_fix(&f);
+}
+END_TEST
+
+/* The same where a row goes head by head: a score that an action made infinite, with nobody who
+ * wants its logits. */
+START_TEST(an_infinite_score_is_an_error) {
+  fix f = open_fix(_i);
+  float inf[LEN];
+  for (int k = 0; k < LEN; k++)
+    inf[k] = INFINITY;
+  pf_tap t = {.hook = tu_hook(f.m, "blocks.0.attn.hook_attn_scores"),
+              .layer = 1,
+              .head = 1,
+              .pos_lo = 20,
+              .pos_hi = 21,
+              .op = PF_OP_REPLACE,
+              .value = inf,
+              .n_keys = LEN};
+  ck_assert_int_eq(pf_seq_set_taps(f.s, &t, 1), PF_OK);
+  pf_row rows[25];
+  for (int32_t i = 0; i < 25; i++)
+    rows[i] = (pf_row){.seq = f.s, .token = tu_token(f.m, 1, i), .pos = i, .out = -1};
+  ck_assert_int_eq(pf_eval(f.c, rows, 25, NULL), PF_ENUMERIC);
+  ck_assert(strstr(pf_last_error(), "layer 1 at position 20"));
+  ck_assert_int_eq(pf_seq_end(f.s), 0);
   close_fix(&f);
 }
 END_TEST
@@ -604,8 +755,31 @@ START_TEST(misuse_is_refused) {
   ck_assert_int_eq(pf_seq_end(f.s), 6);
   pf_cut c = {0, 99, -1, 0, 1, 0, 1};
   ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_EUSAGE);
+  const pf_model_info *m = pf_model_get_info(f.m);
+  r = (pf_row){.seq = f.s, .token = 0, .pos = m->max_positions, .out = -1};
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_EUSAGE);
+  r.pos--;
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, NULL), PF_OK);
+  c = (pf_cut){1, 1, -1, 0, 1, 0, 1};
+  ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_EUSAGE); /* no layer */
+  c = (pf_cut){0, 1, m->n_heads, 0, 1, 0, 1};
+  ck_assert_int_eq(pf_seq_set_cuts(f.s, &c, 1), PF_EUSAGE); /* one head too many */
   pf_swap w = {0, 1, -1, 0, 1, 0, PF_SWAP_K, f.t, 0, 0};
   ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_EUSAGE); /* the source holds nothing */
+  pf_ctx *plain; /* of the source's context it depends whether keys can be moved */
+  ck_assert_int_eq(pf_ctx_new(&plain, f.m, &(pf_ctx_opts){.threads = 1}), PF_OK);
+  w.src = tu_seq(plain);
+  tu_run(plain, (pf_seq *)w.src, f.m, 1, 0, 4, NULL);
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_OK);
+  w.src_lo = 2;
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_EUSAGE);
+  ck_assert(strstr(pf_last_error(), "un-rotated keys"));
+  w.head = m->n_kv_heads;
+  w.src_lo = 0;
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, &w, 1), PF_EUSAGE);
+  ck_assert_int_eq(pf_seq_set_swaps(f.s, NULL, 0), PF_OK);
+  pf_seq_free((pf_seq *)w.src);
+  pf_ctx_free(plain);
   close_fix(&f);
 }
 END_TEST
@@ -624,6 +798,12 @@ int main(void) {
   tcase_add_loop_test(t, cut_equals_gap, 0, n);
   tcase_add_loop_test(t, heads_cut_one_by_one_equal_the_layer_cut, 0, n);
   tcase_add_loop_test(t, full_transplant_gives_the_source, 0, n);
+  tcase_add_loop_test(t, a_swap_of_a_head_is_for_its_queries, 0, n);
+  tcase_add_loop_test(t, keys_alone_fill_no_gap, 0, n);
+  tcase_add_loop_test(t, raw_scores_of_unseen_keys, 0, n);
+  tcase_add_loop_test(t, a_head_has_its_own_values, 0, n);
+  tcase_add_loop_test(t, a_capture_behind_an_edit, 0, n);
+  tcase_add_loop_test(t, an_infinite_score_is_an_error, 0, n);
   tcase_add_loop_test(t, frozen_norms_give_the_run, 0, n_models());
   tcase_add_loop_test(t, moved_keys_equal_keys_computed_in_place, 1, PF_N_PRECISIONS);
   tcase_add_loop_test(t, memory_of_a_position, 0, n);

@@ -109,6 +109,8 @@ START_TEST(places_are_said) {
   t.layer = 1;
   t.head = 99;
   refused(set(t), "blocks.1.attn.hook_q has no head 99: there are 0 to");
+  t.head = pf_model_get_info(model)->n_heads;
+  refused(set(t), "there are 0 to");
 }
 END_TEST
 

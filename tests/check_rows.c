@@ -238,6 +238,22 @@ START_TEST(cuts_reach_their_queries) {
 }
 END_TEST
 
+/* What acts on nothing reaches nothing. */
+START_TEST(nothing_is_reached) {
+  fix f = open_fix(0);
+  int32_t layers[LEN];
+  const pf_cut cuts[] = {{0, 2, -1, 20, 20, 3, 9}, {0, 2, -1, 20, 25, 9, 9}};
+  const pf_swap swap = {
+      .layer_hi = 2, .head = -1, .pos_lo = 5, .pos_hi = 20, .q_lo = 3, .q_hi = 12};
+  all_layers(&f, layers);
+  pf_reach_cuts(cuts, 2, LEN, layers);
+  pf_reach_swaps(&swap, 1, LEN, layers); /* its queries stand before what is behind the span */
+  for (int32_t p = 0; p < LEN; p++)
+    ck_assert_int_eq(layers[p], f.i->n_layers);
+  close_fix(&f);
+}
+END_TEST
+
 static void set_swap(const fix *f, pf_seq *s, void *arg) {
   (void)f;
   ck_assert_int_eq(pf_seq_set_swaps(s, arg, 1), PF_OK);
@@ -425,13 +441,41 @@ START_TEST(a_fork_owns_the_blocks_it_changes) {
 }
 END_TEST
 
+/* What an unfinished fork lacks, a fork of it lacks too, however many layers it is told to share.
+ */
+START_TEST(a_fork_of_an_unfinished_fork) {
+  fix f = open_fix(_i);
+  int32_t layers[LEN], all[LEN];
+  pf_row rows[LEN + 1];
+  all_layers(&f, layers);
+  all_layers(&f, all);
+  layers[31] = 1;
+  layers[32] = 0;
+  all[30] = 1;
+  pf_seq *s = fork_layers(&f, layers), *k, *w = tu_seq(f.c);
+  ck_assert_int_eq(pf_seq_fork_layers(&k, s, LEN, all), PF_OK);
+  layers[30] = 1;
+  size_t n = rows_of(&f, k, layers, rows);
+  ck_assert_uint_eq(n, 3);
+  rows[n++] = row_at(&f, k, LEN, 0);
+  eval(&f, rows, n, f.x);
+  whole(&f, w, f.y);
+  for (size_t r = 0; r < n; r++)
+    same_row(&f, rows[r].pos, "behind a fork of an unfinished fork");
+  pf_seq_free(s);
+  pf_seq_free(k);
+  pf_seq_free(w);
+  close_fix(&f);
+}
+END_TEST
+
 /* Scores that are not finite in the middle of a mixed call: every branch is as it was. */
 START_TEST(a_failed_call_leaves_forks_unfinished) {
   fix f = open_fix(_i);
   int32_t layers[LEN], last = f.i->n_layers - 1;
   size_t d = (size_t)f.i->d_head;
   float *huge = calloc(d, sizeof *huge);
-  pf_row rows[LEN + 1];
+  pf_row rows[LEN + 2];
   for (size_t i = 0; i < d; i++)
     huge[i] = __builtin_inff();
   for (int32_t p = 0; p < LEN; p++)
@@ -450,6 +494,9 @@ START_TEST(a_failed_call_leaves_forks_unfinished) {
   ck_assert_int_eq(pf_eval(f.c, rows, n, f.x), PF_ENUMERIC);
   ck_assert(strstr(pf_last_error(), "at position 40"));
   ck_assert_int_eq(pf_seq_end(s), LEN);
+  rows[n] = row_at(&f, f.base, LEN - 1, f.i->n_layers); /* that row's position was there before */
+  ck_assert_int_eq(pf_eval(f.c, rows, n + 1, f.x), PF_ENUMERIC);
+  ck_assert_int_eq(pf_seq_end(f.base), LEN);
   ck_assert_int_eq(pf_seq_set_taps(s, NULL, 0), PF_OK);
   for (size_t r = 0; r < n; r++) /* one by one this time */
     eval(&f, &rows[r], 1, f.x);
@@ -537,6 +584,87 @@ START_TEST(scores_equal_full_logits) {
 }
 END_TEST
 
+static void set_logits(const fix *f, pf_seq *s, pf_tap *t, float *x) {
+  *t = (pf_tap){.hook = tu_hook(f->m, "unembed.hook_out"),
+                .layer = -1,
+                .head = -1,
+                .pos_hi = LEN,
+                .op = PF_OP_REPLACE,
+                .value = x};
+  ck_assert_int_eq(pf_seq_set_taps(s, t, 1), PF_OK);
+}
+
+/* Of equal logits the lowest id comes first; logits that are not finite are an error, whoever made
+ * them. */
+START_TEST(logits_of_an_action) {
+  fix f = open_fix(_i);
+  size_t v = (size_t)f.i->vocab_size;
+  pf_top top[5];
+  pf_score score = {.what = PF_SCORE_TOP, .n_top = 5, .top = top};
+  pf_tap t;
+  pf_row r = row_at(&f, f.base, 20, f.i->n_layers);
+  r.score = &score;
+  for (size_t i = 0; i < v; i++)
+    f.y[i] = i % 3 ? 1 : 2;
+  f.y[4] = 3;
+  set_logits(&f, f.base, &t, f.y);
+  eval(&f, &r, 1, f.x);
+  for (int i = 0; i < 5; i++)
+    ck_assert_int_eq(top[i].id, i ? 3 * (i - 1) : 4);
+  r.score = NULL;
+  f.y[v - 1] = INFINITY;
+  ck_assert_int_eq(pf_eval(f.c, &r, 1, f.x), PF_ENUMERIC);
+  ck_assert(strstr(pf_last_error(), "logits are not finite at position 20"));
+  close_fix(&f);
+}
+END_TEST
+
+/* A capture is reason enough to make logits. */
+START_TEST(logits_that_only_a_capture_wants) {
+  fix f = open_fix(_i);
+  size_t v = (size_t)f.i->vocab_size;
+  bool capped = f.i->final_softcap > 0;
+  pf_seq *s = tu_seq(f.c);
+  pf_tap t = {.hook = tu_hook(f.m, capped ? "unembed.hook_out_precap" : "unembed.hook_out"),
+              .layer = -1,
+              .head = -1,
+              .pos_lo = 7,
+              .pos_hi = 8,
+              .op = PF_OP_CAPTURE,
+              .out = f.x};
+  set_tap(&f, s, &t);
+  tu_run(f.c, s, f.m, 1, 0, 9, NULL);
+  ck_assert_uint_eq(t.fired, 1);
+  pf_row r = row_at(&f, f.base, 7, f.i->n_layers);
+  r.out = 0;
+  eval(&f, &r, 1, f.y);
+  for (size_t i = 0; i < v; i++) {
+    float x = capped ? f.i->final_softcap * tanhf(f.x[i] / f.i->final_softcap) : f.x[i];
+    ck_assert(fabsf(x - f.y[i]) <= 0.02f * (1 + fabsf(f.y[i])));
+  }
+  pf_seq_free(s);
+  close_fix(&f);
+}
+END_TEST
+
+/* Where Hugging Face's residual is bf16, so is one that the caller brings behind the last layer. */
+START_TEST(a_residual_behind_the_last_layer_is_rounded) {
+  fix f = open_fix(N_MODELS * (PF_PRECISION_BF16_HF - 1) + _i);
+  size_t d = (size_t)f.i->d_model;
+  pf_row r = row_at(&f, f.base, 20, f.i->n_layers);
+  float *near = calloc(d, sizeof *near);
+  for (size_t i = 0; i < d; i++)
+    near[i] = r.resid[i] * (1 + (i % 2 ? 0x1p-11f : -0x1p-11f));
+  r.out = 0;
+  eval(&f, &r, 1, f.y);
+  r.resid = near;
+  eval(&f, &r, 1, f.x);
+  tu_same(f.m, f.x, f.y, "a residual near a bf16 one");
+  free(near);
+  close_fix(&f);
+}
+END_TEST
+
 /* By the definition, in long double: KL(p || h) and KL(q || h), h = (p + q) / 2. */
 static long double jsd_by_definition(const float *p, const float *q, size_t n) {
   long double zp = 0, zq = 0, sum = 0;
@@ -618,6 +746,12 @@ START_TEST(misuse_is_refused) {
   refused(&f, r, "position 30: no log-probability of token");
   bad = (pf_score){.what = PF_SCORE_TOP, .n_top = 1};
   refused(&f, r, "position 30: the best 1 of");
+  pf_top top[1];
+  bad.top = top;
+  bad.n_top = f.i->vocab_size + 1;
+  refused(&f, r, "position 30: the best");
+  bad = (pf_score){.what = PF_SCORE_JSD};
+  refused(&f, r, "position 30: a divergence needs a reference of");
   pf_swap w = {0, 1, -1, 30, 31, 30, PF_SWAP_K, s, 0, 0};
   ck_assert_int_eq(pf_seq_set_swaps(f.base, &w, 1), PF_EUSAGE); /* unfinished */
   layers[3] = f.i->n_layers + 1;
@@ -645,8 +779,14 @@ int main(void) {
   tcase_add_loop_test(t, entry_layers_mix_in_a_call, 0, n);
   tcase_add_loop_test(t, rows_that_nobody_reads, 0, n);
   tcase_add_loop_test(t, a_fork_owns_the_blocks_it_changes, 0, n);
+  tcase_add_loop_test(t, a_fork_of_an_unfinished_fork, 0, n);
   tcase_add_loop_test(t, a_failed_call_leaves_forks_unfinished, 0, n);
   tcase_add_loop_test(t, scores_equal_full_logits, 0, n);
+  tcase_add_loop_test(t, logits_of_an_action, 0, n);
+  tcase_add_loop_test(t, logits_that_only_a_capture_wants, 0, n);
+  tcase_add_loop_test(t, a_residual_behind_the_last_layer_is_rounded, 0,
+                      tu_tier("small") ? 1 : N_MODELS);
+  tcase_add_test(t, nothing_is_reached);
   tcase_add_test(t, jensen_shannon_is_its_definition);
   tcase_add_test(t, misuse_is_refused);
   suite_add_tcase(s, t);
