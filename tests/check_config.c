@@ -121,6 +121,18 @@ START_TEST(every_key_is_read) {
 }
 END_TEST
 
+/* A default is a number, not what follows from the heads; an activation has more than one name. */
+START_TEST(defaults_beside_other_keys) {
+  pf_config c;
+  must_read(&c, GEMMA, "{\"head_dim\":64,\"hidden_activation\":\"gelu_new\"}");
+  ck_assert(c.info.attn_scale == 1 / 16.0 && c.gelu_tanh);
+  pf_config_free(&c);
+  must_read(&c, QWEN, "{\"hidden_act\":\"swish\"}");
+  ck_assert(!c.gelu_tanh);
+  pf_config_free(&c);
+}
+END_TEST
+
 START_TEST(forms_of_transformers_5) {
   pf_config c;
   const pf_model_info *in = &c.info;
@@ -259,6 +271,8 @@ static const struct {
     {QWEN, "{\"use_sliding_window\":true}", "use_sliding_window = true"},
     {QWEN, "{\"num_hidden_layers\":1,\"layer_types\":[\"sliding_attention\"]}", "layer_types"},
     {GEMMA, "{\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\"]}", "layer_types"},
+    {GEMMA, "{\"num_hidden_layers\":1,\"layer_types\":[\"full_attention\",\"full_attention\"]}",
+     "layer_types"},
     {GEMMA, "{\"num_hidden_layers\":1,\"layer_types\":[\"chunked_attention\"]}", "layer_types"},
     {GEMMA, "{\"num_hidden_layers\":1,\"layer_types\":[3]}", "layer_types"},
     {GEMMA, "{\"num_hidden_layers\":1,\"layer_types\":\"full_attention\"}", "layer_types"},
@@ -551,6 +565,7 @@ int main(void) {
   tcase_add_test(t, defaults_are_hugging_faces);
   tcase_add_test(t, every_key_is_read);
   tcase_add_test(t, qwen_head_width);
+  tcase_add_test(t, defaults_beside_other_keys);
   tcase_add_test(t, forms_of_transformers_5);
   tcase_add_test(t, generation_config_decides);
   tcase_add_test(t, refused_by_name);

@@ -461,6 +461,67 @@ START_TEST(too_large_for_bf16) {
 }
 END_TEST
 
+/* Values of an ordinary model that bf16 can hold, the same in every dtype; the rows of a matrix
+ * have different sizes. */
+static void ordinary_values(blob *b, uint64_t stream) {
+  for (size_t i = 0; i < b->n; i++) {
+    size_t row = b->cols ? i / b->cols : 0;
+    double u = pf_uniform(3, stream, i) - 0.5;
+    uint16_t h = pf_f32_to_bf16(b->cols ? (float)(u * 0.05 * (double)(1 + row % 5)) : (float)u + 1);
+    uint32_t w = (uint32_t)h << 16;
+    memcpy(b->data + i * size_of(b->dtype), is_f32(b->dtype) ? (void *)&w : (void *)&h,
+           size_of(b->dtype));
+  }
+}
+
+enum { RUN_ROWS = 20, RUN_VOCAB = 33 };
+
+/* Logits of a few tokens from a checkpoint whose tensors have these dtypes in turn. */
+static void run_with(const char *const *dtypes, size_t n, pf_precision p, float *x) {
+  pf_ctx *c;
+  pf_seq *s;
+  pf_row rows[RUN_ROWS];
+  make_blobs(GROUPS_QWEN, dtypes, n);
+  for (size_t b = 0; b < n_blobs; b++)
+    ordinary_values(&blobs[b], b);
+  write_single();
+  pf_model *m = load(&(pf_model_opts){.precision = p});
+  ck_assert_int_eq(pf_ctx_new(&c, m, &(pf_ctx_opts){.threads = 2}), PF_OK);
+  ck_assert_int_eq(pf_seq_new(&s, c), PF_OK);
+  for (int32_t r = 0; r < RUN_ROWS; r++)
+    rows[r] = (pf_row){.seq = s, .token = 7 * r % RUN_VOCAB, .pos = r, .out = r};
+  ck_assert_msg(pf_eval(c, rows, RUN_ROWS, x) == PF_OK, "%s", pf_last_error());
+  pf_seq_free(s);
+  pf_ctx_free(c);
+  pf_model_close(m);
+}
+
+static void near_to(const float *x, const float *y, float bound, const char *what) {
+  float most = 0, apart = 0;
+  for (size_t i = 0; i < RUN_ROWS * RUN_VOCAB; i++) {
+    most = fmaxf(most, fabsf(x[i]));
+    apart = fmaxf(apart, fabsf(x[i] - y[i]));
+  }
+  ck_assert_msg(apart <= bound * most, "%s: %g of %g", what, (double)apart, (double)most);
+}
+
+/* Products with weights of two kinds in a layer (K unlike Q, up unlike gate), and of int8 with
+ * several groups a row, go together as those of one kind do. */
+START_TEST(weights_of_two_kinds_run) {
+  static const char *const turns[] = {"BF16", "F32"}, *const others[] = {"F32", "BF16"};
+  static float x[RUN_ROWS * RUN_VOCAB], y[RUN_ROWS * RUN_VOCAB];
+  run_with(bf16, 1, PF_PRECISION_F32, x);
+  run_with(turns, 2, PF_PRECISION_F32, y);
+  near_to(x, y, 1e-5f, "BF16 and F32");
+  run_with(others, 2, PF_PRECISION_F32, y);
+  near_to(x, y, 1e-5f, "F32 and BF16");
+  run_with(bf16, 1, PF_PRECISION_BF16, y);
+  near_to(x, y, 0.02f, "bf16");
+  run_with(bf16, 1, PF_PRECISION_INT8, y);
+  near_to(x, y, 0.05f, "int8");
+}
+END_TEST
+
 /* Ways of reading, threads and checksums change nothing. */
 START_TEST(all_ways_give_the_same_bytes) {
   static const char *const ways[] = {"uring", "pread"};
@@ -754,6 +815,10 @@ START_TEST(bad_lengths) {
     tmp_write(dir, "model.safetensors", b.s, n);
     refused("safetensors", "cut file");
   }
+  for (size_t k = 1; k < 9; k++) {
+    tmp_write(dir, "model.safetensors", b.s, 8 + strlen(head) - k);
+    refused("truncated", "cut header");
+  }
   tmp_write(dir, "model.safetensors", b.s, b.n);
   pf_model_close(load(NULL));
   static const struct {
@@ -1045,6 +1110,7 @@ int main(void) {
   tcase_add_loop_test(t, packed_as_published, 0, N_KINDS);
   tcase_add_loop_test(t, packed_for_a_precision, 0, 2 * N_SMALL_KINDS);
   tcase_add_test(t, too_large_for_bf16);
+  tcase_add_test(t, weights_of_two_kinds_run);
   tcase_add_test(t, all_ways_give_the_same_bytes);
   tcase_add_test(t, nodes_are_counted);
   tcase_add_test(t, weights_are_touched);
