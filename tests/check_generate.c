@@ -4,7 +4,9 @@
 #include <stdbool.h>
 
 #include "base/dmath.h"
+#include "base/fpenv.h"
 #include "model/prefix.h"
+#include "model/sample.h"
 #include "model_util.h"
 #include "tests/suite.h"
 #include "tests/util.h"
@@ -417,6 +419,17 @@ START_TEST(refusals) {
   refused(c, b, 2, "branch 1: token id 9999");
   b[1].n = 0;
   refused(c, b, 2, "branch 1: the prompt is empty");
+  float nothing[1] = {0};
+  b[1].logits = nothing; /* of which sequence? */
+  refused(c, b, 2, "branch 1: the prompt is empty");
+  b[1].logits = NULL;
+  size_t most = (size_t)pf_model_get_info(m)->max_positions;
+  int32_t *many = calloc(most + 1, sizeof *many);
+  b[1].ids = many;
+  b[1].n = most + 1;
+  refused(c, b, 2, "branch 1: the prompt has");
+  b[1].ids = ids;
+  free(many);
   b[1].n = 1;
   b[1].o.max_tokens = 0;
   refused(c, b, 2, "branch 1: at least one token");
@@ -466,6 +479,211 @@ START_TEST(blocks_are_counted) {
   pf_seq_free(f);
   pf_ctx_kv_reset_peak(c);
   ck_assert_uint_eq(pf_ctx_kv_bytes(c, &peak) + peak, 0);
+  pf_ctx_free(c);
+  pf_model_close(m);
+}
+END_TEST
+
+/* What one branch is said to need: blocks of its positions, none beyond the model's last, and a row
+ * of logits. A sequence that is given counts from its end on, once, whether it stays or not. */
+START_TEST(one_branch_is_counted) {
+  pf_model *m = tu_open("tests/mini/q2-odd");
+  pf_ctx *c = tu_ctx(m, 1);
+  int32_t ids[40] = {0}, most = pf_model_get_info(m)->max_positions;
+  size_t row = (size_t)pf_model_get_info(m)->vocab_size * sizeof(float),
+         block = pf_ctx_block_bytes(c);
+  pf_many_opts o = {.memory = 1};
+  pf_many_stats st;
+  pf_branch b = {.ids = ids, .n = 40};
+  pf_gen_defaults(&b.o);
+  b.o.max_tokens = 25; /* the last token needs no position */
+  ck_assert_int_eq(pf_generate_many(c, &b, 1, &o, &st), PF_ENOMEM);
+  ck_assert_uint_eq(st.memory_one, 2 * block + row);
+  b.o.max_tokens = 26;
+  ck_assert_int_eq(pf_generate_many(c, &b, 1, &o, &st), PF_ENOMEM);
+  ck_assert_uint_eq(st.memory_one, 3 * block + row);
+  b.o.max_tokens = INT32_MAX;
+  ck_assert_int_eq(pf_generate_many(c, &b, 1, &o, &st), PF_ENOMEM);
+  ck_assert_uint_eq(st.memory_one, (size_t)(most + 31) / 32 * block + row);
+  b.o.max_tokens = 25;
+  b.seq = tu_seq(c);
+  tu_run(c, b.seq, m, 1, 0, 40, NULL);
+  for (int gone = 0; gone < 2; gone++) {
+    b.free_seq = gone;
+    o.memory = 1;
+    ck_assert_int_eq(pf_generate_many(c, &b, 1, &o, &st), PF_ENOMEM);
+    ck_assert_uint_eq(st.memory_one, 3 * block + row); /* positions 40 to 103: blocks 1 to 3 */
+  }
+  b.free_seq = 0;
+  o.memory = st.memory_one;
+  ok(pf_generate_many(c, &b, 1, &o, &st));
+  pf_branch_clear(&b);
+  pf_seq_free(b.seq);
+  pf_ctx_free(c);
+  pf_model_close(m);
+}
+END_TEST
+
+/* A beginning is given back with its last branch: there is room for two of three families. */
+START_TEST(beginnings_are_given_back) {
+  enum { FAMILIES = 3, EACH = 4, LEN = 70, N = FAMILIES * EACH };
+  pf_model *m = tu_open("tests/mini/q2-odd");
+  pf_ctx *c = tu_ctx(m, 1);
+  static int32_t ids[N][LEN];
+  pf_branch b[N] = {0};
+  pf_many_stats st;
+  for (int i = 0; i < N; i++) {
+    for (int32_t k = 0; k < LEN; k++)
+      ids[i][k] = tu_token(m, (uint64_t)(k < LEN - 2 ? i / EACH : 10 + i), k);
+    b[i].ids = ids[i];
+    b[i].n = LEN;
+    pf_gen_defaults(&b[i].o);
+    b[i].o.max_tokens = 3;
+    b[i].o.ignore_eos = 1;
+  }
+  pf_many_opts o = {.memory = 8 * pf_ctx_block_bytes(c) +
+                              3 * (size_t)pf_model_get_info(m)->vocab_size * sizeof(float)};
+  ok(pf_generate_many(c, b, N, &o, &st));
+  ck_assert_uint_lt(st.prompt_rows, st.prompt_tokens / 2); /* they were shared */
+  ck_assert_uint_le(st.memory_peak, o.memory);
+  for (int i = 0; i < N; i++)
+    pf_branch_clear(&b[i]);
+  pf_ctx_free(c);
+  pf_model_close(m);
+}
+END_TEST
+
+/* ---- choosing -------------------------------------------------------------------------------- */
+
+enum { CHOICES = 10 };
+
+/* A sequence of tokens 3, nothing, 5 and what is chosen after them from logits of which the first
+ * few are `first`, the others far below. */
+static pf_chosen choose(const pf_gen_opts *o, const float *first, uint64_t step) {
+  pf_model *m = tu_open("tests/mini/q2-one-layer");
+  pf_ctx *c = tu_ctx(m, 1);
+  pf_seq *s = tu_seq(c);
+  size_t v = (size_t)pf_model_get_info(m)->vocab_size;
+  pf_row rows[] = {{.seq = s, .token = 3, .pos = 0, .out = -1},
+                   {.seq = s, .token = 5, .pos = 2, .out = -1}};
+  float *x = tu_logits(m), *y = tu_logits(m);
+  pf_picker p = {0};
+  pf_chosen got;
+  ok(pf_eval(c, rows, 2, NULL));
+  for (size_t i = 0; i < v; i++)
+    x[i] = y[i] = i < CHOICES ? first[i] : -1000;
+  ok(pf_picker_make(&p, v, true, true));
+  uint64_t env = pf_fp_enter();
+  pf_pick(&p, s, o, step, x, &got);
+  pf_fp_leave(env);
+  ck_assert_msg(memcmp(x, y, v * sizeof *x) == 0, "the logits are not as they were");
+  for (size_t i = 0; i < v; i++)
+    ck_assert_uint_eq(p.seen[i], 0);
+  pf_picker_free(&p);
+  free(x);
+  free(y);
+  pf_seq_free(s);
+  pf_ctx_free(c);
+  pf_model_close(m);
+  return got;
+}
+
+/* Seen tokens have positive scores divided and negative ones multiplied. */
+START_TEST(penalty_of_both_signs) {
+  float x[CHOICES] = {-9, -9, -9, 1, -9, -1, -9, 0.625f, -9, -1.5f};
+  pf_gen_opts o;
+  pf_gen_defaults(&o);
+  o.repetition_penalty = 2;
+  pf_chosen c = choose(&o, x, 0);
+  ck_assert_int_eq(c.id, 7);
+  ck_assert(c.margin == 0.125f);
+  x[3] = x[7] = -9;
+  c = choose(&o, x, 0);
+  ck_assert_int_eq(c.id, 9);
+  ck_assert(c.margin == 0.5f);
+  ck_assert(fabsf(c.logprob + 0.5f + logf(1 + expf(-0.5f))) <
+            0.01f); /* of the scores as they were */
+}
+END_TEST
+
+/* Which of the choices come up in so many steps, a bit each. */
+static unsigned drawn(const pf_gen_opts *o, const float *x, uint64_t steps) {
+  unsigned seen = 0;
+  for (uint64_t i = 0; i < steps; i++)
+    seen |= 1u << choose(o, x, i).id;
+  return seen;
+}
+
+START_TEST(draws_at_the_edges) {
+  const float apart[CHOICES] = {1, 8, 2, 0.5f, 4, -9, -9, -9, -9, -9},
+              twins[CHOICES] = {-99, 3, -99, -99, 3, -99, -99, -99, -99, -99},
+              zeros[CHOICES] = {-9, 0, 1e-40f, -1e-40f, -0.0f, 1e-41f, -9, -9, -9, -9};
+  pf_gen_opts o;
+  pf_gen_defaults(&o);
+  o.temperature = 100;
+  o.top_k = 3; /* of very different sizes */
+  ck_assert_uint_eq(drawn(&o, apart, 40), 1u << 1 | 1u << 2 | 1u << 4);
+  o.top_k = 1; /* zeros and denormals are equal: the lowest id */
+  ck_assert_uint_eq(drawn(&o, zeros, 3), 1u << 1);
+  o.top_k = 0;
+  o.temperature = 1;
+  ck_assert_uint_eq(drawn(&o, twins, 20), 1u << 1 | 1u << 4);
+  o.top_p = 0.5; /* which the first one has */
+  ck_assert_uint_eq(drawn(&o, twins, 20), 1u << 1);
+  int32_t last = CHOICES;
+  o.eos = &last;
+  o.n_eos = 1;
+  ck_assert_int_eq(pf_gen_check(&o, &(pf_model_info){.vocab_size = CHOICES}), PF_EUSAGE);
+  last--;
+  ck_assert_int_eq(pf_gen_check(&o, &(pf_model_info){.vocab_size = CHOICES}), PF_OK);
+  o.top_p = 0;
+  ck_assert_int_eq(pf_gen_check(&o, &(pf_model_info){.vocab_size = CHOICES}), PF_EUSAGE);
+}
+END_TEST
+
+/* ---- rows of a call -------------------------------------------------------------------------- */
+
+typedef struct steps {
+  uint64_t last, most;
+} steps;
+
+static void on_step(void *user, const char *what, uint64_t done, uint64_t total) {
+  steps *s = user;
+  (void)what, (void)total;
+  s->most = done - s->last > s->most ? done - s->last : s->most;
+  s->last = done;
+}
+
+/* Prompts go in calls of 2,048 rows, and a chunk of a branch's own. Nothing else tells. */
+START_TEST(rows_of_a_call) {
+  enum { N = 45, LEN = 97, ROOM = 2048 };
+  pf_model *m = tu_open("tests/mini/q2-one-layer");
+  pf_ctx *c = tu_ctx(m, 2);
+  pf_branch *b = calloc(N, sizeof *b);
+  int32_t *ids = calloc(N * LEN, sizeof *ids);
+  steps s = {0};
+  pf_many_opts o = {.progress = on_step, .progress_user = &s};
+  for (int i = 0; i < N; i++) {
+    for (int32_t k = 0; k < LEN; k++)
+      ids[i * LEN + k] = tu_token(m, (uint64_t)(20 + i), k);
+    b[i].ids = ids + i * LEN;
+    b[i].n = LEN;
+    pf_gen_defaults(&b[i].o);
+    b[i].o.max_tokens = 2;
+  }
+  ok(pf_generate_many(c, b, N, &o, NULL));
+  ck_assert_uint_ge(s.most, ROOM - N); /* full, but for what ended */
+  ck_assert_uint_le(s.most, ROOM + N);
+  pf_branch_clear(&b[0]);
+  b[0].o.chunk = 7;
+  b[0].o.max_tokens = 1;
+  s = (steps){0};
+  ok(pf_generate_many(c, b, 1, &o, NULL));
+  ck_assert_uint_eq(s.most, 7);
+  for (int i = 0; i < N; i++)
+    pf_branch_clear(&b[i]);
+  free(b);
+  free(ids);
   pf_ctx_free(c);
   pf_model_close(m);
 }
@@ -573,6 +791,11 @@ int main(void) {
   tcase_add_test(t, broken_off);
   tcase_add_test(t, refusals);
   tcase_add_test(t, blocks_are_counted);
+  tcase_add_test(t, one_branch_is_counted);
+  tcase_add_test(t, beginnings_are_given_back);
+  tcase_add_test(t, rows_of_a_call);
+  tcase_add_test(t, penalty_of_both_signs);
+  tcase_add_test(t, draws_at_the_edges);
   tcase_add_test(t, two_thousand);
   tcase_add_loop_test(t, tree, 0, 8);
   suite_add_tcase(s, t);
