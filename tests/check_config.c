@@ -434,11 +434,16 @@ START_TEST(names_in_the_cache) {
   does_not_resolve("org/na.me-x@gone", "not complete");
   does_not_resolve("org/other", "hf download org/other");
   does_not_resolve("org/other", dir);
-  static const char *const hostile[] = {"../x",  "org/../x", "org/..",      "/no/such/place",
-                                        "a/b/c", "a--b/c",   "-a/b",        "a/.b",
-                                        "a//b",  "a b/c",    "org/na.me-x/"};
+  static const char *const hostile[] = {
+      "../x", "org/../x", "org/..", "/no/such/place", "a/b/c",  "a--b/c",  "-a/b",
+      "a/.b", "a//b",     "a b/c",  "org/na.me-x/",   "a..b/c", "org/a--b"};
   for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++)
-    does_not_resolve(hostile[i], "no such directory");
+    does_not_resolve(hostile[i], "not a model name");
+  char longest[128] = "org/"; /* no part of a name has more than 96 characters */
+  memset(longest + 4, 'a', 97);
+  does_not_resolve(longest, "not a model name");
+  longest[100] = '\0';
+  does_not_resolve(longest, "not in the Hugging Face cache");
   static const char *const revs[] = {"org/na.me-x@", "org/na.me-x@..", "org/na.me-x@../../x",
                                      "org/na.me-x@a/../b", "org/na.me-x@/x"};
   for (size_t i = 0; i < sizeof revs / sizeof *revs; i++)
@@ -462,6 +467,14 @@ START_TEST(places_of_the_cache) {
   resolves_to("b", ".cache/huggingface/hub/models--b/snapshots/" C1);
   only("XDG_CACHE_HOME", "/.cache");
   resolves_to("b", ".cache/huggingface/hub/models--b/snapshots/" C1);
+  setenv("HF_HUB_CACHE", "", 1); /* as if it were not set */
+  resolves_to("b", ".cache/huggingface/hub/models--b/snapshots/" C1);
+  only("HUGGINGFACE_HUB_CACHE", "/hub");
+  setenv("HF_HOME", "/nowhere", 1);
+  resolves_to("alone", "hub/models--alone/snapshots/" C1);
+  only("HOME", "");
+  setenv("HF_HUB_CACHE", "~hub", 1); /* somebody's, which is not looked up */
+  does_not_resolve("alone", "looked for ~hub/models--alone");
 }
 END_TEST
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What the public headers and doc/LIBRARY.md promise a caller who makes mistakes: nothing dies, and
  * the line says what, where and what to do. */
+#include <math.h>
+
 #include "tests/model_util.h"
 #include "tests/suite.h"
 
@@ -162,6 +164,16 @@ START_TEST(layers_of_norms) {
 }
 END_TEST
 
+START_TEST(metrics_of_nothing) {
+  const float x[] = {1, 2, 3};
+  float margin;
+  ck_assert(isnan(pf_logprob(x, 2, 2)) && isnan(pf_logprob(x, 2, -1)));
+  ck_assert(pf_logprob(x, 2, 1) < 0);
+  ck_assert_int_eq(pf_argmax(x, 0, &margin), -1);
+  ck_assert_int_eq(pf_argmax(x, 1, &margin), 0);
+}
+END_TEST
+
 START_TEST(generation_has_defaults) {
   pf_seq *s = tu_seq(ctx), *t = tu_seq(ctx);
   pf_ids a = {0}, b = {0};
@@ -242,6 +254,7 @@ int main(void) {
   tcase_add_test(t, swaps_have_queries);
   tcase_add_test(t, threads_have_a_limit);
   tcase_add_test(t, layers_of_norms);
+  tcase_add_test(t, metrics_of_nothing);
   tcase_add_test(t, generation_has_defaults);
   suite_add_tcase(s, t);
   t = tcase_create("files");

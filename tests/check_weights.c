@@ -91,7 +91,7 @@ static bool is_bf16(const char *dtype) {
 }
 
 static size_t size_of(const char *dtype) {
-  return is_f32(dtype) ? 4 : 2;
+  return is_f32(dtype) ? 4 : dtype[0] == 'I' ? 1 : 2;
 }
 
 /* Random bits with a finite exponent; denormals, zeros of both signs and large values among them.
@@ -139,7 +139,8 @@ static blob *add(const char *name, const char *dtype, size_t rows, size_t cols) 
   return b;
 }
 
-/* Blobs for every tensor of a configuration; dtypes are dealt in turn. */
+/* Blobs for every tensor of a configuration; dtypes are dealt in turn, but for quantised weights
+ * and their scales. */
 static void make_blobs(const char *config, const char *const *dtypes, size_t n_dtypes) {
   pf_config c;
   pf_wants w;
@@ -148,7 +149,11 @@ static void make_blobs(const char *config, const char *const *dtypes, size_t n_d
   ck_assert_msg(pf_config_read(&c, dir) == PF_OK, "%s", pf_last_error());
   ck_assert_int_eq(pf_wants_make(&w, &c, NULL), PF_OK);
   for (size_t i = 0; i < w.n; i++)
-    add(w.v[i].name, dtypes[i % n_dtypes], w.v[i].rows, w.v[i].cols);
+    add(w.v[i].name,
+        w.v[i].role == PF_SCALES          ? "F32"
+        : w.v[i].dtypes == 1u << PF_DT_I8 ? "I8"
+                                          : dtypes[i % n_dtypes],
+        w.v[i].rows, w.v[i].cols);
   pf_wants_free(&w);
   pf_config_free(&c);
 }
@@ -565,6 +570,70 @@ START_TEST(int8_that_nobody_made) {
 }
 END_TEST
 
+/* A directory says how many inputs share a scale. */
+START_TEST(int8_of_another_group) {
+  make_blobs("{\"architectures\":[\"Qwen2ForCausalLM\"],\"vocab_size\":19,\"hidden_size\":8,"
+             "\"intermediate_size\":200,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+             "\"num_key_value_heads\":1,\"head_dim\":6,\"tie_word_embeddings\":true,"
+             "\"quantization_config\":{\"quant_method\":\"personaflow-int8\",\"version\":1,"
+             "\"bits\":8,\"group_size\":64}}",
+             bf16, 1);
+  for (size_t b = 0; b < n_blobs; b++)
+    for (size_t i = 0; i < blobs[b].n; i++) {
+      float scale = 0.01f * (float)(1 + i % 7);
+      if (blobs[b].dtype[0] == 'I')
+        blobs[b].data[i] = (unsigned char)(int8_t)((int)(i * 37 % 255) - 127);
+      else if (is_f32(blobs[b].dtype))
+        memcpy(blobs[b].data + 4 * i, &scale, 4);
+    }
+  write_single();
+  pf_model *m = load(NULL);
+  const pf_mat *w = &m->layers[0].down;
+  const blob *q = find("model.layers.0.mlp.down_proj.weight"),
+             *s = find("model.layers.0.mlp.down_proj.weight.scale");
+  ck_assert_int_eq(pf_model_get_info(m)->s8_group, 64);
+  ck_assert(w->group == 64 && s->cols == 4);
+  for (size_t r = 0; r < w->n; r++)
+    for (size_t k = 0; k < w->k; k++)
+      ck_assert(pf_mat_get(w, r, k) ==
+                (float)(int8_t)q->data[r * w->k + k] * value(s, r * 4 + k / 64));
+  pf_model_close(m);
+}
+END_TEST
+
+/* Matrices longer than what is written at a time, quantised and as published; every tensor begins
+ * at a multiple of its values' bytes. The directory is what quantising at load gives. */
+START_TEST(long_matrices_are_written) {
+  char out[300];
+  pf_ckpt k;
+  pf_model *m;
+  make_blobs("{\"architectures\":[\"Qwen2ForCausalLM\"],\"vocab_size\":17011,\"hidden_size\":65,"
+             "\"intermediate_size\":17,\"num_hidden_layers\":1,\"num_attention_heads\":1,"
+             "\"num_key_value_heads\":1,\"head_dim\":6,\"tie_word_embeddings\":false}",
+             all, 4);
+  for (size_t i = 0; i < n_blobs; i++)
+    ordinary_values(&blobs[i], i);
+  write_single();
+  snprintf(out, sizeof out, "%s/int8", dir);
+  ck_assert_msg(pf_model_quantize(dir, out, NULL) == PF_OK, "%s", pf_last_error());
+  pf_model *own = load(&(pf_model_opts){.precision = PF_PRECISION_INT8});
+  ck_assert_msg(pf_model_open(&m, out, NULL) == PF_OK, "%s", pf_last_error());
+  ck_assert_uint_eq(m->arena_bytes, own->arena_bytes);
+  ck_assert(memcmp(m->arena, own->arena, m->arena_bytes) == 0);
+  pf_model_close(own);
+  pf_model_close(m);
+  ck_assert_int_eq(pf_ckpt_open(&k, out), PF_OK);
+  uint64_t begin = UINT64_MAX;
+  for (size_t i = 0; i < k.f[0].st.n; i++) {
+    const pf_st_tensor *t = &k.f[0].st.t[i];
+    begin = t->off < begin ? t->off : begin;
+    ck_assert_msg(t->off % pf_dtype_bytes(t->dtype) == 0, "%s at %zu", t->name, (size_t)t->off);
+  }
+  ck_assert_uint_eq(begin % 8, 0);
+  pf_ckpt_close(&k);
+}
+END_TEST
+
 /* What was just written has to be read from the disk, where this works: several reads are in flight
  * then, each with room of its own. */
 static void out_of_the_cache(void) {
@@ -706,6 +775,12 @@ START_TEST(checksum_cache) {
   ck_assert_str_ne(got, real);
   f = fopen(path, "a"); /* one byte more: not believed, and written anew */
   fputc('x', f);
+  fclose(f);
+  sha_now(got);
+  ck_assert_str_eq(got, real);
+  text[n - 2] = 'g'; /* no digest */
+  f = fopen(path, "w");
+  fwrite(text, 1, n, f);
   fclose(f);
   sha_now(got);
   ck_assert_str_eq(got, real);
@@ -1167,6 +1242,8 @@ int main(void) {
   tcase_add_test(t, too_large_for_bf16);
   tcase_add_test(t, weights_of_two_kinds_run);
   tcase_add_test(t, int8_that_nobody_made);
+  tcase_add_test(t, int8_of_another_group);
+  tcase_add_test(t, long_matrices_are_written);
   tcase_add_test(t, all_ways_give_the_same_bytes);
   tcase_add_test(t, nodes_are_counted);
   tcase_add_test(t, weights_are_touched);
