@@ -348,6 +348,32 @@ START_TEST(raw_scores_of_unseen_keys) {
 }
 END_TEST
 
+/* The last position that there is: scores of as many keys, of all heads together and one by one. (A
+ * key at 3276: of scores without the room for them, those of its block would lie on its V.) */
+START_TEST(the_last_position) {
+  fix f = open_fix(_i);
+  int32_t last = pf_model_get_info(f.m)->max_positions - 1;
+  float *seen = calloc((size_t)last + 1, sizeof *seen);
+  pf_tap t = capture(&f, "blocks.0.attn.hook_pattern", seen, last + 1);
+  t.head = 1;
+  t.pos_lo = last;
+  t.pos_hi = last + 1;
+  ck_assert_int_eq(pf_seq_set_taps(f.t, &t, 1), PF_OK);
+  for (int k = 0; k < 2; k++) {
+    pf_seq *s = k ? f.t : f.s;
+    pf_row rows[] = {{.seq = s, .token = 1, .pos = 0, .out = -1},
+                     {.seq = s, .token = 4, .pos = 3276, .out = -1},
+                     {.seq = s, .token = 2, .pos = last - 1, .out = -1},
+                     {.seq = s, .token = 3, .pos = last, .out = 0}};
+    ck_assert_int_eq(pf_eval(f.c, rows, 4, k ? f.y : f.x), PF_OK);
+  }
+  tu_same(f.m, f.x, f.y, "the last position");
+  ck_assert(seen[last] > 0 && seen[last - 1] > 0);
+  free(seen);
+  close_fix(&f);
+}
+END_TEST
+
 /* One head's values are its own: captured, they are that part of all heads'; put into a row with
  * more keys than it has, they are followed by what masked keys have. */
 START_TEST(a_head_has_its_own_values) {
@@ -670,6 +696,8 @@ START_TEST(names_resolve) {
   ck_assert(strstr(pf_last_error(), "blocks.*.hook_resid_pre"));
   ck_assert_int_eq(pf_hook_find(f.m, "blocks.99999999999.hook_resid_prr", &a, &l), PF_EUSAGE);
   ck_assert(strstr(pf_last_error(), "blocks.*.hook_resid_pre"));
+  ck_assert_int_eq(pf_hook_find(f.m, "blocks.18446744073709551617.hook_resid_pre", &a, &l),
+                   PF_EUSAGE); /* 1 above what 64 bits hold */
   ck_assert_int_eq(pf_hook_find(f.m, "attentions[1]", &a, &l), PF_OK);
   ck_assert_int_eq(l, 1);
   ck_assert_int_eq(pf_hook_find(f.m, "blocks.1.attn.hook_pattern", &b, &l), PF_OK);
@@ -801,6 +829,7 @@ int main(void) {
   tcase_add_loop_test(t, a_swap_of_a_head_is_for_its_queries, 0, n);
   tcase_add_loop_test(t, keys_alone_fill_no_gap, 0, n);
   tcase_add_loop_test(t, raw_scores_of_unseen_keys, 0, n);
+  tcase_add_loop_test(t, the_last_position, 0, n_models());
   tcase_add_loop_test(t, a_head_has_its_own_values, 0, n);
   tcase_add_loop_test(t, a_capture_behind_an_edit, 0, n);
   tcase_add_loop_test(t, an_infinite_score_is_an_error, 0, n);

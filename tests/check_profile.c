@@ -238,6 +238,26 @@ START_TEST(actions_have_their_rows) {
 }
 END_TEST
 
+/* A profile that begins again has forgotten what it had. */
+START_TEST(a_profile_begins_again) {
+  fix f = open_fix(0);
+  size_t n, dropped;
+  pf_profile_start(f.p);
+  run(&f, f.s, f.x);
+  pf_profile_stop(f.p);
+  double calls = sum(&f, NULL, offsetof(pf_profile_row, calls));
+  pf_profile_spans(f.p, &n, &dropped);
+  size_t spans = n;
+  pf_profile_start(f.p);
+  run(&f, f.t, f.x);
+  pf_profile_stop(f.p);
+  ck_assert(calls > 0 && sum(&f, NULL, offsetof(pf_profile_row, calls)) == calls);
+  pf_profile_spans(f.p, &n, &dropped);
+  ck_assert(n > 0 && n < spans + spans / 2); /* threads share parts out as they come */
+  close_fix(&f);
+}
+END_TEST
+
 START_TEST(a_context_has_one) {
   fix f = open_fix(0);
   pf_profile *second;
@@ -259,6 +279,7 @@ int main(void) {
   tcase_add_loop_test(t, no_bit_changes, 0, n_cases());
   tcase_add_loop_test(t, actions_have_their_rows, 0, n_cases());
   tcase_add_test(t, a_context_has_one);
+  tcase_add_test(t, a_profile_begins_again);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_NOFORK);
 }

@@ -664,6 +664,7 @@ END_TEST
   "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a "   \
   "b\"]}"
 #define DECODER "\"decoder\": {\"type\": \"Fuse\"}"
+#define NFC     "{\"type\": \"NFC\"}"
 #define SPLIT   "{\"type\": \"Split\", \"behavior\": \"Isolated\", \"pattern\": {\"Regex\": \"b\"}"
 
 static const struct {
@@ -749,6 +750,11 @@ static const struct {
      "\"add_prefix_space\": true}}",
      "add_prefix_space"},
     {"{" MODEL ", " DECODER ", \"pre_tokenizer\": " SPLIT ", \"invert\": true}}", "invert"},
+    {"{" MODEL ", " DECODER ", \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [" NFC
+     ", " NFC ", " NFC ", " NFC ", " NFC ", " NFC ", " NFC ", " NFC ", " NFC "]}}",
+     "more than 8 steps"},
+    {"{\"model\": {\"continuing_subword_prefix\": \"##\", \"vocab\": {\"a\": 0}, \"merges\": []}}",
+     "continuing_subword_prefix"},
     {"{" MODEL ", " DECODER ", \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": ["
      "{\"type\": \"ByteLevel\", \"use_regex\": false}, " SPLIT "}]}}",
      "a Split after another step"},
@@ -1094,6 +1100,15 @@ START_TEST(test_named_templates) {
   tmp_text(dir, "tokenizer.json", "{" MODEL ", " DECODER "}");
   tmp_text(dir, "tokenizer_config.json", config);
   ck_assert_msg(pf_tok_open(&t, dir) == PF_OK, "%s", pf_last_error());
+  ck_assert_str_eq(pf_chat_family(t), "gemma2");
+  pf_tok_close(t);
+  tmp_text(dir, "chat_template.jinja", "x"); /* stands over it */
+  tmp_text(dir, "tokenizer_config.json", "{\"bos_token\": \"\"}");
+  ck_assert_msg(pf_tok_open(&t, dir) == PF_OK, "%s", pf_last_error());
+  ck_assert(!pf_chat_family(t) && t->has_template && pf_tok_bos(t) == -1);
+  pf_tok_close(t);
+  tmp_text(dir, "chat_template.jinja", b.s);
+  ck_assert_int_eq(pf_tok_open(&t, dir), PF_OK);
   ck_assert_str_eq(pf_chat_family(t), "gemma2");
   pf_tok_close(t);
   tmp_remove(dir);
