@@ -412,7 +412,7 @@ static void read_generation(reader *r, pf_config *c) {
   eos(r, in, -1);
   in->bos_id = bos(r, in->bos_id);
   if (truthy(json_object_get(r->o, "repetition_penalty")))
-    in->repetition_penalty = real(r, "repetition_penalty", 1e-3, 1e3, 1);
+    in->repetition_penalty = real(r, "repetition_penalty", PF_PENALTY_LO, PF_PENALTY_HI, 1);
 }
 
 typedef void (*read_fn)(reader *r, pf_config *c);

@@ -357,15 +357,13 @@ int pf_eval_into(pf_ctx *c, const pf_row *rows, size_t n_rows, const pf_sink *si
     pf_prof_call(c->profiled, true);
   for (; in < n_rows && rc == PF_OK; in++)
     rc = admit(c, &rows[in]);
-  if (rc != PF_OK) {
-    withdraw(c, rows, in - 1);
-    return rc;
-  }
-  rc = n_rows ? prepare(&k, rows, n_rows) : PF_OK;
+  size_t admitted = rc == PF_OK ? n_rows : in - 1;
+  if (rc == PF_OK && n_rows)
+    rc = prepare(&k, rows, n_rows);
   for (size_t at = 0; at < n_rows && rc == PF_OK; at += PF_STEP_ROWS)
     rc = run_step(&k, rows + at, n_rows - at < PF_STEP_ROWS ? n_rows - at : PF_STEP_ROWS);
   if (rc != PF_OK)
-    withdraw(c, rows, n_rows);
+    withdraw(c, rows, admitted);
   pf_free(k.used);
   pf_free(k.bad);
   pf_free(k.sorted);

@@ -12,6 +12,10 @@
  * part of the numerics contract. */
 #define PF_S8_GROUP 512
 
+/* Repetition penalties: what is far outside leaves fp32's range. */
+#define PF_PENALTY_LO 1e-3
+#define PF_PENALTY_HI 1e3
+
 /* The quantization_config of directories with int8 weights. */
 #define PF_QUANT_METHOD       "personaflow-int8"
 #define PF_QUANT_VERSION      1

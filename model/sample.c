@@ -17,9 +17,9 @@ void pf_gen_defaults(pf_gen_opts *o) {
 int pf_gen_check(const pf_gen_opts *o, const pf_model_info *m) {
   if (o->max_tokens < 1)
     return pf_fail(PF_EUSAGE, "at least one token must be generated, not %d", o->max_tokens);
-  if (!(o->repetition_penalty > 0))
-    return pf_fail(PF_EUSAGE, "the repetition penalty must be positive, not %g",
-                   o->repetition_penalty);
+  if (!(o->repetition_penalty >= PF_PENALTY_LO && o->repetition_penalty <= PF_PENALTY_HI))
+    return pf_fail(PF_EUSAGE, "the repetition penalty must lie between %g and %g, not %g",
+                   PF_PENALTY_LO, PF_PENALTY_HI, o->repetition_penalty);
   if (!(o->temperature >= 0) || o->top_k < 0 || !(o->top_p > 0 && o->top_p <= 1))
     return pf_fail(PF_EUSAGE, "temperature >= 0, top-k >= 0 and 0 < top-p <= 1 are wanted");
   for (size_t i = 0; o->eos && i < o->n_eos; i++)

@@ -588,6 +588,22 @@ static pf_chosen choose(const pf_gen_opts *o, const float *first, uint64_t step)
   return got;
 }
 
+START_TEST(penalties_that_fp32_has) {
+  static const double fine[] = {1e-3, 1, 1e3}, outside[] = {0, -1, 1e-60, 1e300, NAN, INFINITY};
+  pf_model_info m = {.vocab_size = CHOICES};
+  pf_gen_opts o;
+  pf_gen_defaults(&o);
+  for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+    o.repetition_penalty = fine[i];
+    ck_assert_int_eq(pf_gen_check(&o, &m), PF_OK);
+  }
+  for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
+    o.repetition_penalty = outside[i];
+    ck_assert_int_eq(pf_gen_check(&o, &m), PF_EUSAGE);
+  }
+}
+END_TEST
+
 /* Seen tokens have positive scores divided and negative ones multiplied. */
 START_TEST(penalty_of_both_signs) {
   float x[CHOICES] = {-9, -9, -9, 1, -9, -1, -9, 0.625f, -9, -1.5f};
@@ -794,6 +810,7 @@ int main(void) {
   tcase_add_test(t, one_branch_is_counted);
   tcase_add_test(t, beginnings_are_given_back);
   tcase_add_test(t, rows_of_a_call);
+  tcase_add_test(t, penalties_that_fp32_has);
   tcase_add_test(t, penalty_of_both_signs);
   tcase_add_test(t, draws_at_the_edges);
   tcase_add_test(t, two_thousand);
