@@ -154,19 +154,27 @@ void pf_records_tails(pf_records *r, int tau, size_t from, double *x, int *rc) {
   }
 }
 
+/* The largest KL10 of the draws; of a single one, which stands alone, its own. */
+static double most_of(const json_t *row) {
+  const json_t *draws = json_object_get(row, "draws"), *draw;
+  double most = draws ? 0 : json_number_value(json_object_get(row, "kl10"));
+  size_t k;
+  json_array_foreach(draws, k, draw) {
+    if (json_number_value(draw) > most)
+      most = json_number_value(draw);
+  }
+  return most;
+}
+
 double pf_records_floor(pf_records *r, const char *site, int layer, int *rc) {
   double floor = 0;
   char q[96];
-  size_t i, k;
-  const json_t *rows = pf_records_of(r, "C1", rc), *row, *draw;
+  size_t i;
+  const json_t *rows = pf_records_of(r, "C1", rc), *row;
   snprintf(q, sizeof q, "site=%s layer=%d condition=I1", site, layer);
   json_array_foreach(rows, i, row) {
-    if (!pf_record_is(row, q))
-      continue;
-    json_array_foreach(json_object_get(row, "draws"), k, draw) {
-      if (json_number_value(draw) > floor)
-        floor = json_number_value(draw);
-    }
+    if (pf_record_is(row, q))
+      floor = fmax(floor, most_of(row));
   }
   return floor;
 }
