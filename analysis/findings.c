@@ -62,13 +62,23 @@ static pf_crossed crossed(const work *w, const double *x) {
   return pf_records_crossed(&w->r, x);
 }
 
+/* A field of the records of one study; of counts, 1 where there is any. */
+static double *field_of(pf_records *r, const char *experiment, const char *query, const char *field,
+                        bool counts, int *rc) {
+  double *x = pf_records_table(r, experiment, query, field, rc);
+  for (size_t c = 0; x && counts && c < r->n_personas * r->n_tasks; c++)
+    x[c] = isnan(x[c]) ? x[c] : x[c] > 0;
+  return x;
+}
+
 /* x: each cell's mean over all studies that have a number of it. */
-static void pool(work *w, const char *experiment, const char *query, const char *field, double *x) {
+static void pool(work *w, const char *experiment, const char *query, const char *field, bool counts,
+                 double *x) {
   double *n = w->n_more && x ? pf_alloc(w->n, sizeof *n) : NULL;
   for (size_t c = 0; n && c < w->n; c++)
     n[c] = !isnan(x[c]);
   for (size_t k = 0; n && k < w->n_more && w->rc == PF_OK; k++) {
-    double *y = pf_records_table(&w->more[k], experiment, query, field, &w->rc);
+    double *y = field_of(&w->more[k], experiment, query, field, counts, &w->rc);
     for (size_t c = 0; y && c < w->n; c++)
       if (!isnan(y[c])) {
         x[c] = n[c] > 0 ? x[c] + y[c] : y[c];
@@ -83,18 +93,22 @@ static void pool(work *w, const char *experiment, const char *query, const char 
   pf_free(n);
 }
 
+static double *pooled(work *w, const char *experiment, const char *query, const char *field,
+                      bool counts) {
+  double *x =
+      w->rc == PF_OK ? keep(w, field_of(&w->r, experiment, query, field, counts, &w->rc)) : NULL;
+  pool(w, experiment, query, field, counts, x);
+  return w->rc == PF_OK ? x : NULL;
+}
+
 PF_PRINTF(4, 5)
 static double *table(work *w, const char *experiment, const char *field, const char *query, ...) {
   char q[256];
   va_list ap;
-  if (w->rc != PF_OK)
-    return NULL;
   va_start(ap, query);
   vsnprintf(q, sizeof q, query, ap);
   va_end(ap);
-  double *x = keep(w, pf_records_table(&w->r, experiment, q, field, &w->rc));
-  pool(w, experiment, q, field, x);
-  return w->rc == PF_OK ? x : NULL;
+  return pooled(w, experiment, q, field, false);
 }
 
 static bool has(work *w, const char *experiment) {
@@ -394,12 +408,12 @@ static void local(work *w) {
 
 /* ---- C2 -------------------------------------------------------------------------------------- */
 
-/* A field of texts that a value acted on once; of counts, 1 where there is any. */
+/* A field of texts that a value acted on once; of counts, whether there is any, before wordings are
+ * taken together: a marker in one of two says .5. */
 static double *marked(work *w, const char *condition, const char *field, bool counts) {
-  double *x = table(w, "C2", field, "condition=%s schedule=once", condition);
-  for (size_t c = 0; x && c < w->n && counts; c++)
-    x[c] = isnan(x[c]) ? x[c] : x[c] > 0;
-  return x;
+  char q[96];
+  snprintf(q, sizeof q, "condition=%s schedule=once", condition);
+  return pooled(w, "C2", q, field, counts);
 }
 
 static void behaviour(work *w) {

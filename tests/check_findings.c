@@ -484,6 +484,42 @@ START_TEST(after_the_late_cut) {
 }
 END_TEST
 
+/* ---- wordings together ----------------------------------------------------------------------- */
+
+/* A marker in one of two wordings is half a marker; a cell that one of them lacks is the
+ * other's. */
+START_TEST(two_wordings) {
+  static const char *const subs[] = {"s", "more"};
+  char paths[2][300];
+  for (int k = 0; k < 2; k++) {
+    char name[64];
+    manifest(subs[k]);
+    for (int c = 0; c < N; c++) {
+      text(c, "clean", "once", k ? 0 : 5, 0, .5);
+      text(c, "additive", "once", k ? c < 3 : 0, 0, k ? .1 : .3);
+      text(c, "remove_X", "once", 0, 0, 0);
+    }
+    snprintf(name, sizeof name, "%s/C2.jsonl", subs[k]);
+    write_records(name);
+    for (int c = k; c < N; c++)
+      record(c, "\"condition\": \"mass\", \"spearman\": %g", c == 0 ? .4 : k ? .2 : .6);
+    snprintf(name, sizeof name, "%s/D4.jsonl", subs[k]);
+    write_records(name);
+    snprintf(paths[k], sizeof paths[k], "%s/%s", dir, subs[k]);
+  }
+  ck_assert_msg(pf_findings_pooled((const char *const[]){paths[0], paths[1]}, 2, &all) == PF_OK,
+                "%s", pf_last_error());
+  const json_t *f = finding("H3", "markers", "any marker");
+  value(f, "additive - clean", .25 - .5);
+  value(f, "additive - remove-X", .25);
+  value(finding("H3", "markers", "own less others' mean, not verbatim"), "additive - clean",
+        .2 - .5);
+  f = finding("H8", NULL, NULL);
+  value(f, "Spearman(cause, mass)", .4);
+  has(f, "Spearman(cause, mass)", "lo", .4, 1e-9); /* in every cell */
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("findings");
   TCase *t = tcase_create("findings");
@@ -497,6 +533,7 @@ int main(void) {
   tcase_add_test(t, reads);
   tcase_add_test(t, few_tokens_and_heads);
   tcase_add_test(t, after_the_late_cut);
+  tcase_add_test(t, two_wordings);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_FORK_GETENV);
 }
