@@ -40,11 +40,15 @@ static void where_text(pf_page *g, const json_t *w) {
   }
 }
 
-/* What a line says between the model's name and the verdict. */
+/* What a line says between the number of cells and the verdict. */
 static void criteria_text(pf_page *g, const json_t *f) {
-  const char *line = pf_js_str(f, "line"), *from = strstr(line, " cells: "),
-             *to = strstr(line, " \xe2\x86\x92 ");
-  char *part = from && to && to > from ? strndup(from + 8, (size_t)(to - from) - 8) : NULL;
+  static const char *const heads[] = {" cells: ", " cell: "};
+  const char *line = pf_js_str(f, "line"), *from = NULL, *to = strstr(line, " \xe2\x86\x92 ");
+  for (size_t i = 0; i < PF_COUNT(heads) && !from; i++) {
+    from = strstr(line, heads[i]);
+    from += from ? strlen(heads[i]) : 0;
+  }
+  char *part = from && to && to > from ? strndup(from, (size_t)(to - from)) : NULL;
   pf_page_text(g, part ? part : line);
   free(part);
 }

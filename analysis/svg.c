@@ -200,12 +200,14 @@ static void row_value(pf_buf *b, const pf_axes *a, const pf_svg_row *r, size_t k
   double x[3] = {r->lo[k], r->mid[k], r->hi[k]};
   for (int i = 0; i < 3; i++)
     x[i] = at_x(a, clamp(isnan(x[i]) ? r->mid[k] : x[i], a->xmin, a->xmax));
-  pf_buf_printf(
-      b,
-      "<line class=\"line c%zu\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/><circle "
-      "class=\"dot c%zu\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>%.4g [%.4g, "
-      "%.4g]</title></circle>\n",
-      k, x[0], y, x[2], y, k, x[1], y, r->mid[k], r->lo[k], r->hi[k]);
+  pf_buf_printf(b,
+                "<line class=\"line c%zu\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
+                "y2=\"%.1f\"/><circle class=\"dot c%zu\" cx=\"%.1f\" cy=\"%.1f\" "
+                "r=\"3.5\"><title>%.4g",
+                k, x[0], y, x[2], y, k, x[1], y, r->mid[k]);
+  if (!isnan(r->lo[k]) && !isnan(r->hi[k])) /* of one cell there is no interval */
+    pf_buf_printf(b, " [%.4g, %.4g]", r->lo[k], r->hi[k]);
+  pf_buf_puts(b, "</title></circle>\n");
 }
 
 void pf_svg_rows(pf_buf *b, const char *title, const pf_svg_row *rows, size_t n,
