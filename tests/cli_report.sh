@@ -16,7 +16,7 @@ pf() { $PF_EMULATOR ./personaflow "$@" >"$T/out" 2>"$T/err"; }
 study() {
   mkdir "$T/$1"
   cat >"$T/$1/manifest.json" <<J
-{"protocol": "full", "precision": "$3", "layers": [1, $4], "cells": 4, "grid": {"name": "g", "sha256": "0"},
+{"protocol": "full", "precision": "$3", "layers": [1, $4, 8], "cells": 4, "grid": {"name": "g", "sha256": "0"},
  "model": {"name": "$2", "weights_sha256": "sha-$2", "n_layers": 9}}
 J
   cat >"$T/$1/findings.json" <<J
@@ -30,7 +30,14 @@ study a one f32 4 supported
 study b two f32 7 supported
 study c three f32 5 'not supported'
 study d one int8 4 inconclusive
-pf report "$T/a" "$T/b" "$T/c" "$T/d" --out "$T/all" || bad "report: $(cat "$T/err")"
+study i four int8 6 supported # of a model that was not run in f32
+for d in a:4 b:7; do
+  echo '{"causal": {"p_last": {"1": {"summary": {"median": 0.01}}, "8": {"summary": {"median": 0.08}}, "'${d#*:}'": {"summary": {"median": 0.0'${d#*:}'5}}}}}' \
+    >"$T/${d%:*}/summary.json"
+done
+pf report "$T/a" "$T/b" "$T/c" "$T/d" "$T/i" --out "$T/all" || bad "report: $(cat "$T/err")"
+tr -d ' \n' <"$T/all/comparison.json" | grep -q '"position":"p_last","tested_layer":2,"median_kl10":\[0.045,0.075,null,null,null\]' &&
+  ok 'medians of the second tested layer, whichever that is' || bad "medians: $(tr -d ' \n' <"$T/all/comparison.json" | grep -o '"sweep".*')"
 grep -q '"where": "H1b, p_last, tested layer 2"' "$T/all/comparison.json" && ok 'layers are matched by rank' || bad 'rows'
 [ "$(grep -c '"where"' "$T/all/comparison.json")" -ge 1 ] || bad 'no rows'
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"id": "H9".*"cells": 3.*"value": 2' && ok 'H9: two of three models in f32, int8 is not one' ||
@@ -44,6 +51,11 @@ done
 pf report "$T/a" "$T/b" --out "$T/all" && bad 'written over' || { grep -q 'holds a comparison already' "$T/err" && ok "$(cat "$T/err")"; }
 pf report "$T/a" "$T/b" --out "$T/all" --force || bad '--force'
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"value": 2' || bad 'two models'
+# A model counts with the study in the grid's own words, whatever the order.
+study p two f32 7 'not supported'
+sed -i 's/"sha256": "0"/"sha256": "0", "paraphrase": "you-are"/' "$T/p/manifest.json"
+pf report "$T/p" "$T/a" "$T/b" --out "$T/own" || bad "report: $(cat "$T/err")"
+tr -d '\n' <"$T/own/comparison.json" | grep -q '"id": "H9".*"cells": 2.*"value": 2' && ok 'the study in its own words' || bad 'another wording counted'
 # Two baselines of one model: the verdict that changes with it is named, and the columns are told apart.
 study e one f32 4 'not supported'
 for d in a:thoughtful e:plain; do
@@ -67,7 +79,7 @@ pf report "$T/d" "$T/h" "$T/e" --out "$T/twice" && pf report "$T/h" "$T/h" --out
 pf report "$T/a" "$T/none" --out "$T/x"
 [ $? = 3 ] && ok "$(cat "$T/err")" || bad 'a folder that is not there'
 pf report "$T/a" "$T/b" --out "$T/a"
-[ $? = 2 ] && grep -q 'is one of the studies' "$T/err" && [ "$(ls "$T/a")" = $'findings.json\nmanifest.json' ] && ok "$(cat "$T/err")" ||
+[ $? = 2 ] && grep -q 'is one of the studies' "$T/err" && [ "$(ls "$T/a")" = $'findings.json\nmanifest.json\nsummary.json' ] && ok "$(cat "$T/err")" ||
   bad "a comparison into one of its studies: $(cat "$T/err"; ls "$T/a")"
 
 # A study of one of the paper's models: its texts stand beside the paper's where they were scored on the paper's lists.
