@@ -128,8 +128,9 @@ static void paper_site(int c, int s, int layer) {
   c1(c, sites[s], layer, "S_0", 8);
   c1(c, sites[s], layer, "N4_random", a1 + .3);
   c1(c, sites[s], layer, "N4_other", a1 - 9);
-  record(c, "\"site\": \"%s\", \"layer\": %d, \"condition\": \"I1\", \"kl10\": 0.002, \"draws\": "
-            "[0.001, 0.004, 0.0005]",
+  record(c,
+         "\"site\": \"%s\", \"layer\": %d, \"condition\": \"I1\", \"kl10\": 0.002, \"draws\": "
+         "[0.001, 0.004, 0.0005]",
          sites[s], layer);
 }
 
@@ -142,8 +143,9 @@ static void nulls(int c) {
          i == 0   ? "0.01, 1"
          : i == 1 ? "1, 0.01"
                   : "1, 1");
-  record(c, "\"site\": \"p_last\", \"layer\": 2, \"condition\": \"N3_isotropic\", \"draws\": [1, 1, "
-            "1]");
+  record(c,
+         "\"site\": \"p_last\", \"layer\": 2, \"condition\": \"N3_isotropic\", \"draws\": [1, 1, "
+         "1]");
   record(c, "\"site\": \"p_last\", \"layer\": 2, \"condition\": \"N3_covariance\", \"draws\": [1, "
             "0, 1]");
 }
@@ -166,8 +168,9 @@ static void other_sites(int c) {
 }
 
 static void geometry(int c, const char *site, const char *more) {
-  record(c, "\"site\": \"%s\", \"layer\": 2, \"condition\": \"geometry\", \"cos_xy_sum\": %g, "
-            "\"cos_x_y\": %g, \"inter_over_xy\": %g, \"r2_add\": %g, \"null_cos\": [%g, %g]%s",
+  record(c,
+         "\"site\": \"%s\", \"layer\": 2, \"condition\": \"geometry\", \"cos_xy_sum\": %g, "
+         "\"cos_x_y\": %g, \"inter_over_xy\": %g, \"r2_add\": %g, \"null_cos\": [%g, %g]%s",
          site, .9 - .01 * c, .1 + .01 * c, 2 - .1 * c, .5 + .02 * c, .05 * c, .05 * (11 - c), more);
 }
 
@@ -247,8 +250,9 @@ END_TEST
 
 static void text(int c, const char *condition, const char *schedule, int markers, int own,
                  double less_others) {
-  record(c, "\"condition\": \"%s\", \"schedule\": \"%s\", \"markers\": %d, \"markers_not_verbatim\": "
-            "%d, \"own_minus_others_any\": %g, \"own_minus_others\": 7",
+  record(c,
+         "\"condition\": \"%s\", \"schedule\": \"%s\", \"markers\": %d, \"markers_not_verbatim\": "
+         "%d, \"own_minus_others_any\": %g, \"own_minus_others\": 7",
          condition, schedule, markers, own, less_others);
 }
 
@@ -284,8 +288,9 @@ END_TEST
 
 static void injected(int c, const char *host, const char *content, const char *positions,
                      const char *set, int layer, const char *more) {
-  record(c, "\"host\": \"%s\", \"condition\": \"%s\", \"op\": \"overwrite\", \"positions\": \"%s\", "
-            "\"set\": \"%s\", \"layers\": [%d], %s",
+  record(c,
+         "\"host\": \"%s\", \"condition\": \"%s\", \"op\": \"overwrite\", \"positions\": \"%s\", "
+         "\"set\": \"%s\", \"layers\": [%d], %s",
          host, content, positions, set, layer, more);
 }
 
@@ -347,10 +352,11 @@ END_TEST
 /* ---- D1 to D4 -------------------------------------------------------------------------------- */
 
 static void cut(int c, const char *name, const char *how, double closure) {
-  record(c, "\"condition\": \"%s\", \"ablation\": \"%s\", \"layers\": [0, 6], \"closure\": %g", name,
-         how, closure);
-  record(c, "\"condition\": \"%s\", \"ablation\": \"%s\", \"layers\": [0, 1], \"profile\": "
-            "\"window1\", \"layer\": 0, \"closure\": -5",
+  record(c, "\"condition\": \"%s\", \"ablation\": \"%s\", \"layers\": [0, 6], \"closure\": %g",
+         name, how, closure);
+  record(c,
+         "\"condition\": \"%s\", \"ablation\": \"%s\", \"layers\": [0, 1], \"profile\": "
+         "\"window1\", \"layer\": 0, \"closure\": -5",
          name, how);
 }
 
@@ -369,8 +375,9 @@ static void kv(int c, const char *name, double closure) {
 
 static void curve(int c, const char *how, int draw, int n, const double *closure) {
   for (int k = 1, i = 0; k <= n; k *= 2, i++)
-    record(c, "\"condition\": \"T7\", \"order\": \"%s\", \"k\": %d, \"n\": %d, \"draw\": %d, "
-              "\"closure\": %g",
+    record(c,
+           "\"condition\": \"T7\", \"order\": \"%s\", \"k\": %d, \"n\": %d, \"draw\": %d, "
+           "\"closure\": %g",
            how, k, n, draw, closure[i]);
 }
 
@@ -410,10 +417,12 @@ static void routes_study(void) {
   }
   write_records("s/D2.jsonl");
   for (int c = 0; c < N; c++) {
-    record(c, "\"condition\": \"keep_share\", \"k\": 12, \"closure\": 0.9, \"random\": [9, 9, 9, 9]");
+    record(c,
+           "\"condition\": \"keep_share\", \"k\": 12, \"closure\": 0.9, \"random\": [9, 9, 9, 9]");
     record(c, "\"condition\": \"cut_share\", \"k\": 3, \"closure\": -9, \"random\": [9, 9, 9, 9]");
-    record(c, "\"condition\": \"keep_share\", \"k\": 3, \"closure\": 0.2, \"random\": [0.1, 0.3, 0.2, "
-              "0]");
+    record(c,
+           "\"condition\": \"keep_share\", \"k\": 3, \"closure\": 0.2, \"random\": [0.1, 0.3, 0.2, "
+           "0]");
   }
   write_records("s/D3.jsonl");
   for (int c = 0; c < N; c++) {

@@ -214,14 +214,13 @@ START_TEST(injections) {
       {"oracle behind a gap", C3("GAP", "oracle", "p_last", "14")},
       {"cached in the masked prompt", C3("MASK", "cached", "p_last", "14")},
       {"oracle in the masked prompt", C3("MASK", "oracle", "p_last", "14")}};
-  static const char *const fields[] = {"closure10",    "closure_0",            "closure_1_9",
-                                       "closure_10",   "closure_reverse_kl10", "closure_jsd10",
-                                       "closure_ll10", "closure"};
+  static const char *const fields[] = {
+      "closure10",     "closure_0",    "closure_1_9", "closure_10", "closure_reverse_kl10",
+      "closure_jsd10", "closure_ll10", "closure"};
   tell(rows, COUNT(rows), fields, COUNT(fields));
   one_number("closure10", 9, C3("B", "oracle", "p_last", "one"));
   one_number("closure10", 9, C3("B", "oracle", "every_step", "last"));
   one_number("closure10", 9, ADDED("delta", "p_last", "0.5"));
-  one_number("closure10", -.003, C3("B", "cached", "p_last", "all")); /* on no row */
   write_records("C3.jsonl");
   make_page();
   for (size_t i = 0; i < COUNT(rows); i++)
@@ -234,9 +233,10 @@ START_TEST(injections) {
 }
 END_TEST
 
-/* Cells below 0 are made worse; so is not the host. */
+/* Cells below 0 are made worse; of several draws a cell has the mean, -.003 of the first. */
 START_TEST(made_worse) {
-  one_number("closure10", -.003, "%s", C3("B", "random", "p_last", "14"));
+  one_number("closure10", -.103, "%s, \"draw\": 0", C3("B", "random", "p_last", "14"));
+  one_number("closure10", .097, "%s, \"draw\": 1", C3("B", "random", "p_last", "14"));
   write_records("C3.jsonl");
   make_page();
   inside("random, same length", "<td>-0.001 <small>[-0.002, 0.002]</small></td>");
@@ -363,8 +363,8 @@ START_TEST(transplants) {
       {"the same, towards that persona's own answer", "\"condition\": \"T4_towards_other\""},
       {"random, about a neutral mean (T5)", "\"condition\": \"T5\""},
       {"random, about its own mean (T5_own)", "\"condition\": \"T5_own\""}};
-  static const char *const fields[] = {"closure", "closure_0"},
-                           *const orders[] = {"best", "last", "random"};
+  static const char *const fields[] = {"closure", "closure_0"}, *const orders[] = {"best", "last",
+                                                                                   "random"};
   tell(rows, COUNT(rows), fields, 2);
   layers("T8");
   for (int k = 0; k < 3; k++)
@@ -427,8 +427,8 @@ START_TEST(mass_and_delta) {
                                 {"averaged over steps", "\"condition\": \"mean_over_steps\""},
                                 {"averaged over other tasks", "\"condition\": "
                                                               "\"mean_over_tasks\""}};
-  static const char *const scores[] = {"spearman", "recall10"},
-                           *const closures[] = {"closure", "closure_0"};
+  static const char *const scores[] = {"spearman", "recall10"}, *const closures[] = {"closure",
+                                                                                     "closure_0"};
   tell(mass, COUNT(mass), scores, 2);
   write_records("D4.jsonl");
   tell(delta, COUNT(delta), closures, 2);
@@ -455,17 +455,17 @@ static void at_site(const char *site, const char *condition, double a, double b,
 }
 
 #define P_LAST "\"site\": \"p_last\", \"layer\": 1, \"condition\": "
-static const asked local_rows[] = {{"additive value (A1)", P_LAST "\"A1\""},
-                                   {"two-way fit without the cell (A2)", P_LAST "\"A2\""},
-                                   {"A1 at the length of the state (N5)", P_LAST "\"N5\""},
-                                   {"persona's part taken away (RMX)", P_LAST "\"RMX\""},
-                                   {"persona dropped (S_X)", P_LAST "\"S_X\""},
-                                   {"task dropped (S_Y)", P_LAST "\"S_Y\""},
-                                   {"both dropped (S_0)", P_LAST "\"S_0\""},
-                                   {"another persona (N1)", P_LAST "\"N1\""},
-                                   {"another task (N2)", P_LAST "\"N2\""},
-                                   {"random direction for the persona (N3)",
-                                    P_LAST "\"N3_isotropic\""}};
+static const asked local_rows[] = {
+    {"additive value (A1)", P_LAST "\"A1\""},
+    {"two-way fit without the cell (A2)", P_LAST "\"A2\""},
+    {"A1 at the length of the state (N5)", P_LAST "\"N5\""},
+    {"persona's part taken away (RMX)", P_LAST "\"RMX\""},
+    {"persona dropped (S_X)", P_LAST "\"S_X\""},
+    {"task dropped (S_Y)", P_LAST "\"S_Y\""},
+    {"both dropped (S_0)", P_LAST "\"S_0\""},
+    {"another persona (N1)", P_LAST "\"N1\""},
+    {"another task (N2)", P_LAST "\"N2\""},
+    {"random direction for the persona (N3)", P_LAST "\"N3_isotropic\""}};
 
 /* g4: dropping costs 1, 5 and 2, the additive value .1, .2, .4. g8: so little in one cell that it
  * does not count. */
@@ -572,8 +572,7 @@ START_TEST(what_is_said) {
 #define NONE "<td>0/3 <small>[0.00, 0.56]</small></td>"
   static const char *const rows[] = {
       "clean</td><td class=\"t\">once</td>" TWO NONE "<td>&ndash;</td>",
-      "additive</td><td class=\"t\">once</td>" TWO NONE
-      "<td>&minus;1 +1 <small>p = 1</small></td>",
+      "additive</td><td class=\"t\">once</td>" TWO NONE "<td>&minus;1 +1 <small>p = 1</small></td>",
       "additive</td><td class=\"t\">every_step</td>" NONE NONE
       "<td>&minus;2 +0 <small>p = 0.5</small></td>",
       "host_oracle</td><td class=\"t\">window</td>" TWO TWO
