@@ -406,7 +406,8 @@ static void means_of_draws(void) {
     double mean = 0;
     if (!draws)
       continue;
-    json_array_foreach(draws, k, draw) mean += json_number_value(draw) / (double)json_array_size(draws);
+    json_array_foreach(draws, k, draw) mean +=
+        json_number_value(draw) / (double)json_array_size(draws);
     near(number(row, "kl10"), mean, pf_js_str(row, "condition"), "mean of draws");
     ck_assert(number(row, "kl_0") <= mean * 1.0001);
     several++;
@@ -758,8 +759,8 @@ static void random_sets(const char *query) {
   bool differ = false;
   ck_assert_uint_eq(json_array_size(draws), 100);
   for (size_t i = 1; i < 100; i++)
-    differ |= json_number_value(json_array_get(draws, i)) !=
-              json_number_value(json_array_get(draws, 0));
+    differ |=
+        json_number_value(json_array_get(draws, i)) != json_number_value(json_array_get(draws, 0));
   ck_assert(differ);
 }
 

@@ -591,120 +591,223 @@ static void run_whole(pf_ctx *c, const pf_role_prompt *q, const int32_t *text, s
 
 enum { FREE_TOKENS = 12, FREE_WIDTH = 512 };
 
-/* Prompts with the same text behind them, and the share of each in a value. */
-typedef struct made_of {
-  const pf_role_prompt *q[3];
-  double times[3];
-  size_t n;
-} made_of;
+/* ---- texts under each value ---- */
 
-/* What enters the layer at the last token of prompts and text, added up. */
-static void value_of(pf_ctx *c, const made_of *v, const int32_t *text, size_t k, pf_tap get,
-                     float *logits, float *out) {
-  static float h[3][FREE_WIDTH];
-  for (size_t i = 0; i < v->n; i++) {
-    get.pos_lo = (int32_t)(v->q[i]->enc.n + k) - 1;
-    get.pos_hi = get.pos_lo + 1;
-    get.out = h[i];
-    run_whole(c, v->q[i], text, k, &get, 1, logits);
-  }
-  for (size_t e = 0; e < FREE_WIDTH; e++) {
-    double sum = 0;
-    for (size_t i = 0; i < v->n; i++)
-      sum += v->times[i] * (double)h[i][e];
-    out[e] = (float)sum;
+enum { TO_BB, TO_XB, TO_BY, TO_XY, TO_OTHER, TO_TASK, TO_PERSONA, TO_ACROSS, N_PROMPTS };
+static const char *const said_to[N_PROMPTS][2] = {
+    {BASE_X, BASE_Y},   {"a pirate", BASE_Y}, {BASE_X, HAIKU},   {"a pirate", HAIKU},
+    {"a chef", BASE_Y}, {"a pirate", BOOK},   {"a chef", HAIKU}, {"a chef", BOOK}};
+
+typedef struct speaker {
+  pf_model *m;
+  pf_ctx *c;
+  pf_tok *t;
+  pf_role_prompt q[N_PROMPTS], book[2]; /* book: of the persona, of the baseline's */
+  size_t d, vocab;
+  pf_tap at; /* the residual that enters the layer of the paper's test */
+  float *logits;
+} speaker;
+
+static void speaker_open(speaker *s) {
+  s->m = tu_open(MODEL);
+  s->c = tu_ctx(s->m, 1);
+  s->d = (size_t)pf_model_get_info(s->m)->d_model;
+  s->vocab = (size_t)pf_model_get_info(s->m)->vocab_size;
+  s->logits = tu_logits(s->m);
+  s->at = (pf_tap){.hook = tu_hook(s->m, "blocks.0.hook_resid_pre"),
+                   .layer = pf_paper_layer(14, pf_model_get_info(s->m)->n_layers),
+                   .head = -1};
+  ck_assert_int_le((int)s->d, FREE_WIDTH);
+  ck_assert_int_eq(pf_tok_open(&s->t, model), PF_OK);
+  for (int k = 0; k < N_PROMPTS; k++)
+    ck_assert_int_eq(
+        pf_role_prompt_make(s->t, "As {persona}, {task}", said_to[k][0], said_to[k][1], &s->q[k]),
+        PF_OK);
+  for (int k = 0; k < 2; k++)
+    ck_assert_int_eq(pf_role_prompt_make(s->t, "As {persona}, {task}", k ? BASE_X : "a pirate",
+                                         BOOK, &s->book[k]),
+                     PF_OK);
+}
+
+static void speaker_close(speaker *s) {
+  for (int k = 0; k < N_PROMPTS; k++)
+    pf_role_prompt_free(&s->q[k]);
+  for (int k = 0; k < 2; k++)
+    pf_role_prompt_free(&s->book[k]);
+  free(s->logits);
+  pf_tok_close(s->t);
+  pf_ctx_free(s->c);
+  pf_model_close(s->m);
+}
+
+/* The residual of the last token of a prompt with n tokens of text behind it. */
+static void residual(speaker *s, const pf_role_prompt *q, const int32_t *text, size_t n,
+                     float *out) {
+  pf_tap get = s->at;
+  get.op = PF_OP_CAPTURE;
+  get.pos_lo = (int32_t)(q->enc.n + n) - 1;
+  get.pos_hi = get.pos_lo + 1;
+  get.out = out;
+  run_whole(s->c, q, text, n, &get, 1, s->logits);
+}
+
+/* The fit to three cells of two personas and two tasks, at the fourth. */
+static float neighbours(float same_persona, float same_task, float across) {
+  return (float)((double)same_persona + (double)same_task - (double)across);
+}
+
+/* What a condition puts at this step, by its name. */
+static void value_of(speaker *s, const char *condition, const int32_t *text, size_t n, float *out) {
+  static float h[N_PROMPTS][FREE_WIDTH], other[2][FREE_WIDTH];
+  bool mean = !strcmp(condition, "host_mean_delta");
+  for (int k = 0; k < N_PROMPTS && !mean; k++)
+    residual(s, &s->q[k], text, n, h[k]);
+  for (int k = 0; k < 2 && mean; k++)
+    residual(s, &s->book[k], text, 0, other[k]); /* of the other task, at p_last */
+  for (size_t e = 0; e < s->d; e++) {
+    float b = h[TO_BB][e], dx = h[TO_XB][e] - b, dy = h[TO_BY][e] - b, dz = h[TO_OTHER][e] - b;
+    out[e] = mean                                ? other[0][e] - other[1][e]
+             : !strcmp(condition, "remove_X")    ? h[TO_XY][e] - dx
+             : !strcmp(condition, "S_X")         ? h[TO_BY][e]
+             : !strcmp(condition, "N1")          ? (b + dz) + dy
+             : !strcmp(condition, "host_oracle") ? h[TO_XY][e]
+             : !strcmp(condition, "A2")
+                 ? neighbours(h[TO_TASK][e], h[TO_PERSONA][e], h[TO_ACROSS][e])
+                 : (b + dx) + dy;
   }
 }
 
-/* Greedy tokens of a host in which, for so many steps, what enters the layer at the last token is
- * made of other prompts with the same text behind them: whole passes, nothing kept. */
-static void greedy_in_host(const made_of *v, const pf_role_prompt *host, size_t steps,
-                           int32_t *text) {
-  static float h[FREE_TOKENS][FREE_WIDTH];
-  pf_model *m = tu_open(MODEL);
-  pf_ctx *c = tu_ctx(m, 1);
-  float *logits = tu_logits(m), margin;
-  pf_tap get = {.hook = tu_hook(m, "blocks.0.hook_resid_pre"), .head = -1, .op = PF_OP_CAPTURE},
-         put[FREE_TOKENS];
-  ck_assert_int_le(pf_model_get_info(m)->d_model, FREE_WIDTH);
-  get.layer = pf_paper_layer(14, pf_model_get_info(m)->n_layers);
+/* Greedy tokens with a condition's value at the first so many steps: whole passes. */
+static void say(speaker *s, const char *condition, size_t steps, int32_t *text) {
+  static float v[FREE_TOKENS][FREE_WIDTH];
+  const pf_role_prompt *host = &s->q[strncmp(condition, "host", 4) ? TO_XY : TO_BY];
+  pf_tap put[FREE_TOKENS];
+  float margin;
   for (size_t k = 0; k < FREE_TOKENS; k++) {
-    if (k < steps)
-      value_of(c, v, text, k, get, logits, h[k]);
-    put[k] = get;
-    put[k].op = PF_OP_REPLACE;
+    put[k] = s->at;
+    put[k].op = strcmp(condition, "host_mean_delta") ? PF_OP_REPLACE : PF_OP_ADD;
     put[k].pos_lo = (int32_t)(host->enc.n + k) - 1;
     put[k].pos_hi = put[k].pos_lo + 1;
-    put[k].value = h[k];
-    run_whole(c, host, text, k, put, k < steps ? k + 1 : steps, logits);
-    text[k] = pf_argmax(logits, (size_t)pf_model_get_info(m)->vocab_size, &margin);
+    put[k].value = v[k];
+    if (k < steps)
+      value_of(s, condition, text, k, v[k]);
+    run_whole(s->c, host, text, k, put, k < steps ? k + 1 : steps, s->logits);
+    text[k] = pf_argmax(s->logits, s->vocab, &margin);
   }
-  free(logits);
-  pf_ctx_free(c);
-  pf_model_close(m);
 }
 
-/* The first tokens of the recorded text. */
-static void same_text(const json_t *rows, const char *condition, const char *schedule,
-                      const int32_t *text) {
+/* The record of the first cell. */
+static const json_t *text_of(const json_t *rows, const char *condition, const char *schedule) {
+  char query[128];
   const json_t *row;
-  size_t i, found = 0;
+  size_t i;
+  snprintf(query, sizeof query, "persona=pirate task=haiku condition=%s schedule=%s", condition,
+           schedule);
   json_array_foreach(rows, i, row) {
-    const json_t *ids = json_object_get(row, "ids");
-    if (strcmp(pf_js_str(row, "persona"), "pirate") != 0 ||
-        strcmp(pf_js_str(row, "task"), "haiku") != 0 ||
-        strcmp(pf_js_str(row, "condition"), condition) != 0 ||
-        strcmp(pf_js_str(row, "schedule"), schedule) != 0)
-      continue;
-    found++;
-    for (size_t k = 0; k < FREE_TOKENS && k < json_array_size(ids); k++)
-      ck_assert_msg(json_integer_value(json_array_get(ids, k)) == text[k], "%s, %s, token %zu",
-                    condition, schedule, k);
+    if (pf_record_is(row, query))
+      return row;
   }
-  ck_assert_uint_eq(found, 1);
+  ck_abort_msg("no record %s", query);
 }
 
-static const char *const schedules[] = {"once", "window", "every_step"};
-static const size_t schedule_steps[] = {1, 3, FREE_TOKENS};
-
-/* Prompts of {a pirate, a chef, the baseline} with {a haiku, a book}. */
-static void make_prompts(pf_role_prompt q[3][2]) {
-  static const char *const personas[] = {"a pirate", "a chef", BASE_X}, *const tasks[] = {HAIKU,
-                                                                                          BOOK};
-  pf_tok *t;
-  ck_assert_int_eq(pf_tok_open(&t, model), PF_OK);
-  for (int x = 0; x < 3; x++)
-    for (int y = 0; y < 2; y++)
-      ck_assert_int_eq(
-          pf_role_prompt_make(t, "As {persona}, {task}", personas[x], tasks[y], &q[x][y]), PF_OK);
-  pf_tok_close(t);
+/* log p of a record's text, a token, behind a prompt; the text of n tokens into ids. */
+static double logprob_of(speaker *s, const json_t *row, const pf_role_prompt *q) {
+  int32_t ids[128];
+  const json_t *list = json_object_get(row, "ids");
+  size_t n = json_array_size(list);
+  double sum = 0;
+  ck_assert(n > 0 && n <= 128);
+  for (size_t k = 0; k < n; k++) {
+    double all = 0, most = -INFINITY;
+    ids[k] = (int32_t)json_integer_value(json_array_get(list, k));
+    run_whole(s->c, q, ids, k, NULL, 0, s->logits);
+    for (size_t i = 0; i < s->vocab; i++)
+      most = fmax(most, (double)s->logits[i]);
+    for (size_t i = 0; i < s->vocab; i++)
+      all += exp((double)s->logits[i] - most);
+    sum += (double)s->logits[ids[k]] - most - log(all);
+  }
+  return sum / (double)n;
 }
 
-/* Texts under values that change with the text: a host that runs free with residuals of the
- * persona's prompt in it, and the fit to the other cells, which of two personas and two tasks is
- * the sum of the two neighbours less the cell across. As without any sharing. */
-START_TEST(texts_under_values) {
+/* The model's own scores of one text, and its course. */
+static void text_scores(speaker *s, const json_t *rows, const char *condition) {
+  const json_t *row = text_of(rows, condition, "once"), *llr = json_object_get(row, "llr"),
+               *ids = json_object_get(row, "ids"),
+               *clean = json_object_get(text_of(rows, "clean", "once"), "ids");
+  pf_role_prompt chef;
+  ck_assert_int_eq(pf_role_prompt_make(s->t, "As {persona}, {task}", "a chef", HAIKU, &chef),
+                   PF_OK);
+  double own = logprob_of(s, row, &s->q[TO_XY]), base = logprob_of(s, row, &s->q[TO_BY]),
+         other = logprob_of(s, row, &chef);
+  pf_role_prompt_free(&chef);
+  ck_assert(fabs(json_number_value(json_array_get(llr, 0)) - (own - base)) < 1e-5);
+  ck_assert(fabs(json_number_value(json_array_get(llr, 1)) - (other - base)) < 1e-5);
+  ck_assert(fabs(value(row, "llr_own") - (own - base)) < 1e-5);
+  ck_assert(fabs(value(row, "nll_own") + own) < 1e-5);
+  ck_assert_str_eq(pf_js_str(row, "identified"), own > other ? "pirate" : "cook");
+  size_t same = 0, again = 0, n = json_array_size(ids);
+  while (same < n && json_equal(json_array_get(ids, same), json_array_get(clean, same)))
+    same++;
+  for (size_t i = 0; i + 2 < n; i++) {
+    bool before = false;
+    for (size_t k = 0; k < i; k++)
+      before |= json_equal(json_array_get(ids, i), json_array_get(ids, k)) &&
+                json_equal(json_array_get(ids, i + 1), json_array_get(ids, k + 1)) &&
+                json_equal(json_array_get(ids, i + 2), json_array_get(ids, k + 2));
+    again += before;
+  }
+  ck_assert(value(row, "first_divergence") == (double)same);
+  ck_assert(fabs(value(row, "repetition") - (double)again / (double)(n - 2)) < 1e-12);
+}
+
+/* C2's texts are those of whole passes with the value that each is named after. */
+START_TEST(texts_of_values) {
+  static const struct {
+    const char *condition, *schedule;
+    size_t steps;
+  } all[] = {{"additive", "once", 1},
+             {"additive", "window", 3},
+             {"additive", "every_step", 99},
+             {"remove_X", "once", 1},
+             {"remove_X", "every_step", 99},
+             {"S_X", "once", 1},
+             {"S_X", "every_step", 99},
+             {"N1", "once", 1},
+             {"N1", "every_step", 99},
+             {"host_cached", "once", 1},
+             {"host_cached", "every_step", 99},
+             {"host_oracle", "once", 1},
+             {"host_oracle", "window", 3},
+             {"host_oracle", "every_step", 99},
+             {"A2", "once", 1},
+             {"A2", "window", 3},
+             {"A2", "every_step", 99},
+             {"host_mean_delta", "window", 3},
+             {"host_mean_delta", "every_step", 99}};
   char path[700];
-  pf_role_prompt q[3][2];
   json_t *rows;
+  speaker s;
   make_grid(PIRATE "," COOK, HAIKU_TASK "," BOOK_TASK);
-  pf_study_opts o = opts("free", "2");
+  pf_study_opts o = opts("said", "2");
   o.protocol = "full";
   o.only = "C2";
   run(&o);
-  snprintf(path, sizeof path, "%s/C2.jsonl", out("free"));
+  snprintf(path, sizeof path, "%s/C2.jsonl", out("said"));
   ck_assert_int_eq(pf_js_lines(path, 1 << 26, &rows), PF_OK);
-  make_prompts(q);
-  made_of oracle = {{&q[0][0]}, {1}, 1}, fit = {{&q[0][1], &q[1][0], &q[1][1]}, {1, 1, -1}, 3};
-  for (int k = 0; k < 3; k++) {
+  speaker_open(&s);
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     int32_t text[FREE_TOKENS];
-    greedy_in_host(&oracle, &q[2][0], schedule_steps[k], text);
-    same_text(rows, "host_oracle", schedules[k], text);
-    greedy_in_host(&fit, &q[0][0], schedule_steps[k], text);
-    same_text(rows, "A2", schedules[k], text);
+    const json_t *ids = json_object_get(text_of(rows, all[i].condition, all[i].schedule), "ids");
+    say(&s, all[i].condition, all[i].steps, text);
+    for (size_t k = 0; k < FREE_TOKENS && k < json_array_size(ids); k++)
+      ck_assert_msg(json_integer_value(json_array_get(ids, k)) == text[k], "%s, %s: token %zu",
+                    all[i].condition, all[i].schedule, k);
   }
-  for (int i = 0; i < 6; i++)
-    pf_role_prompt_free(&q[i / 2][i % 2]);
+  text_scores(&s, rows, "host");
+  text_scores(&s, rows, "additive");
+  text_scores(&s, rows, "bare");
+  speaker_close(&s);
   json_decref(rows);
 }
 END_TEST
@@ -1297,7 +1400,8 @@ int main(void) {
   tcase_add_test(t, experiments_share);
   if (!tu_tier("small")) {
     tcase_add_test(t, texts_and_memory);
-    tcase_add_test(t, texts_under_values);
+    tcase_add_test(t, texts_in_a_host);
+    tcase_add_test(t, texts_of_values);
     tcase_add_test(t, another_rounding_mode);
     tcase_add_test(t, persona_words);
   }

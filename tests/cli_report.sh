@@ -47,6 +47,7 @@ grep -q '<td>9</td><td class="t">1, 7</td>' "$T/all/comparison.html" && ok 'whic
 for v in '0.94 \[0.8, 1\]' '0.97 \[0.8, 1\]' '0.95 \[0.8, 1\]' '0.125 \[0, 0.2\]'; do
   grep -q "<title>$v</title>" "$T/all/comparison.html" || bad "the figure of routes lacks $v"
 done
+grep -q 'dot c0".*<title>0.94 \[' "$T/all/comparison.html" && grep -q 'dot c1".*<title>0.125 \[' "$T/all/comparison.html" || bad 'the routes of the figure are the other way round'
 [ -s "$T/all/figures/01-verdicts.svg" ] && grep -q '^"H5, mask' "$T/all/tables/"*-verdicts.csv && ok 'its figure and tables as files' || bad 'no parts'
 pf report "$T/a" "$T/b" --out "$T/all" && bad 'written over' || { grep -q 'holds a comparison already' "$T/err" && ok "$(cat "$T/err")"; }
 pf report "$T/a" "$T/b" --out "$T/all" --force || bad '--force'
