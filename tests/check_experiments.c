@@ -134,9 +134,9 @@ static void wander(double length, uint64_t stream, double *out) {
     out[e] += u[e] * length / sqrt(squares);
 }
 
-/* Of random directions the cost is alike, and grows as the square of the length does. */
+/* Of as many random directions the cost is alike, and grows as the square of the length does. */
 static void alike(double got, double want, const char *what) {
-  ck_assert_msg(got < 2.5 * want && want < 2.5 * got, "%s: %g, here %g", what, got, want);
+  ck_assert_msg(got < 1.5 * want && want < 1.5 * got, "%s: %g, here %g", what, got, want);
 }
 
 /* ---- C3 -------------------------------------------------------------------------------------- */
@@ -446,6 +446,51 @@ static void random_values(int32_t l) {
   alike(number(record("condition=N4_random layer=3"), "kl10"), n4, "N4_random");
 }
 
+static double cosine(const double *a, const double *b) {
+  double dot = 0;
+  for (size_t e = 0; e < d; e++)
+    dot += a[e] * b[e];
+  return dot / (length_of(a) * length_of(b));
+}
+
+/* D of a run against BB. */
+static void apart(const pf_track *t, int32_t l, double *out) {
+  for (size_t e = 0; e < d; e++)
+    out[e] = (double)at(t, 1, l)[e] - (double)at(bb, 1, l)[e];
+}
+
+static void plus(const double *a, const double *b, double *out) {
+  for (size_t e = 0; e < d; e++)
+    out[e] = a[e] + b[e];
+}
+
+/* The cell's own angles and lengths, and cos(D_XY, D_X' + D_Y) of each other persona. */
+static void angles(int32_t l) {
+  double dx[MAX_WIDTH], dy[MAX_WIDTH], dxy[MAX_WIDTH], both[MAX_WIDTH], inter[MAX_WIDTH];
+  const json_t *row = record("condition=geometry layer=3"),
+               *others = json_object_get(row, "null_cos");
+  apart(xb, l, dx);
+  apart(by, l, dy);
+  apart(xy, l, dxy);
+  plus(dx, dy, both);
+  for (size_t e = 0; e < d; e++)
+    inter[e] = dxy[e] - both[e];
+  near(number(row, "cos_xy_sum"), cosine(dxy, both), "geometry", "cos_xy_sum");
+  near(number(row, "cos_x_y"), cosine(dx, dy), "geometry", "cos_x_y");
+  near(number(row, "inter_over_xy"), length_of(inter) / length_of(dxy), "geometry", "inter");
+  near(number(row, "norm_x"), length_of(dx), "geometry", "norm_x");
+  near(number(row, "norm_y"), length_of(dy), "geometry", "norm_y");
+  near(number(row, "norm_xy"), length_of(dxy), "geometry", "norm_xy");
+  ck_assert_uint_eq(json_array_size(others), (size_t)np - 1);
+  for (int i = 0, k = 0; i < np; i++) {
+    apart(track(i, PF_BASE, PF_PLAIN), l, dx);
+    plus(dx, dy, both);
+    if (i != x)
+      near(json_number_value(json_array_get(others, (size_t)k++)), cosine(dxy, both), "geometry",
+           "null_cos");
+  }
+}
+
 START_TEST(values_at_g1) {
   const int32_t l = 3; /* a tested layer */
   double h[MAX_WIDTH];
@@ -479,6 +524,7 @@ START_TEST(values_at_g1) {
   c1_is("N5", h, l, -1);
   means_of_draws();
   random_values(l);
+  angles(l);
   close_cell();
 }
 END_TEST
