@@ -299,6 +299,12 @@ START_TEST(two_ablations) {
   pf_h5_both((const pf_finding *const[]){&a, &b}, names, &f);
   expect(PF_OK, PF_INCONCLUSIVE, "direct and indirect");
   ck_assert_ptr_null(f.kind);
+  ck_assert(!f.control_failed);
+  cells less = around(.7, .001);
+  pf_crossed bad = as_table(&less);
+  ck_assert_int_eq(pf_h5(&td, &ti, &td, &ti, &bad, &quick, &b), PF_OK);
+  pf_h5_both((const pf_finding *const[]){&a, &b}, names, &f);
+  ck_assert(f.control_failed); /* of either */
 }
 END_TEST
 
@@ -315,6 +321,31 @@ START_TEST(over_personas) {
   ck_assert_int_eq(pf_h1a(&t, NULL, 0, &quick, &f), PF_OK);
   ck_assert(f.c[0].personas.lo == 0 && f.c[0].personas.hi == 1 && f.c[0].mean == .5);
   ck_assert(f.c[0].sign_flip > .05);
+}
+END_TEST
+
+/* The sign flips go where the rule points: below the limit, or between both. */
+START_TEST(sign_flips) {
+  cells low = around(.3, 0), none = around(0, 0), far = around(.3, 0);
+  pf_crossed t = as_table(&low), z = as_table(&none), w = as_table(&far);
+  ck_assert_int_eq(h4(&t), PF_OK);
+  ck_assert(f.c[0].rule == PF_UNDER && f.c[0].sign_flip == 1.0 / 256);
+  ck_assert_int_eq(h4c(&z), PF_OK);
+  ck_assert(f.c[0].rule == PF_WITHIN && f.c[0].sign_flip == 1.0 / 256);
+  ck_assert_int_eq(h4c(&w), PF_OK);
+  ck_assert(f.c[0].sign_flip == 1);
+}
+END_TEST
+
+/* "Small" is a bound of the mean: one cell in six that costs 2 nats hides from a median. */
+START_TEST(small_on_average) {
+  cells r = around(.95, NARROW), kl = around(.01, 0);
+  pf_crossed rx = as_table(&r), a1 = as_table(&kl);
+  pf_finding gate = {.id = "H1a", .verdict = PF_SUPPORTED};
+  for (size_t k = 0; k < N; k += 6)
+    kl.x[k] = 2;
+  expect(pf_h1b(&rx, &rx, &a1, .01, .01, &gate, &quick, &f), PF_INCONCLUSIVE, "H1b on average");
+  ck_assert(fabs(f.c[2].x.value - (2 + 5 * .01) / 6) < 1e-12);
 }
 END_TEST
 
@@ -506,6 +537,8 @@ int main(void) {
   tcase_add_test(t, planted_routes);
   tcase_add_test(t, two_ablations);
   tcase_add_test(t, over_personas);
+  tcase_add_test(t, sign_flips);
+  tcase_add_test(t, small_on_average);
   tcase_add_test(t, mass);
   tcase_add_test(t, models);
   tcase_add_test(t, held_out);
