@@ -120,9 +120,10 @@ START_TEST(json_text) {
 END_TEST
 
 START_TEST(additive_order) {
-  float bb[] = {1, 1e8f}, xb[] = {3, 1e8f + 8}, by[] = {0.5f, 1}, out[2];
-  pf_additive(bb, xb, by, 2, out);
+  float bb[] = {1, 1e8f, 1}, xb[] = {3, 1e8f + 8, 1e8f}, by[] = {0.5f, 1, -1e8f}, out[3];
+  pf_additive(bb, xb, by, 3, out);
   ck_assert(out[0] == 2.5f);
+  ck_assert(out[2] == 0); /* (1 + 1e8) - 1e8, where fp32 has steps of 8; D_X + D_Y first: 1 */
   volatile float dx = xb[1] - bb[1], dy = by[1] - bb[1], sum = bb[1] + dx;
   ck_assert(out[1] == sum + dy);
 }

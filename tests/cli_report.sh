@@ -101,6 +101,23 @@ grep -q '<td class="t">any marker</td><td class="t">clean</td><td>1.000</td><td>
 grep -q 'any marker</td><td' "$T/mine/report.html" && bad 'markers of other lists beside the published ones'
 grep -q 'marker lists &ldquo;mine&rdquo;: they are not set beside' "$T/mine/report.html" && ok 'not those of other lists' || bad 'other lists: not said'
 
+# Wordings of one model in one precision are taken together, each cell's mean; another precision, or the same words again, are not.
+words() { # FOLDER PRECISION PARAPHRASE RHO
+  mkdir "$T/$1"
+  echo '{"protocol": "full", "precision": "'$2'", "layers": [1], "cells": 1, "grid": {"name": "g", "sha256": "0", '"$3"'
+ "personas": [{"key": "cook"}], "tasks": [{"key": "book"}, {"key": "hi"}]}, "model": {"name": "m", "weights_sha256": "s", "n_layers": 2}}' >"$T/$1/manifest.json"
+  echo '{"findings": []}' >"$T/$1/findings.json"
+  for t in book hi; do echo '{"persona": "cook", "task": "'$t'", "condition": "mass", "spearman": '$4'}'; done >"$T/$1/D4.jsonl"
+}
+words w1 f32 '' 0.5
+words w2 f32 '"paraphrase": "p",' 0.25
+words w3 int8 '"paraphrase": "q",' 0.9
+words w4 f32 '' 0.8
+pf report "$T/w1" "$T/w3" "$T/w2" "$T/w4" --out "$T/words" || bad "report: $(cat "$T/err")"
+tr -d ' \n' <"$T/words/comparison.json" | grep -o '"folders":[^]]*]' | grep -q 'w1","[^"]*w2"]$' &&
+  tr -d ' \n' <"$T/words/comparison.json" | grep -q '"name":"Spearman(cause,mass)","value":0.375' && ok 'two wordings in one precision' ||
+  bad "wordings: $(tr -d ' \n' <"$T/words/comparison.json" | grep -o '"pooled":.*')"
+
 # A page from records written by hand: what is printed is what they say, figures alone are cut at their lower edge.
 mkdir "$T/hand"
 cat >"$T/hand/manifest.json" <<'J'
