@@ -1066,19 +1066,25 @@ START_TEST(what_attention_brought) {
 }
 END_TEST
 
+/* CK_RUN_CASE=D2 runs those of D2. */
+static TCase *of(Suite *s, const char *experiment) {
+  TCase *t = tcase_create(experiment);
+  tcase_set_timeout(t, 600);
+  suite_add_tcase(s, t);
+  return t;
+}
+
 int main(void) {
   Suite *s = suite_create("experiments");
-  TCase *t = tcase_create("experiments");
-  tcase_set_timeout(t, 600);
-  tcase_add_test(t, residuals_in_hosts);
-  tcase_add_test(t, values_at_g1);
-  tcase_add_test(t, cut_reads);
-  tcase_add_test(t, reads_of_others);
-  tcase_add_test(t, transplants);
-  tcase_add_test(t, heads_and_tokens);
-  tcase_add_test(t, all_keys_are_the_model);
-  tcase_add_test(t, scores_of_heads);
-  tcase_add_test(t, what_attention_brought);
-  suite_add_tcase(s, t);
+  tcase_add_test(of(s, "C3"), residuals_in_hosts);
+  tcase_add_test(of(s, "C1"), values_at_g1);
+  TCase *d1 = of(s, "D1"), *d4 = of(s, "D4");
+  tcase_add_test(d1, cut_reads);
+  tcase_add_test(d1, reads_of_others);
+  tcase_add_test(of(s, "D2"), transplants);
+  tcase_add_test(of(s, "D3"), heads_and_tokens);
+  tcase_add_test(d4, all_keys_are_the_model);
+  tcase_add_test(d4, scores_of_heads);
+  tcase_add_test(of(s, "D5"), what_attention_brought);
   return tu_suite_run(s, CK_NOFORK);
 }
