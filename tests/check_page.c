@@ -80,8 +80,14 @@ static void write_records(const char *name) {
   pf_buf_free(&file);
 }
 
-static void make_page(void) {
+static void read_page(void) {
   char path[300];
+  ck_assert_msg(pf_report_make(dir) == PF_OK, "%s", pf_last_error());
+  snprintf(path, sizeof path, "%s/report.html", dir);
+  ck_assert_msg(pf_read_file(path, 1 << 24, &page) == PF_OK, "%s", pf_last_error());
+}
+
+static void make_page(void) {
   tmp_text(dir, "manifest.json",
            "{\"schema\": \"personaflow-manifest/1\", \"protocol\": \"full\", \"precision\": "
            "\"f32\", \"probes\": [\"p_last\"], \"layers\": [1], \"cells\": 3, \"grid\": {\"name\": "
@@ -89,9 +95,7 @@ static void make_page(void) {
            "\"tasks\": [{\"key\": \"t\", \"text\": \"t\"}, {\"key\": \"u\", \"text\": \"u\"}, "
            "{\"key\": \"v\", \"text\": \"v\"}], \"conflicts\": [[\"a\", \"u\"]]}, \"model\": "
            "{\"name\": \"m\", \"n_layers\": 3, \"n_heads\": 2}}");
-  ck_assert_msg(pf_report_make(dir) == PF_OK, "%s", pf_last_error());
-  snprintf(path, sizeof path, "%s/report.html", dir);
-  ck_assert_msg(pf_read_file(path, 1 << 24, &page) == PF_OK, "%s", pf_last_error());
+  read_page();
 }
 
 static void setup(void) {
@@ -400,8 +404,16 @@ START_TEST(heads) {
     one_number("closure", .1 * k, "\"condition\": \"cut_best\", \"k\": %d", k);
     one_number("closure", .5 + .1 * k, "\"condition\": \"keep_best\", \"k\": %d", k);
   }
+  one_number("kl", .1, "\"condition\": \"token\", \"tokens\": [0, 1], \"text\": \" sea\"");
+  one_number("kl", .5,
+             "\"condition\": \"token_layer\", \"tokens\": [0, 1], \"text\": \" sea\", "
+             "\"layer\": 1");
+  one_number("kl", .7, "\"condition\": \"after_persona\", \"tokens\": [1, 2], \"text\": \",\"");
   write_records("D3.jsonl");
   make_page();
+  ck_assert(strstr(page.s, ">sea</span><small>0.1</small>") != NULL);
+  ck_assert(strstr(page.s, "<title>sea, layer 1: 0.502</title>") != NULL);
+  ck_assert(strstr(page.s, "from p_last on: 0.702 [0.701, 0.705] nats (median over 3") != NULL);
   /* 550 wide from 150, rows of 20 from 30: head 1 in layer 2 */
   const char *at = strstr(page.s, "<title>head 1, layer 2: 21.2</title>");
   double x, y;
@@ -591,6 +603,78 @@ START_TEST(what_is_said) {
 }
 END_TEST
 
+/* ---- the sweep ------------------------------------------------------------------------------- */
+
+/* A file of JSON with ' for ". */
+static void quoted(const char *name, const char *text) {
+  pf_buf b = {0};
+  for (; *text; text++)
+    pf_buf_add(&b, *text == '\'' ? "\"" : text, 1);
+  tmp_text(dir, name, pf_buf_str(&b));
+  pf_buf_free(&b);
+}
+
+/* Of two tested layers of three: KL .02 [.01, .05] and .4 [.3, .6] over three cells. */
+static void sweep(void) {
+  quoted("manifest.json",
+         "{'schema': 'personaflow-manifest/1', 'protocol': 'paper', 'precision': 'f32', "
+         "'probes': ['p_last'], 'layers': [1, 2], 'cells': 3, 'grid': {'name': 'g', 'sha256': '0', "
+         "'personas': [{'key': 'a'}], 'tasks': [{'key': 't'}, {'key': 'u'}, {'key': 'v'}]}, "
+         "'model': {'name': 'm', 'n_layers': 3}}");
+  quoted("summary.json", "{'personas': ['a'], 'tasks': ['t', 'u', 'v'], 'causal': {'p_last': {"
+                         "'1': {'summary': {'median': 0.02, 'iqr': [0.01, 0.05]},"
+                         " 'per_cell': {'a__t': 0.01, 'a__u': 0.02, 'a__v': 0.3}}, "
+                         "'2': {'summary': {'median': 0.4, 'iqr': [0.3, 0.6]},"
+                         " 'per_cell': {'a__t': 0.05, 'a__u': 0.4, 'a__v': 0.9}}}}, "
+                         "'decomposition': {'p_last': {"
+                         "'2': {'cos_xy_sum': {'median': 0.85, 'iqr': [0.7, 0.9]},"
+                         " 'cos_x_y': {'median': 0.15, 'iqr': [0.1, 0.2]},"
+                         " 'inter_over_xy': {'median': 0.45, 'iqr': [0.4, 0.5]}}}}}");
+  quoted("generated.jsonl", "{'persona': 'a', 'task': 't', 'y': {'text': 'yes'}, 'prompt': {}}\n");
+  read_page();
+}
+
+START_TEST(medians_of_the_sweep) {
+  sweep();
+  ck_assert(strstr(page.s,
+                   "the median KL over cells is 0.020 at layer 1, where it is smallest, and "
+                   "0.400 at layer 2, where it is largest. There, 1 of 3 cells are below "
+                   "0.1") != NULL);
+  ck_assert(strstr(page.s, "The largest value of any cell is 0.900 (a, v, layer 2).") != NULL);
+  ck_assert(strstr(page.s, "have a cosine of 0.85; the two parts have a cosine of 0.15 with each "
+                           "other; what the sum misses is 0.45 times as long") != NULL);
+  inside("<th>layer 1</th><th>layer 2</th>",
+         "<td>0.020<br><small>[0.010, 0.050]</small><br><small>2/3</small></td><td>0.400<br><small>"
+         "[0.300, 0.600]</small><br><small>1/3</small></td>");
+  inside("<th>p_last<br>cos_xy_sum</th><th>p_last<br>cos_x_y</th><th>p_last<br>inter_over_xy</th>",
+         "<tr><td>2</td><td>0.850</td><td>0.150</td><td>0.450</td></tr>");
+}
+END_TEST
+
+/* A panel of 210 x 190 at (62, 30): layers 0 to 2, .01 to 1 nats on a logarithmic axis; and the map
+ * of the middle layer's cells, 84 wide from 110. */
+START_TEST(figures_of_the_sweep) {
+  sweep();
+  const double x[2] = {167, 272}, lo[2] = {.01, .3}, mid[2] = {.02, .4}, hi[2] = {.05, .6};
+  pf_buf b = {0};
+#define AT(v) (30 + 190 * (1 - log10((v) / .01) / 2))
+  pf_buf_printf(&b, "<polygon class=\"band c0\" points=\"%.1f,%.1f %.1f,%.1f ", x[0], AT(lo[0]),
+                x[1], AT(lo[1]));
+  pf_buf_printf(&b, "%.1f,%.1f %.1f,%.1f \"/>\n", x[1], AT(hi[1]), x[0], AT(hi[0]));
+  pf_buf_printf(&b, "<polyline class=\"line c0\" points=\"%.1f,%.1f %.1f,%.1f ", x[0], AT(mid[0]),
+                x[1], AT(mid[1]));
+  inside("KL by layer at each position", pf_buf_str(&b));
+  pf_buf_free(&b);
+  static const char *const cells[] = {"0.050", "0.400", "0.900"};
+  for (int t = 0; t < TASKS; t++) {
+    pf_buf_printf(&b, "<text x=\"%.1f\" y=\"68.5\" text-anchor=\"middle\"", 151 + 84. * t);
+    const char *at = strstr(page.s, pf_buf_str(&b));
+    ck_assert_msg(at && !strncmp(strchr(at, '>') + 1, cells[t], 5), "cell %d", t);
+    pf_buf_free(&b);
+  }
+}
+END_TEST
+
 /* ---- verdicts -------------------------------------------------------------------------------- */
 
 /* What decided, and not the whole line again, of many cells and of one. */
@@ -642,6 +726,8 @@ int main(void) {
   tcase_add_test(t, local_charts);
   tcase_add_test(t, conflicts);
   tcase_add_test(t, what_is_said);
+  tcase_add_test(t, medians_of_the_sweep);
+  tcase_add_test(t, figures_of_the_sweep);
   tcase_add_test(t, verdicts);
   tcase_add_test(t, no_interval);
   suite_add_tcase(s, t);

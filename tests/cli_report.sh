@@ -94,10 +94,15 @@ for lists in paper mine; do
  "model": {"name": "m", "n_layers": 26, "repetition_penalty": 1, "shaped_as": "google/gemma-2-2b-it", "shaped_as_key": "gemma2b"}}
 J
   echo '{"persona": "engineer", "task": "arch", "condition": "clean", "schedule": "once", "text": "z", "markers": 2}' >"$T/$lists/markers.jsonl"
+  echo '{"causal": {"p_last": {"14": {"summary": {"median": 0.458, "iqr": [0.4, 0.5]}, "per_cell": {"engineer__arch": 0.458}}}},
+ "decomposition": {}, "personas": ["engineer"], "tasks": ["arch"]}' >"$T/$lists/summary.json"
+  echo '{"persona": "engineer", "task": "arch", "y": {"text": "z"}, "prompt": {}}' >"$T/$lists/generated.jsonl"
   pf report "$T/$lists" || bad "report: $(cat "$T/err")"
 done
 grep -q '<td class="t">any marker</td><td class="t">clean</td><td>1.000</td><td>1.000</td><td>1/1</td>' "$T/paper/report.html" &&
   ok 'markers beside the published ones' || bad 'no published markers'
+grep -q '<td class="t">p_last</td><td>14</td><td>0.458</td><td>0.229</td><td>2.00</td>' "$T/paper/report.html" && ok 'a median twice the published one' ||
+  bad "beside the paper: $(grep -o '<td class="t">p_last</td><td>14.*' "$T/paper/report.html" | head -n 1)"
 grep -q 'any marker</td><td' "$T/mine/report.html" && bad 'markers of other lists beside the published ones'
 grep -q 'marker lists &ldquo;mine&rdquo;: they are not set beside' "$T/mine/report.html" && ok 'not those of other lists' || bad 'other lists: not said'
 
