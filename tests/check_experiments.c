@@ -714,19 +714,100 @@ static void some_tokens(const pf_track *host, const trial *base) {
   same("condition=T7 order=last k=4", &t, base);
 }
 
-/* Keys and values about the neutral persona's mean are nearer to the host than those about the
- * persona's own, and not as far from both as they would be at full spread. */
-static void random_ones(void) {
-  double near_own = 0, near_host = 0;
-  for (int draw = 0; draw < 5; draw++) {
-    char query[64];
-    snprintf(query, sizeof query, "condition=T5_own draw=%d", draw);
-    near_own += number(record(query), "closure") / 5;
-    snprintf(query, sizeof query, "condition=T5 draw=%d", draw);
-    near_host += number(record(query), "closure") / 5;
+enum { KV_LAYERS = 8, KV_TOKENS = 64, KV_WIDTH = 128 };
+typedef float kv_row[KV_WIDTH];
+static kv_row kv_own[2][KV_LAYERS * KV_TOKENS], kv_host[2][KV_LAYERS * KV_TOKENS],
+    kv_drawn[2][KV_LAYERS * KV_TOKENS];
+
+static const char *const kv_hooks[2] = {"blocks.0.attn.hook_k", "blocks.0.attn.hook_v"};
+
+/* The persona's keys and values of a track, before RoPE, or (op) others in their place: the
+ * sequence. */
+static const pf_seq *kv_of(const pf_track *t, pf_op op, kv_row v[2][KV_LAYERS * KV_TOKENS]) {
+  static pf_tap taps[2 * KV_LAYERS];
+  const pf_seq *s;
+  for (int i = 0; i < 2 * layers; i++) {
+    float *at_layer = v[i / layers][(i % layers) * KV_TOKENS];
+    taps[i] = (pf_tap){.hook = pf_lab_hook(lab, kv_hooks[i / layers]),
+                       .layer = i % layers,
+                       .head = -1,
+                       .pos_lo = x_lo,
+                       .pos_hi = t->pos[t->x.hi - 1] + 1,
+                       .op = op};
+    if (op == PF_OP_CAPTURE) {
+      taps[i].out = at_layer;
+      taps[i].out_stride = KV_WIDTH;
+    } else {
+      taps[i].value = at_layer;
+      taps[i].value_stride = KV_WIDTH;
+    }
   }
-  ck_assert_msg(near_own > near_host, "about its own mean %g, about the host's %g", near_own,
-                near_host);
+  ck_assert_msg(pf_lab_donor(lab, t, t->x.hi, taps, 2 * (size_t)layers, &s) == PF_OK, "%s",
+                pf_last_error());
+  return s;
+}
+
+static double mean_at(const kv_row *v, int n, size_t e) {
+  double mean = 0;
+  for (int i = 0; i < n; i++)
+    mean += (double)v[i][e] / n;
+  return mean;
+}
+
+static double bell(uint64_t stream, uint64_t k) {
+  double z = -6;
+  for (uint64_t i = 0; i < 12; i++)
+    z += pf_uniform(96, stream, 12 * k + i);
+  return z;
+}
+
+/* Every key (or value) a vector of its own: the mean of n_mean vectors, and the spread of own. */
+static void draw_kv(const kv_row *own, int n, const kv_row *about, int n_mean, uint64_t stream,
+                    kv_row *out) {
+  double z[KV_TOKENS], centre[KV_WIDTH], about_it[KV_WIDTH];
+  for (size_t e = 0; e < KV_WIDTH; e++) {
+    centre[e] = mean_at(own, n, e);
+    about_it[e] = mean_at(about, n_mean, e);
+  }
+  for (int i = 0; i < n; i++) {
+    for (int k = 0; k < n; k++)
+      z[k] = bell(stream, (uint64_t)(i * n + k));
+    for (size_t e = 0; e < KV_WIDTH; e++) {
+      double x_e = about_it[e];
+      for (int k = 0; k < n; k++)
+        x_e += z[k] * ((double)own[k][e] - centre[e]) / sqrt(n);
+      out[i][e] = (float)x_e;
+    }
+  }
+}
+
+/* T5 and T5_own against random keys and values made here: as far from the clean answer on
+ * average. */
+static void random_ones(const pf_track *host) {
+  const char *const names[2] = {"T5", "T5_own"};
+  const int n = x_hi - x_lo, n_host = host->x.hi - host->x.lo;
+  ck_assert(layers <= KV_LAYERS && n <= KV_TOKENS && n_host <= KV_TOKENS);
+  ck_assert(demo.plan.info->n_kv_heads * demo.plan.info->d_head <= KV_WIDTH);
+  kv_of(xy, PF_OP_CAPTURE, kv_own);
+  kv_of(host, PF_OP_CAPTURE, kv_host);
+  for (int of_own = 0; of_own < 2; of_own++) {
+    double got = 0, want = 0;
+    for (int draw = 0; draw < 5; draw++) {
+      char query[64];
+      trial t;
+      snprintf(query, sizeof query, "condition=%s draw=%d", names[of_own], draw);
+      got += number(record(query), "kl") / 5;
+      for (int i = 0; i < 2 * layers; i++) {
+        int k = i / layers, at_layer = i % layers * KV_TOKENS;
+        draw_kv(&kv_own[k][at_layer], n, of_own ? &kv_own[k][at_layer] : &kv_host[k][at_layer],
+                of_own ? n : n_host, (uint64_t)(100 * draw + i), &kv_drawn[k][at_layer]);
+      }
+      swapped(host, kv_of(xy, PF_OP_REPLACE, kv_drawn), PF_SWAP_K | PF_SWAP_V, x_lo, x_hi, p_last,
+              &t);
+      want += sum(t.kl, 0, N_Y) / 5;
+    }
+    alike(got, want, names[of_own]);
+  }
 }
 
 START_TEST(transplants) {
@@ -757,7 +838,22 @@ START_TEST(transplants) {
   same("condition=T8 profile=window5 layer=3", &t, &base);
   another_persona(host, &base);
   some_tokens(host, &base);
-  random_ones();
+  random_ones(host);
+  close_cell();
+}
+END_TEST
+
+/* A persona that is longer than the cell's has no place in its host, however near. */
+START_TEST(the_nearest_that_fits) {
+  open_cell(2);
+  demo.cell = 3 * (size_t)nt + 1;
+  ck_assert(pf_lab_cell(lab, demo.cell, demo.y, 2) == PF_OK);
+  x = 3;
+  open_spans();
+  ck_assert_msg(pf_d2(lab, 0, rows) == PF_OK, "%s", pf_last_error());
+  ck_assert(track(4, y, PF_PLAIN)->x.hi > xy->x.hi);
+  ck_assert_str_eq(pf_js_str(record("condition=T4"), "other"),
+                   demo.plan.grid.personas[nearest()].key);
   close_cell();
 }
 END_TEST
@@ -1078,10 +1174,11 @@ int main(void) {
   Suite *s = suite_create("experiments");
   tcase_add_test(of(s, "C3"), residuals_in_hosts);
   tcase_add_test(of(s, "C1"), values_at_g1);
-  TCase *d1 = of(s, "D1"), *d4 = of(s, "D4");
+  TCase *d1 = of(s, "D1"), *d2 = of(s, "D2"), *d4 = of(s, "D4");
   tcase_add_test(d1, cut_reads);
   tcase_add_test(d1, reads_of_others);
-  tcase_add_test(of(s, "D2"), transplants);
+  tcase_add_test(d2, transplants);
+  tcase_add_test(d2, the_nearest_that_fits);
   tcase_add_test(of(s, "D3"), heads_and_tokens);
   tcase_add_test(d4, all_keys_are_the_model);
   tcase_add_test(d4, scores_of_heads);
