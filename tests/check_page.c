@@ -414,6 +414,8 @@ START_TEST(heads) {
   ck_assert(strstr(page.s, ">sea</span><small>0.1</small>") != NULL);
   ck_assert(strstr(page.s, "<title>sea, layer 1: 0.502</title>") != NULL);
   ck_assert(strstr(page.s, "from p_last on: 0.702 [0.701, 0.705] nats (median over 3") != NULL);
+  ck_assert(strstr(page.s, "<title>head 0, layer 2: 20.2</title>") != NULL);
+  ck_assert(strstr(page.s, "<title>head 1, layer 0: 21</title>") != NULL);
   /* 550 wide from 150, rows of 20 from 30: head 1 in layer 2 */
   const char *at = strstr(page.s, "<title>head 1, layer 2: 21.2</title>");
   double x, y;
