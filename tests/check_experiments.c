@@ -446,6 +446,27 @@ static void random_values(int32_t l) {
   alike(number(record("condition=N4_random layer=3"), "kl10"), n4, "N4_random");
 }
 
+/* The eight places: the persona's last token, the task's middle one (its comma counts, the turn's
+ * end does not), the user's message's last, the prompt's last, and tokens of y. */
+START_TEST(sites) {
+  open_cell(N_Y);
+  open_runs();
+  const pf_encoding *q = &xy->q->enc;
+  const char *text = xy->q->text;
+  int32_t mid = pf_track_site(xy, PF_SITE_TASK_MID), last = pf_track_site(xy, PF_SITE_PERSONA_LAST),
+          first = last + 1, end_of_task = mid;
+  ck_assert(text[q->start[first]] == ',');
+  while (strncmp(text + q->start[end_of_task], "<end_of_turn>", 13) != 0)
+    end_of_task++;
+  ck_assert_int_eq(mid, (first + end_of_task) / 2);
+  ck_assert_int_eq(pf_track_site(xy, PF_SITE_P_USER_LAST), xy->q->p_user_last);
+  ck_assert_int_eq(pf_track_site(xy, PF_SITE_P_LAST), (int)q->n - 1);
+  ck_assert_int_eq(pf_track_site(xy, PF_SITE_G1), (int)q->n);
+  ck_assert_int_eq(pf_track_site(xy, PF_SITE_G8), (int)q->n + 7);
+  close_cell();
+}
+END_TEST
+
 static double cosine(const double *a, const double *b) {
   double dot = 0;
   for (size_t e = 0; e < d; e++)
@@ -627,6 +648,9 @@ START_TEST(reads_of_others) {
             number(record("condition=K1_some as_many_as=Kc_before draw=0"), "kl"));
   const pf_track *n = track(PF_NEUTRAL, y, PF_GAP);
   ck_assert(pf_lab_refs(lab, n, &ref) == PF_OK);
+  t = (trial){.v = {.t = n, .ref = ref}};
+  run(&t); /* its own answer is no way off */
+  ck_assert(sum(t.kl, 0, N_Y) == 0 && sum(t.jsd, 0, N_Y) == 0);
   pf_cut own = unseen(p_last, end, x_lo, n->pos[n->x.hi - 1] + 1, 0, layers);
   t = (trial){.v = {.t = n, .cuts = &own, .n_cuts = 1, .ref = ref}};
   run(&t);
@@ -1173,8 +1197,9 @@ static TCase *of(Suite *s, const char *experiment) {
 int main(void) {
   Suite *s = suite_create("experiments");
   tcase_add_test(of(s, "C3"), residuals_in_hosts);
-  tcase_add_test(of(s, "C1"), values_at_g1);
-  TCase *d1 = of(s, "D1"), *d2 = of(s, "D2"), *d4 = of(s, "D4");
+  TCase *c1 = of(s, "C1"), *d1 = of(s, "D1"), *d2 = of(s, "D2"), *d4 = of(s, "D4");
+  tcase_add_test(c1, sites);
+  tcase_add_test(c1, values_at_g1);
   tcase_add_test(d1, cut_reads);
   tcase_add_test(d1, reads_of_others);
   tcase_add_test(d2, transplants);

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdarg.h>
 
+#include "analysis/pagetable.h"
 #include "analysis/svg.h"
 #include "base/buf.h"
 #include "personaflow/analysis.h"
@@ -653,6 +654,26 @@ START_TEST(medians_of_the_sweep) {
 }
 END_TEST
 
+/* Neither the first layer nor the last need be the largest. */
+START_TEST(largest_in_the_middle) {
+  sweep();
+  quoted("manifest.json",
+         "{'protocol': 'paper', 'precision': 'f32', 'probes': ['p_last'], 'layers': "
+         "[0, 1, 2], 'cells': 1, 'grid': {'personas': [{'key': 'a'}], 'tasks': "
+         "[{'key': 't'}]}, 'model': {'name': 'm', 'n_layers': 3}}");
+  quoted("summary.json",
+         "{'personas': ['a'], 'tasks': ['t'], 'decomposition': {}, 'causal': {'p_last': {"
+         "'0': {'summary': {'median': 0.05}, 'per_cell': {'a__t': 0.05}}, "
+         "'1': {'summary': {'median': 0.4}, 'per_cell': {'a__t': 0.4}}, "
+         "'2': {'summary': {'median': 0.1}, 'per_cell': {'a__t': 0.1}}}}}");
+  pf_buf_free(&page);
+  read_page();
+  ck_assert(strstr(page.s, "0.050 at layer 0, where it is smallest, and 0.400 at layer 1, where it "
+                           "is largest. There, 0 of 1 cells") != NULL);
+  ck_assert(strstr(page.s, "of any cell is 0.400 (a, t, layer 1).") != NULL);
+}
+END_TEST
+
 /* A panel of 210 x 190 at (62, 30): layers 0 to 2, .01 to 1 nats on a logarithmic axis; and the map
  * of the middle layer's cells, 84 wide from 110. */
 START_TEST(figures_of_the_sweep) {
@@ -701,6 +722,24 @@ START_TEST(verdicts) {
 }
 END_TEST
 
+/* ---- tables as files ------------------------------------------------------------------------- */
+
+/* Every number of a cell in the column that is named after it. */
+START_TEST(numbers_in_columns) {
+  static const char table[] =
+      "<table><tr><th class=\"t\">value</th><th>x</th><th>y</th><th>z</th></tr>\n"
+      "<tr><td class=\"t\">a, &quot;b&quot;</td><td>&minus;0.5 <small>[0.25, 0.75]</small> "
+      "<small>2/3</small></td><td>&minus;1 +4 <small>p = 0.125</small></td><td>7</td></tr>\n"
+      "<tr><td class=\"t\">c</td><td>&ndash;</td><td>&minus;0 +2 <small>p = "
+      "0.5</small></td><td>1e-05"
+      "</td></tr></table>";
+  ck_assert_int_eq(pf_page_csv(table, table + strlen(table), &page), PF_OK);
+  ck_assert_str_eq(pf_buf_str(&page), "value,x,x lo,x hi,x k,x n,y lost,y won,y p,z\n"
+                                      "\"a, \"\"b\"\"\",-0.5,0.25,0.75,2,3,1,4,0.125,7\n"
+                                      "c,,,,,,0,2,0.5,1e-05\n");
+}
+END_TEST
+
 /* ---- rows of a figure ------------------------------------------------------------------------ */
 
 /* A number without an interval has none on its label; one that is not there, no dot. */
@@ -729,8 +768,10 @@ int main(void) {
   tcase_add_test(t, conflicts);
   tcase_add_test(t, what_is_said);
   tcase_add_test(t, medians_of_the_sweep);
+  tcase_add_test(t, largest_in_the_middle);
   tcase_add_test(t, figures_of_the_sweep);
   tcase_add_test(t, verdicts);
+  tcase_add_test(t, numbers_in_columns);
   tcase_add_test(t, no_interval);
   suite_add_tcase(s, t);
   return tu_suite_run(s, CK_FORK_GETENV);

@@ -179,6 +179,87 @@ START_TEST(baseline_among_others) {
 }
 END_TEST
 
+/* ---- statistics of the summary ---- */
+
+static double sorted_kl[3], sorted_cos[3];
+
+static void take_three(double *v, double x) {
+  int k = 0;
+  while (k < 3 && !isnan(v[k]) && v[k] < x)
+    k++;
+  memmove(v + k + 1, v + k, (2 - (size_t)k) * sizeof *v);
+  v[k] = x;
+}
+
+static void take_result(const json_t *line) {
+  if (!strcmp(json_string_value(json_object_get(line, "probe")), "p_last") &&
+      value(line, "layer") == 4) {
+    take_three(sorted_kl, value(line, "kl"));
+    take_three(sorted_cos, value(line, "cos_xy_sum"));
+  }
+}
+
+/* Of three values: the middle one, and half way to each other. */
+static void three(const json_t *s, const double *v) {
+  const json_t *iqr = json_object_get(s, "iqr");
+  ck_assert(value(s, "median") == v[1] && value(s, "min") == v[0] && value(s, "max") == v[2]);
+  ck_assert(fabs(json_number_value(json_array_get(iqr, 0)) - (v[0] + v[1]) / 2) < 1e-12);
+  ck_assert(fabs(json_number_value(json_array_get(iqr, 1)) - (v[1] + v[2]) / 2) < 1e-12);
+}
+
+START_TEST(summary_of_the_cells) {
+  pf_buf b;
+  json_t *root;
+  make_grid(PIRATE "," COOK "," CAPTAIN, HAIKU_TASK);
+  pf_study_opts o = opts("three cells", "4");
+  run(&o);
+  for (int k = 0; k < 3; k++)
+    sorted_kl[k] = sorted_cos[k] = NAN;
+  each_result("three cells", take_result);
+  read_file("three cells", "summary.json", &b);
+  ck_assert(pf_js_text("summary.json", b.s, b.n, &root) == PF_OK);
+  const json_t *kl =
+                   json_object_get(json_object_get(json_object_get(root, "causal"), "p_last"), "4"),
+               *shape = json_object_get(
+                   json_object_get(json_object_get(root, "decomposition"), "p_last"), "4"),
+               *cells = json_object_get(kl, "per_cell");
+  three(json_object_get(kl, "summary"), sorted_kl);
+  three(json_object_get(json_object_get(kl, "per_task"), "haiku"), sorted_kl);
+  three(json_object_get(shape, "cos_xy_sum"), sorted_cos);
+  ck_assert(value(json_object_get(json_object_get(kl, "per_persona"), "cook"), "median") ==
+            value(cells, "cook__haiku"));
+  json_decref(root);
+  pf_buf_free(&b);
+}
+END_TEST
+
+/* Medians of two: over a persona's tasks, over a task's personas. */
+START_TEST(summary_of_personas_and_tasks) {
+  static const char *const groups[][4] = {
+      {"per_persona", "pirate", "pirate__haiku", "pirate__book"},
+      {"per_persona", "cook", "cook__haiku", "cook__book"},
+      {"per_task", "haiku", "pirate__haiku", "cook__haiku"},
+      {"per_task", "book", "pirate__book", "cook__book"}};
+  pf_buf b;
+  json_t *root;
+  make_grid(PIRATE "," COOK, HAIKU_TASK "," BOOK_TASK);
+  pf_study_opts o = opts("two by two", "4");
+  run(&o);
+  read_file("two by two", "summary.json", &b);
+  ck_assert(pf_js_text("summary.json", b.s, b.n, &root) == PF_OK);
+  const json_t *kl =
+                   json_object_get(json_object_get(json_object_get(root, "causal"), "p_last"), "4"),
+               *cells = json_object_get(kl, "per_cell");
+  for (int k = 0; k < 4; k++) {
+    const json_t *one = json_object_get(json_object_get(kl, groups[k][0]), groups[k][1]);
+    double want = (value(cells, groups[k][2]) + value(cells, groups[k][3])) / 2;
+    ck_assert_msg(fabs(value(one, "median") - want) < 1e-12, "%s", groups[k][1]);
+  }
+  json_decref(root);
+  pf_buf_free(&b);
+}
+END_TEST
+
 static size_t at_zero, elsewhere;
 
 /* Layer 0 sees the token's embedding only: the same in all four prompts. */
@@ -1378,6 +1459,12 @@ START_TEST(published_models) {
   i.rope_theta = 1e6;
   ck_assert(pf_published_match(&i) == NULL);
   i = gemma;
+  i.rms_eps = 1e-5f;
+  ck_assert(pf_published_match(&i) == NULL);
+  i = gemma;
+  i.attn_scale = 1;
+  ck_assert(pf_published_match(&i) == NULL);
+  i = gemma;
   i.tied = 0;
   ck_assert(pf_published_match(&i) == NULL);
   ck_assert_int_eq(published_for("gemma2b", "demo", &root), PF_EINPUT);
@@ -1391,6 +1478,8 @@ int main(void) {
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_test(t, identity_is_zero);
   tcase_add_test(t, baseline_among_others);
+  tcase_add_test(t, summary_of_the_cells);
+  tcase_add_test(t, summary_of_personas_and_tasks);
   tcase_add_test(t, layer0_is_zero);
   tcase_add_test(t, forks_equal_whole_runs);
   tcase_add_test(t, threads_and_stops);

@@ -93,7 +93,9 @@ for lists in paper mine; do
  "personas": [{"key": "engineer", "text": "e"}], "tasks": [{"key": "arch", "text": "a"}]},
  "model": {"name": "m", "n_layers": 26, "repetition_penalty": 1, "shaped_as": "google/gemma-2-2b-it", "shaped_as_key": "gemma2b"}}
 J
-  echo '{"persona": "engineer", "task": "arch", "condition": "clean", "schedule": "once", "text": "z", "markers": 2}' >"$T/$lists/markers.jsonl"
+  echo '{"persona": "engineer", "task": "arch", "condition": "clean", "schedule": "once", "text": "z", "markers": 2}
+{"persona": "engineer", "task": "arch", "condition": "bare", "schedule": "once", "text": "z", "markers": 0}' >"$T/$lists/markers.jsonl"
+  echo '{"persona": "engineer", "task": "arch", "condition": "none", "kl": 9, "kl10": 0.5}' >"$T/$lists/injection.jsonl"
   echo '{"causal": {"p_last": {"14": {"summary": {"median": 0.458, "iqr": [0.4, 0.5]}, "per_cell": {"engineer__arch": 0.458}}}},
  "decomposition": {}, "personas": ["engineer"], "tasks": ["arch"]}' >"$T/$lists/summary.json"
   echo '{"persona": "engineer", "task": "arch", "y": {"text": "z"}, "prompt": {}}' >"$T/$lists/generated.jsonl"
@@ -101,8 +103,18 @@ J
 done
 grep -q '<td class="t">any marker</td><td class="t">clean</td><td>1.000</td><td>1.000</td><td>1/1</td>' "$T/paper/report.html" &&
   ok 'markers beside the published ones' || bad 'no published markers'
+grep -q '<td class="t">bare</td><td>0.00000</td><td>1.000</td><td>0/1</td>' "$T/paper/report.html" &&
+  grep -q '<td class="t">host</td><td>0.500</td><td>0.653</td><td>0/1</td>' "$T/paper/report.html" && ok 'ours, then theirs' ||
+  bad "ours and theirs: $(grep -oE '<td class="t">(bare|host)</td>.*' "$T/paper/report.html" | head -n 2)"
 grep -q '<td class="t">p_last</td><td>14</td><td>0.458</td><td>0.229</td><td>2.00</td>' "$T/paper/report.html" && ok 'a median twice the published one' ||
   bad "beside the paper: $(grep -o '<td class="t">p_last</td><td>14.*' "$T/paper/report.html" | head -n 1)"
+# The paper ran Qwen in bf16: a study of it in f32 is held against that.
+mkdir "$T/qwen"
+sed 's/"layers": \[14\]/"layers": [7]/; s/gemma2b/qwen15/' "$T/paper/manifest.json" >"$T/qwen/manifest.json"
+echo '{"persona": "engineer", "task": "arch", "probe": "p_last", "layer": 7, "kl": 0.05}' >"$T/qwen/results.jsonl"
+pf report "$T/qwen" || bad "report: $(cat "$T/err")"
+grep -q 'one of the two runs is in bf16' "$T/qwen/report.html" && grep -q 'or of .01 where that is less' "$T/paper/report.html" && ok 'Qwen beside bf16 runs' ||
+  bad "the rule: $(grep -o 'A value agrees.*' "$T/qwen/report.html")"
 grep -q 'any marker</td><td' "$T/mine/report.html" && bad 'markers of other lists beside the published ones'
 grep -q 'marker lists &ldquo;mine&rdquo;: they are not set beside' "$T/mine/report.html" && ok 'not those of other lists' || bad 'other lists: not said'
 
