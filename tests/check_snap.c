@@ -367,6 +367,8 @@ START_TEST(ulps_and_tolerances) {
   ck_assert(!pf_values_agree(&one, 1.0f, 1.1f));
   ck_assert(pf_values_agree(&abs, 10.0f, 11.0f)); /* 1 <= 0.5 + 1.1 */
   ck_assert(!pf_values_agree(&abs, 10.0f, 13.0f));
+  ck_assert(pf_values_agree(&abs, 10.0f, 11.6f)); /* 1.6 <= 0.5 + 1.16: a tenth of the second */
+  ck_assert(!pf_values_agree(&abs, 11.6f, 10.0f));
   ck_assert(!pf_values_agree(&abs, INFINITY, 1.0f));
   ck_assert(!pf_values_agree(&abs, NAN, 1.0f));
 }
@@ -427,8 +429,10 @@ START_TEST(hugging_face_names) {
   ck_assert_int_eq(json_integer_value(json_object_get(p, "points")), N - 1);
   ck_assert_uint_eq(json_array_size(json_object_get(r, "ignored")), 1);
   json_decref(r);
-  /* one value of head 1, position 12, key 5, and a larger one that comes later in a pass */
+  /* one value of head 1, position 12, key 5; one of a head before it, but a position later; and a
+   * larger one that comes later in a pass */
   t[5].data[(1 * N_IDS + 12) * N_IDS + 5] += 1e-3f;
+  t[5].data[13 * N_IDS + 5] += 1e-3f;
   t[1].data[0] += 1;
   ck_assert_int_eq(pf_safetensors_write(file, t, N, NULL), PF_OK);
   r = diff(file, o.out_dir, 5, &same);
@@ -483,6 +487,48 @@ START_TEST(the_order_is_the_callers) {
     pf_diff_free(d);
   }
   pf_tensor_free(&t);
+  pf_snap_close(&s);
+}
+END_TEST
+
+/* How far two runs' logits are apart: three rows changed, in the second a new best token; ours is
+ * the first of the two whose KL it is. */
+START_TEST(spread_of_logits) {
+  pf_snap_opts o = opts("s", IDS);
+  pf_snap s;
+  bool same;
+  o.full = 1;
+  make(&o);
+  ck_assert_int_eq(pf_snap_open(&s, o.out_dir), PF_OK);
+  pf_tensor t[2] = {taken(&s, "unembed.hook_out", "logits"),
+                    taken(&s, "unembed.hook_out", "logits")};
+  size_t v = t[0].dims[2];
+  float *row = t[1].data + 7 * v;
+  int32_t best = pf_argmax(row, v, NULL), other = best ? 0 : 1;
+  t[1].data[3 * v + 2] += 0.25f;
+  row[other] = row[best] + 3;
+  t[1].data[9 * v + 4] -= 0.5f;
+  ck_assert_int_eq(pf_safetensors_write(in("l.safetensors"), &t[1], 1, NULL), PF_OK);
+  json_t *r = diff(o.out_dir, in("l.safetensors"), -1, &same);
+  const json_t *p = json_array_get(json_object_get(r, "prompts"), 0),
+               *logits = json_object_get(p, "logits"), *at = json_object_get(p, "max_abs_at");
+  double kl[3], far = (double)row[other] - (double)t[0].data[7 * v + (size_t)other];
+  for (int k = 0; k < 3; k++) {
+    static const size_t changed[3] = {3, 7, 9};
+    kl[k] = pf_kl(t[0].data + changed[k] * v, t[1].data + changed[k] * v, v);
+  }
+  ck_assert(!same && fabs(json_number_value(json_object_get(p, "max_abs")) - far) < 1e-6 * far);
+  ck_assert_int_eq(json_integer_value(json_object_get(at, "position")), 7);
+  ck_assert_int_eq(json_integer_value(json_object_get(at, "element")), other);
+  ck_assert_int_eq(json_integer_value(json_object_get(logits, "top1_changed")), 1);
+  ck_assert_int_eq(json_integer_value(json_object_get(logits, "positions")), N_IDS);
+  ck_assert_int_eq(json_integer_value(json_object_get(logits, "kl_max_position")), 7);
+  ck_assert(json_number_value(json_object_get(logits, "kl_max")) == kl[1]);
+  double mean = (kl[0] + kl[1] + kl[2]) / N_IDS;
+  ck_assert(fabs(json_number_value(json_object_get(logits, "kl_mean")) - mean) < 1e-9 * mean);
+  json_decref(r);
+  for (int i = 0; i < 2; i++)
+    pf_tensor_free(&t[i]);
   pf_snap_close(&s);
 }
 END_TEST
@@ -766,6 +812,7 @@ int main(void) {
   tcase_add_test(t, ulps_and_tolerances);
   tcase_add_test(t, hugging_face_names);
   tcase_add_test(t, the_order_is_the_callers);
+  tcase_add_test(t, spread_of_logits);
   tcase_add_test(t, as_many_positions_as_heads);
   tcase_add_test(t, damage_is_found);
   tcase_add_test(t, tolerances_are_for_other_weights_too);
