@@ -1379,8 +1379,14 @@ START_TEST(marker_lists) {
   tmp_text(dir, "mine.json", LISTS("\"nurse\":" ANY, ""));
   ck_assert_int_eq(pf_study_run(&o), PF_EINPUT);
   ck_assert_msg(strstr(pf_last_error(), "no key is that of") != NULL, "%s", pf_last_error());
-  make_grid("{\"key\":\"pirate\",\"text\":\"a pirate\",\"markers\":[]}", HAIKU_TASK);
+  /* what stands in the prompt anyway is a marker, but a copied one */
+  make_grid("{\"key\":\"pirate\",\"text\":\"a pirate\",\"markers\":[{\"pattern\":\"a\"}]}",
+            HAIKU_TASK);
   o.markers = NULL;
+  o.out_dir = out("copied");
+  run(&o);
+  ck_assert(marks("copied", "markers") == 4 && marks("copied", "markers_not_verbatim") == 0);
+  make_grid("{\"key\":\"pirate\",\"text\":\"a pirate\",\"markers\":[]}", HAIKU_TASK);
   o.out_dir = out("empty");
   run(&o);
   read_file("empty", "markers.jsonl", &page);
