@@ -651,6 +651,12 @@ START_TEST(reads_of_others) {
   t = (trial){.v = {.t = n, .ref = ref}};
   run(&t); /* its own answer is no way off */
   ck_assert(sum(t.kl, 0, N_Y) == 0 && sum(t.jsd, 0, N_Y) == 0);
+  trial there = {.v = {.t = n}}, back = {.v = {.t = xy, .ref = ref}};
+  run(&there);
+  run(&back); /* the way back is the reverse one */
+  near(sum(there.reverse, 0, N_Y), sum(back.kl, 0, N_Y), "reverse KL", "there");
+  near(sum(back.reverse, 0, N_Y), sum(there.kl, 0, N_Y), "reverse KL", "back");
+  near(sum(back.jsd, 0, N_Y), sum(there.jsd, 0, N_Y), "JSD", "both ways");
   pf_cut own = unseen(p_last, end, x_lo, n->pos[n->x.hi - 1] + 1, 0, layers);
   t = (trial){.v = {.t = n, .cuts = &own, .n_cuts = 1, .ref = ref}};
   run(&t);
