@@ -43,7 +43,7 @@ grep -q '"where": "H1b, p_last, tested layer 2"' "$T/all/comparison.json" && ok 
 tr -d '\n' <"$T/all/comparison.json" | grep -q '"id": "H9".*"cells": 3.*"value": 2' && ok 'H9: two of three models in f32, int8 is not one' ||
   bad "H9: $(grep -A 12 H9 "$T/all/comparison.json")"
 grep -q 'one, int8' "$T/all/comparison.html" && ok 'a page' || bad 'no page'
-grep -q '<td>9</td><td class="t">1, 7</td>' "$T/all/comparison.html" && ok 'which layers were tested' || bad 'no tested layers'
+grep -q '<td>9</td><td class="t">1, 7, 8</td>' "$T/all/comparison.html" && ok 'which layers were tested' || bad 'no tested layers'
 for v in '0.94 \[0.8, 1\]' '0.97 \[0.8, 1\]' '0.95 \[0.8, 1\]' '0.125 \[0, 0.2\]'; do
   grep -q "<title>$v</title>" "$T/all/comparison.html" || bad "the figure of routes lacks $v"
 done
