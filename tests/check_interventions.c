@@ -327,6 +327,37 @@ START_TEST(rows_of_a_file_by_their_shape) {
 }
 END_TEST
 
+/* Heads 2 and 0 of two positions, each with its own values of the file [pos, head, d_head]. */
+START_TEST(each_head_its_own_values) {
+  enum { D = 20, AT = 37 };
+  char dir[] = "/tmp/pf-iv-XXXXXX", path[64], text[512];
+  float v[2 * 2 * D];
+  pf_tap by_hand[2];
+  for (int i = 0; i < 2 * 2 * D; i++)
+    v[i] = (float)(i % 7 - 3) * 0.25f + (float)(i / D);
+  pf_tensor t = {.n_dims = 3, .dims = {2, 2, D}, .data = v};
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/v.npy", dir);
+  ck_assert_int_eq(pf_npy_write(path, &t), PF_OK);
+  snprintf(text, sizeof text,
+           "{\"op\":\"replace\",\"site\":\"%s\",\"positions\":\"%d:%d\",\"heads\":[2,0],"
+           "\"source\":\"%s\"}",
+           Z, AT, AT + 2, path);
+  for (int k = 0; k < 2; k++)
+    by_hand[k] = (pf_tap){.hook = tu_hook(model, Z),
+                          .layer = 1,
+                          .head = k ? 0 : 2,
+                          .pos_lo = AT,
+                          .pos_hi = AT + 2,
+                          .op = PF_OP_REPLACE,
+                          .value = v + k * D,
+                          .value_stride = 2 * D};
+  compare(text, by_hand, 2, NULL, 0, NULL, 0);
+  remove(path);
+  remove(dir);
+}
+END_TEST
+
 /* Scores [4 positions, 4 heads, 4 keys] as captured: -inf where a row has no key. */
 static float *captured(const char *site, int32_t n, size_t *count) {
   pf_seq *s = tu_seq(ctx);
@@ -549,6 +580,7 @@ int main(void) {
   tcase_add_test(t, actions_equal_taps_cuts_and_swaps);
   tcase_add_test(t, replace_from_a_prompt_and_from_a_file);
   tcase_add_loop_test(t, rows_of_a_file_by_their_shape, 0, (int)(sizeof shapes / sizeof *shapes));
+  tcase_add_test(t, each_head_its_own_values);
   tcase_add_test(t, captured_keys_go_back);
   tcase_add_test(t, what_is_not_finite);
   tcase_add_test(t, taps_over_keys);
