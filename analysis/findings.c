@@ -853,29 +853,38 @@ int pf_findings_make(const char *dir) {
   return rc;
 }
 
-/* "H1a site relevance, p_last: supported at layers 2, 3; inconclusive at layers 4" for all findings
+/* " 2, 3": the layers at which a hypothesis has a verdict at a site; how many. */
+static size_t layers_of(const json_t *list, const char *id, const char *site, const char *verdict,
+                        pf_buf *b) {
+  const json_t *f;
+  size_t i, n = 0;
+  json_array_foreach(list, i, f) {
+    const json_t *where = json_object_get(f, "where");
+    const char *s = json_string_value(json_object_get(where, "site"));
+    if (s && !strcmp(s, site) && !strcmp(json_string_value(json_object_get(f, "id")), id) &&
+        !strcmp(json_string_value(json_object_get(f, "verdict")), verdict))
+      pf_buf_printf(b, "%s %d", n++ ? "," : "",
+                    (int)json_integer_value(json_object_get(where, "layer")));
+  }
+  return n;
+}
+
+/* "H1a site relevance, p_last: supported at layers 2, 3; inconclusive at layer 4" for all findings
  * of a hypothesis at a site. */
 static void print_site(const json_t *list, size_t from, pf_buf *b) {
-  const json_t *first = json_array_get(list, from), *f;
+  const json_t *first = json_array_get(list, from);
   const char *id = json_string_value(json_object_get(first, "id")),
              *site = json_string_value(json_object_get(json_object_get(first, "where"), "site"));
   pf_buf_printf(b, "%s %s, %s:", id, json_string_value(json_object_get(first, "title")), site);
   const char *verdict[4] = {"supported", "inconclusive", "not supported", "uninformative"};
   int any = 0;
   for (int v = 0; v < 4; v++) {
-    size_t i, n = 0;
-    json_array_foreach(list, i, f) {
-      const json_t *where = json_object_get(f, "where");
-      const char *s = json_string_value(json_object_get(where, "site"));
-      if (!s || strcmp(s, site) != 0 ||
-          strcmp(json_string_value(json_object_get(f, "id")), id) != 0 ||
-          strcmp(json_string_value(json_object_get(f, "verdict")), verdict[v]) != 0)
-        continue;
-      if (n++ == 0)
-        pf_buf_printf(b, "%s %s at layers", any++ ? ";" : "", verdict[v]);
-      pf_buf_printf(b, "%s %d", n > 1 ? "," : "",
-                    (int)json_integer_value(json_object_get(where, "layer")));
-    }
+    pf_buf layers = {0};
+    size_t n = layers_of(list, id, site, verdict[v], &layers);
+    if (n)
+      pf_buf_printf(b, "%s %s at layer%s%s", any++ ? ";" : "", verdict[v], n > 1 ? "s" : "",
+                    pf_buf_str(&layers));
+    pf_buf_free(&layers);
   }
 }
 

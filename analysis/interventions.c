@@ -407,8 +407,10 @@ int pf_interventions_parse(pf_interventions **out, const char *name, const char 
 int pf_interventions_read(pf_interventions **out, const char *path, const pf_model *m) {
   PF_FP_PLAIN();
   pf_buf b;
-  bool input = !strcmp(path, "-");
   *out = NULL;
+  if (!path)
+    return pf_fail(PF_EUSAGE, "no intervention file was named");
+  bool input = !strcmp(path, "-");
   int rc = input ? pf_read_stdin(FILE_LIMIT, &b) : pf_read_file(path, FILE_LIMIT, &b);
   if (rc == PF_OK)
     rc = pf_interventions_parse(out, input ? "standard input" : path, pf_buf_str(&b), b.n, m);

@@ -207,6 +207,9 @@ START_TEST(inputs_are_named) {
   refused(pf_tok_open(&t, NULL), "directory");
   ck_assert_ptr_null(t);
   refused(pf_tensor_read(NULL, &x), "file");
+  pf_interventions *iv;
+  refused(pf_interventions_read(&iv, NULL, NULL), "intervention file");
+  ck_assert_ptr_null(iv);
 }
 END_TEST
 
