@@ -247,13 +247,21 @@ static void texts_head(const texts *t) {
   pf_buf_printf(
       t->g->b,
       ". 80 greedy tokens with a value put at the "
-      "layer of the paper&rsquo;s test: %s. Markers are signs of the persona; not verbatim: not "
-      "words of the prompt itself.%s</p>\n"
+      "layer of the paper&rsquo;s test: %s. clean: nothing is put; additive: h<sub>BB</sub> + D_X "
+      "+ D_Y (D_X = h<sub>XB</sub> &minus; h<sub>BB</sub>, D_Y = h<sub>BY</sub> &minus; "
+      "h<sub>BB</sub>); remove_X: h<sub>XY</sub> &minus; D_X; %sbare: the task alone as the "
+      "prompt. "
+      "Markers are signs of the persona; not verbatim: not words of the "
+      "prompt itself.%s</p>\n"
       "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">value</th><th "
       "class=\"t\">schedule</th><th>any marker</th><th>not verbatim</th><th>against "
       "clean</th><th>own &minus; others</th>%s</tr>\n",
       t->full ? "once at p_last, at p_last, g1 and g2 (window), or at every step"
               : "once, at p_last",
+      t->full ? "A2: persona and task effects fitted to the other cells; S_X: h<sub>BY</sub>, the "
+                "persona dropped; N1: another persona&rsquo;s D_X in the place of its own; host: "
+                "the baseline persona&rsquo;s prompt; "
+              : "",
       t->full ? " LLR: how much likelier the persona&rsquo;s prompt makes the text than the "
                 "baseline&rsquo;s, nats a token, by the model itself; persona identified: it is "
                 "the one whose prompt makes the text likeliest (Wilson&rsquo;s interval, p under "
