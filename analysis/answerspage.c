@@ -250,9 +250,8 @@ static void texts_head(const texts *t) {
       "layer of the paper&rsquo;s test: %s. clean: nothing is put; additive: h<sub>BB</sub> + D_X "
       "+ D_Y (D_X = h<sub>XB</sub> &minus; h<sub>BB</sub>, D_Y = h<sub>BY</sub> &minus; "
       "h<sub>BB</sub>); remove_X: h<sub>XY</sub> &minus; D_X; %sbare: the task alone as the "
-      "prompt. "
-      "Markers are signs of the persona; not verbatim: not words of the "
-      "prompt itself.%s</p>\n"
+      "prompt. Markers are signs of the persona; not verbatim: not words of the prompt itself.%s"
+      "</p>\n"
       "<div class=\"wide\"><table class=\"num\"><tr><th class=\"t\">value</th><th "
       "class=\"t\">schedule</th><th>any marker</th><th>not verbatim</th><th>against "
       "clean</th><th>own &minus; others</th>%s</tr>\n",

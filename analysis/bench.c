@@ -4,7 +4,6 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 #include "analysis/feed.h"
@@ -70,15 +69,6 @@ static int once(bench *b, const test *t, double *seconds) {
 
 /* ---- a line ---------------------------------------------------------------------------------- */
 
-/* Matrices, norms, and the biases of q, k and v that Qwen has. */
-static json_int_t parameters(const pf_model_info *i) {
-  int64_t d = i->d_model, q = (int64_t)i->n_heads * i->d_head,
-          kv = (int64_t)i->n_kv_heads * i->d_head;
-  int64_t vectors = strcmp(i->arch, "gemma2") ? 2 * d + q + 2 * kv : 4 * d;
-  int64_t layer = 2 * d * q + 2 * d * kv + 3 * d * i->d_ff + vectors;
-  return layer * i->n_layers + d + d * i->vocab_size * (i->tied ? 1 : 2);
-}
-
 static double deviation(const double *x, size_t n, double mean) {
   double square = 0;
   for (size_t i = 0; i < n; i++)
@@ -114,10 +104,10 @@ static json_t *line_of(const bench *b, const test *t, const double *s, double *t
       "s:o,s:o,s:o}",
       "version", pf_version(), "cpu_info", pf_cpu_name(), "features", pf_cpu_features(),
       "model_filename", b->path, "model_type", i->arch, "model_size", (json_int_t)i->weight_bytes,
-      "model_n_params", parameters(i), "precision", pf_precision_name(i->precision), "n_threads",
-      b->o->threads > 0 ? b->o->threads : pf_par_default(), "n_batch", (int)b->o->n_batch,
-      "n_prompt", (int)t->n_prompt, "n_gen", (int)t->n_gen, "n_branches", (int)t->n_branches,
-      "n_depth", (int)b->o->n_depth, "test", name, "test_time", when, "avg_ns",
+      "model_n_params", (json_int_t)pf_parameters(i), "precision", pf_precision_name(i->precision),
+      "n_threads", b->o->threads > 0 ? b->o->threads : pf_par_default(), "n_batch",
+      (int)b->o->n_batch, "n_prompt", (int)t->n_prompt, "n_gen", (int)t->n_gen, "n_branches",
+      (int)t->n_branches, "n_depth", (int)b->o->n_depth, "test", name, "test_time", when, "avg_ns",
       pf_js_num(1e9 * mean), "stddev_ns", pf_js_num(1e9 * sd), "avg_ts", pf_js_num(mean_ts),
       "stddev_ts", pf_js_num(sd_ts), "samples_ns", list(s, n, 1e9), "samples_ts", list(ts, n, 1));
 }

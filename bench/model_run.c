@@ -115,24 +115,11 @@ static double size_of(const pf_model *m) {
   return (double)m->arena_bytes;
 }
 
-/* Norms, and the biases of q, k and v. */
-static double vectors_of(const pf_model *m) {
-  const pf_model_info *i = &m->cfg.info;
-  double d = i->d_model, norms = m->cfg.arch == PF_GEMMA2 ? 4 : 2;
-  double biases = m->cfg.attn_bias ? (double)(i->n_heads + 2 * i->n_kv_heads) * i->d_head : 0;
-  return (norms * d + biases) * i->n_layers + d;
-}
-
-static double params_of(const pf_model *m) {
-  double bytes = 0, table = (double)m->embed.n * (double)m->embed.k;
-  return layer_values(m, &bytes) + vectors_of(m) + table * (m->cfg.info.tied ? 1 : 2);
-}
-
 static pf_mb_line line_of(const run *r, pf_mb_test test) {
   return (pf_mb_line){.model = r->path,
                       .info = *pf_model_get_info(r->m),
                       .size = size_of(r->m),
-                      .params = params_of(r->m),
+                      .params = (double)pf_parameters(pf_model_get_info(r->m)),
                       .test = test,
                       .branches = 1,
                       .depth = r->b->o.depth,
